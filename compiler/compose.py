@@ -1,0 +1,254 @@
+"""Compose: a linear program to W, b and b's shares, by one sweep over its steps.
+
+Reverse (rows): a block of output rows is multiplied by each step's transpose, back to the inputs.
+Forward (columns): the inputs' unit vectors are carried to the outputs. Either way the offsets travel along
+the same sweep, and so does a bound on the rounding errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from ..runtime.primitives import Array
+from ..runtime.program import LinearProgram
+from ..runtime.rounding import growth, unit_roundoff
+from .engine import Engine, Multiplier
+
+Progress = Callable[[int, int], None]  # (done, of)
+
+
+@dataclass(frozen=True)
+class Composed:
+    """The affine map at x."""
+
+    W: Array  # (K, N)
+    b: Array  # (K,)
+    shares: Array  # (steps, K): what each step's offset adds to b
+    rounding: Array  # (P, K): bound on |W z + b - F(z)| at P points, from the arithmetic
+    direction: Literal["reverse", "forward"]
+
+
+@dataclass(frozen=True)
+class Magnitudes:
+    """What the rounding bound is made of: step errors at P points of the region.
+
+    `errors` has for each step the error that evaluating it may make, (P, *shape); `inputs` the
+    absolute values of the points themselves, (P, N).
+    """
+
+    errors: Mapping[str, Array]
+    inputs: Array
+
+
+def compose(
+    program: LinearProgram,
+    rows: Array,
+    *,
+    engine: Engine,
+    dtype: DTypeLike,
+    magnitudes: Magnitudes,
+    budget: int,
+    progress: Progress | None = None,
+) -> Composed:
+    """Compose the program for the given rows.
+
+    Args:
+        program: the network at x.
+        rows: (K,) flat indices into the stacked, flattened outputs.
+        engine: how a block is multiplied by a step.
+        dtype: floating type of the result.
+        magnitudes: what the rounding bound is made of.
+        budget: bytes that the working blocks may take.
+        progress: called with the passes done and their number.
+    """
+    if program.in_size + len(program.steps) < len(rows):
+        return _forward(program, rows, engine, np.dtype(dtype), magnitudes, budget, progress)
+    return _reverse(program, rows, engine, np.dtype(dtype), magnitudes, budget, progress)
+
+
+# -- reverse: rows -----------------------------------------------------------------------------------
+
+
+def _reverse(
+    program: LinearProgram,
+    rows: Array,
+    engine: Engine,
+    dtype: np.dtype[np.floating],
+    magnitudes: Magnitudes,
+    budget: int,
+    progress: Progress | None,
+) -> Composed:
+    K, N, P = len(rows), program.in_size, len(magnitudes.inputs)
+    W = np.empty((K, N), dtype)
+    shares = np.zeros((len(program.steps), K), np.float64)
+    rounding = np.zeros((P, K), np.float64)
+    multiplier = engine.prepare(program, rows, dtype)
+    chunk = max(1, min(K, budget // max(1, _peak_elements(program) * dtype.itemsize)))
+    for first in range(0, K, chunk):
+        part = slice(first, min(K, first + chunk))
+        W[part] = _sweep_back(program, rows[part], multiplier, dtype, shares[:, part], rounding[:, part], magnitudes)
+        if progress:
+            progress(part.stop, K)
+    _add_final_rounding(rounding, W, magnitudes.inputs, shares, dtype)
+    return Composed(W, shares.sum(axis=0), shares, rounding, "reverse")
+
+
+def _sweep_back(
+    program: LinearProgram,
+    rows: Array,
+    multiplier: Multiplier,
+    dtype: np.dtype[np.floating],
+    shares: Array,
+    rounding: Array,
+    magnitudes: Magnitudes,
+) -> Array:
+    """Carry the given rows from the outputs to the inputs; adds to shares and rounding in place."""
+    adjoint = _seeds(program, rows, dtype)  # tensor → (K, *shape): the rows as functions of that tensor
+    for position in range(len(program.steps) - 1, -1, -1):
+        step = program.steps[position]
+        block = adjoint.pop(step.output, None)
+        if block is None:
+            continue
+        offset = step.offset_block()
+        if offset is not None:
+            shares[position] += block.reshape(len(rows), -1).astype(dtype, copy=False) @ np.ravel(offset).astype(dtype)
+        errors = magnitudes.errors.get(step.output)
+        if errors is not None:
+            flat = np.abs(block).reshape(len(rows), -1)
+            rounding += errors.reshape(len(errors), -1).astype(dtype, copy=False) @ flat.T
+        for index, (name, _) in enumerate(step.terms):
+            part = multiplier.back((position, index), block)
+            adjoint[name] = adjoint[name] + part if name in adjoint else part
+    return np.concatenate(
+        [
+            adjoint[name].reshape(len(rows), -1)
+            if name in adjoint
+            else np.zeros((len(rows), int(np.prod(shape, dtype=np.int64))), dtype)
+            for name, shape in program.inputs
+        ],
+        axis=1,
+    )
+
+
+def _seeds(program: LinearProgram, rows: Array, dtype: np.dtype[np.floating]) -> dict[str, Array]:
+    """Unit rows at the outputs: tensor → (K, *shape). A tensor named twice as output adds up."""
+    seeds: dict[str, Array] = {}
+    start = 0
+    for name, shape in program.outputs:
+        size = int(np.prod(shape, dtype=np.int64))
+        mine = np.flatnonzero((rows >= start) & (rows < start + size))
+        if len(mine):
+            block = np.zeros((len(rows), size), dtype)
+            block[mine, rows[mine] - start] = 1
+            seeds[name] = block.reshape(len(rows), *shape)
+        start += size
+    return seeds
+
+
+# -- forward: columns --------------------------------------------------------------------------------
+
+
+def _forward(
+    program: LinearProgram,
+    rows: Array,
+    engine: Engine,
+    dtype: np.dtype[np.floating],
+    magnitudes: Magnitudes,
+    budget: int,
+    progress: Progress | None,
+) -> Composed:
+    """Carry N unit vectors, and one more column for each step's offset, to the outputs."""
+    K, N, S = len(rows), program.in_size, len(program.steps)
+    columns = np.empty((N + S, K), dtype)
+    multiplier = engine.prepare(program, rows, dtype)
+    chunk = max(1, min(N + S, budget // max(1, _peak_elements(program) * dtype.itemsize)))
+    for first in range(0, N + S, chunk):
+        part = range(first, min(N + S, first + chunk))
+        columns[part.start : part.stop] = _sweep_on(program, part, N, rows, multiplier, dtype)
+        if progress:
+            progress(part.stop, N + S)
+    W = np.ascontiguousarray(columns[:N].T)
+    shares = columns[N:].astype(np.float64)
+    rounding = _running_bound(program, rows, magnitudes)
+    _add_final_rounding(rounding, W, magnitudes.inputs, shares, dtype)
+    return Composed(W, shares.sum(axis=0), shares, rounding, "forward")
+
+
+def _sweep_on(
+    program: LinearProgram,
+    part: range,
+    N: int,
+    rows: Array,
+    multiplier: Multiplier,
+    dtype: np.dtype[np.floating],
+) -> Array:
+    """The columns in `part`: unit vectors below N, then one for each step's offset. (columns, K)."""
+    values: dict[str, Array] = {}
+    start = 0
+    for name, shape in program.inputs:
+        size = int(np.prod(shape, dtype=np.int64))
+        block = np.zeros((len(part), size), dtype)
+        mine = [column for column in part if start <= column < start + size]
+        block[[column - part.start for column in mine], [column - start for column in mine]] = 1
+        values[name] = block.reshape(len(part), *shape)
+        start += size
+    keep = {name for name, _ in program.outputs}
+    last = program.last_uses()
+    for position, step in enumerate(program.steps):
+        block = np.zeros((len(part), *step.shape), dtype)
+        for index, (name, _) in enumerate(step.terms):
+            block += multiplier.on((position, index), values[name])
+        if step.offset is not None and N + position in part:
+            block[N + position - part.start] += step.offset_block()
+        values[step.output] = block
+        for name in last.get(position, ()):
+            if name not in keep:
+                values.pop(name, None)
+    stacked = np.concatenate([values[name].reshape(len(part), -1) for name, _ in program.outputs], axis=1)
+    return stacked[:, rows]
+
+
+def _running_bound(program: LinearProgram, rows: Array, magnitudes: Magnitudes) -> Array:
+    """Running error analysis, (P, K): e ← Σ |Lᵢ| eᵢ + the step's own error (Higham, §3.3)."""
+    P = len(magnitudes.inputs)
+    errors = {name: np.zeros((P, *shape)) for name, shape in program.inputs}
+    for step in program.steps:
+        total = np.zeros((P, *step.shape))
+        for name, L in step.terms:
+            total = total + L.magnitude().apply(errors[name])
+        own = magnitudes.errors.get(step.output)
+        errors[step.output] = total if own is None else total + own
+    stacked = np.concatenate([errors[name].reshape(P, -1) for name, _ in program.outputs], axis=1)
+    return stacked[:, rows]
+
+
+# -- both ------------------------------------------------------------------------------------------
+
+
+def _peak_elements(program: LinearProgram) -> int:
+    """Elements that one row keeps alive at once: the largest step with its inputs, and some room."""
+    largest = max((sum(L.in_size + L.out_size for _, L in s.terms) for s in program.steps), default=1)
+    return 3 * max(largest, program.in_size, program.out_size)
+
+
+def _add_final_rounding(
+    rounding: Array, W: Array, inputs: Array, shares: Array, dtype: np.dtype[np.floating]
+) -> None:
+    """Add what W z + b itself may round: growth(N) |W| |z| and the sum of the shares."""
+    u = unit_roundoff(dtype)
+    for point in range(len(inputs)):
+        rounding[point] += growth(W.shape[1], u) * _abs_product(W, inputs[point])
+    rounding += growth(len(shares) + 1, u) * np.abs(shares).sum(axis=0)
+
+
+def _abs_product(W: Array, z: Array, block: int = 4096) -> Array:
+    """|W| |z| without a second copy of W."""
+    parts = [np.abs(W[i : i + block]) @ np.abs(z).astype(W.dtype) for i in range(0, len(W), block)]
+    return np.concatenate(parts) if parts else np.zeros(0)
+
+

@@ -1,0 +1,292 @@
+"""Load: from a file, bytes or ModelProto to a `Graph`; nothing downstream sees protobuf."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.inliner
+from google.protobuf.message import DecodeError
+from onnx import numpy_helper
+
+from ..runtime.errors import ModelError
+from ..runtime.primitives import Array
+
+ModelSource = str | os.PathLike[str] | bytes | onnx.ModelProto
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """A graph input or output as the model declares it."""
+
+    name: str
+    dtype: np.dtype[Any] | None  # None where it is no tensor
+    shape: tuple[int | str | None, ...] | None  # None where even the rank is open
+
+    @property
+    def floating(self) -> bool:
+        """Whether it holds floating-point values."""
+        return self.dtype is not None and is_floating(self.dtype)
+
+    def __str__(self) -> str:
+        dims = "?" if self.shape is None else "×".join("?" if d is None else str(d) for d in self.shape)
+        return f"{self.name} {self.dtype or 'no tensor'}[{dims}]"
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operator of the graph, with the schema's defaults filled in."""
+
+    position: int  # in the graph, and in the model that onnxruntime runs
+    name: str
+    op_type: str
+    domain: str
+    opset: int
+    inputs: tuple[str, ...]  # "" where an optional input is left out
+    outputs: tuple[str, ...]
+    formal: tuple[str, ...]  # the schema's name of each input
+    attributes: Mapping[str, Any]
+    captured: tuple[str, ...] = ()  # tensors that its subgraphs read from here
+    random: bool = False
+
+    def __str__(self) -> str:
+        return f"node {self.name!r} ({self.op_type}, {self.domain or 'ai.onnx'} opset {self.opset})"
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Nodes in topological order, local functions inlined."""
+
+    name: str
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    initializers: Mapping[str, Array]
+    nodes: tuple[Node, ...]
+    sha256: str
+    producer: str
+    opsets: Mapping[str, int]
+    proto: onnx.ModelProto = field(repr=False)  # for onnxruntime alone
+
+    def tensors(self) -> set[str]:
+        """Names of everything that is computed or given."""
+        computed = {name for node in self.nodes for name in node.outputs if name}
+        return computed | {put.name for put in self.inputs} | set(self.initializers)
+
+
+def load(model: ModelSource) -> Graph:
+    """Read and check a model.
+
+    Args:
+        model: path of an ONNX file, its bytes, or a ModelProto (which is not changed).
+
+    Raises:
+        ModelError: no such file, not ONNX, corrupt, missing external data, or refused by onnx.checker.
+    """
+    proto, digest, name = _read(model)
+    if proto.functions:
+        proto = onnx.inliner.inline_local_functions(proto)
+    _sort_topologically(proto.graph)
+    _check(proto)
+    opsets = {_domain(entry.domain): entry.version for entry in proto.opset_import}
+    initializers = {tensor.name: _array(tensor) for tensor in proto.graph.initializer}
+    return Graph(
+        name=name,
+        inputs=tuple(_info(put) for put in proto.graph.input if put.name not in initializers),
+        outputs=tuple(_info(put) for put in proto.graph.output),
+        initializers=initializers,
+        nodes=tuple(_node(position, node, opsets) for position, node in enumerate(proto.graph.node)),
+        sha256=digest,
+        producer=f"{proto.producer_name} {proto.producer_version}".strip(),
+        opsets=opsets,
+        proto=proto,
+    )
+
+
+def is_floating(dtype: np.dtype[Any]) -> bool:
+    """Whether a dtype is floating point, bfloat16 included (which numpy calls void)."""
+    return dtype.kind == "f" or dtype.name == "bfloat16"
+
+
+def _read(model: ModelSource) -> tuple[onnx.ModelProto, str, str]:
+    if isinstance(model, onnx.ModelProto):
+        proto = onnx.ModelProto()
+        proto.CopyFrom(model)
+        return proto, hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest(), model.graph.name
+    if isinstance(model, bytes):
+        return _parse(model, "the given bytes"), hashlib.sha256(model).hexdigest(), "<bytes>"
+    path = Path(model)
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise ModelError(f"no such file: {path}") from None
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {error.strerror}") from error
+    proto = _parse(content, str(path))
+    _load_external_data(proto, path)
+    return proto, hashlib.sha256(content).hexdigest(), path.name
+
+
+def _parse(content: bytes, source: str) -> onnx.ModelProto:
+    proto = onnx.ModelProto()
+    try:
+        proto.ParseFromString(content)
+    except DecodeError:
+        raise ModelError(f"{source} is not an ONNX model, or it is truncated or corrupt") from None
+    if not proto.ir_version or not proto.HasField("graph"):
+        raise ModelError(f"{source} is not an ONNX model: it holds no graph")
+    return proto
+
+
+def _load_external_data(proto: onnx.ModelProto, path: Path) -> None:
+    try:
+        onnx.load_external_data_for_model(proto, str(path.parent))
+    except (onnx.checker.ValidationError, OSError, ValueError) as error:
+        raise ModelError(
+            f"external data of {path} is missing or unreadable; keep it beside the model: {_one_line(error)}"
+        ) from error
+
+
+def _check(proto: onnx.ModelProto) -> None:
+    try:
+        onnx.checker.check_model(proto)
+    except onnx.checker.ValidationError as error:
+        raise ModelError(f"not a valid ONNX model (onnx.checker): {_one_line(error)}") from error
+    except ValueError as error:  # over 2 GB: the checker cannot see it, onnxruntime will
+        raise ModelError(f"the model is too large for one protobuf message (2 GB): {_one_line(error)}") from error
+
+
+def _sort_topologically(graph: onnx.GraphProto) -> None:
+    """Order the nodes in place; ONNX asks for it, real files do not always keep it. Stable."""
+    producers = {name: i for i, node in enumerate(graph.node) for name in node.output if name}
+    done: set[int] = set()
+    order: list[int] = []
+    for root in range(len(graph.node)):
+        stack = [root]
+        path: set[int] = set()
+        while stack:
+            top = stack[-1]
+            if top in done:
+                stack.pop()
+                continue
+            path.add(top)
+            node = graph.node[top]
+            waiting = [
+                producers[name]
+                for name in (*node.input, *_captured(node))
+                if name in producers and producers[name] not in done
+            ]
+            if any(parent in path for parent in waiting):
+                raise ModelError(f"not a valid ONNX model: its nodes form a cycle through {node.name or node.op_type!r}")
+            if waiting:
+                stack.append(waiting[0])
+            else:
+                done.add(stack.pop())
+                path.discard(top)
+                order.append(top)
+    if order != sorted(order):
+        nodes = [onnx.NodeProto.FromString(graph.node[i].SerializeToString()) for i in order]
+        del graph.node[:]
+        graph.node.extend(nodes)
+
+
+def _captured(node: onnx.NodeProto) -> list[str]:
+    """Tensors that a node's subgraphs read from outside themselves."""
+    names: list[str] = []
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            own = {put.name for put in graph.input} | {tensor.name for tensor in graph.initializer}
+            own |= {name for inner in graph.node for name in inner.output}
+            read = [name for inner in graph.node for name in (*inner.input, *_captured(inner))]
+            read += [put.name for put in graph.output]
+            names += [name for name in read if name and name not in own]
+    return names
+
+
+def _info(put: onnx.ValueInfoProto) -> TensorInfo:
+    if not put.type.HasField("tensor_type"):
+        return TensorInfo(put.name, None, None)
+    tensor = put.type.tensor_type
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type) if tensor.elem_type else None
+    if not tensor.HasField("shape"):
+        return TensorInfo(put.name, dtype, None)
+    return TensorInfo(put.name, dtype, tuple(_dimension(dim) for dim in tensor.shape.dim))
+
+
+def _dimension(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
+    if dim.HasField("dim_value"):
+        return int(dim.dim_value) if dim.dim_value > 0 else None  # some exporters write -1 or 0 for "any"
+    return str(dim.dim_param) or None
+
+
+def _node(position: int, node: onnx.NodeProto, opsets: Mapping[str, int]) -> Node:
+    domain = _domain(node.domain)
+    opset = opsets.get(domain, 1)
+    attributes = {attribute.name: _attribute(attribute) for attribute in node.attribute}
+    formal: tuple[str, ...] = ("",) * len(node.input)
+    if onnx.defs.has(node.op_type, opset, domain):
+        schema = onnx.defs.get_schema(node.op_type, opset, domain)
+        for name, declared in schema.attributes.items():
+            if name not in attributes and declared.default_value.type:
+                attributes[name] = _attribute(declared.default_value)
+        formal = _formal_names(schema, len(node.input))
+    label = node.name or next((name for name in node.output if name), f"#{position}")
+    return Node(
+        position,
+        label,
+        node.op_type,
+        domain,
+        opset,
+        tuple(node.input),
+        tuple(node.output),
+        formal,
+        attributes,
+        tuple(_captured(node)),
+        _random(node),
+    )
+
+
+def _formal_names(schema: onnx.defs.OpSchema, count: int) -> tuple[str, ...]:
+    names = [put.name for put in schema.inputs]
+    return tuple(names[min(i, len(names) - 1)] for i in range(count)) if names else ("",) * count
+
+
+_RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"}
+
+
+def _random(node: onnx.NodeProto) -> bool:
+    inner = [
+        child for attribute in node.attribute for graph in (attribute.g, *attribute.graphs) for child in graph.node
+    ]
+    return node.op_type in _RANDOM or any(_random(child) for child in inner)
+
+
+def _attribute(attribute: onnx.AttributeProto) -> Any:
+    value = onnx.helper.get_attribute_value(attribute)
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, onnx.TensorProto):
+        return numpy_helper.to_array(value)
+    if isinstance(value, Sequence):
+        return [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in value]
+    return value
+
+
+def _array(tensor: onnx.TensorProto) -> Array:
+    try:
+        return numpy_helper.to_array(tensor)
+    except (ValueError, TypeError) as error:
+        raise ModelError(f"initializer {tensor.name!r} is corrupt: {_one_line(error)}") from error
+
+
+def _domain(domain: str) -> str:
+    return "" if domain == "ai.onnx" else domain
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,131 @@
+"""Observe: the values at x that the rules need, from one onnxruntime run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..runtime.errors import InputError, NonFiniteError
+from ..runtime.primitives import Array
+from ..runtime.session import Session
+from .graph import Graph, TensorInfo, is_floating
+
+Given = Any  # an array, or a mapping from graph input name to array
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One point and what was observed there."""
+
+    feeds: Mapping[str, Array]  # every graph input
+    values: Mapping[str, Array]  # the observed tensors, each in its own type
+
+
+def observe(session: Session, feeds: Mapping[str, Array], active: frozenset[str]) -> Trace:
+    """Run the model once at a point.
+
+    Raises:
+        NonFiniteError: a tensor that depends on x came out as NaN or infinite.
+    """
+    values = {name: np.asarray(value) for name, value in session.run(feeds).items()}
+    for name, value in values.items():
+        if name in active:
+            require_finite(name, value)
+    return Trace(feeds, {**values, **feeds})
+
+
+def require_finite(name: str, value: Array) -> None:
+    """Refuse NaN and infinities by name."""
+    if not is_floating(value.dtype) or bool(np.isfinite(value).all()):
+        return
+    bad = ~np.isfinite(value)
+    found = "NaN" if bool(np.isnan(value).any()) else "an infinity"
+    raise NonFiniteError(
+        f"tensor {name!r} holds {found} at x ({int(bad.sum())} of {value.size} values, the first at flat index "
+        f"{int(np.flatnonzero(bad)[0])}); a linear map exists only where all values are finite"
+    )
+
+
+def feeds_of(graph: Graph, x: Given) -> tuple[dict[str, Array], tuple[str, ...]]:
+    """Fit the given x to the graph's inputs.
+
+    Args:
+        graph: the model.
+        x: an array where the model has one input, else a mapping from input name to array.
+
+    Returns:
+        A value for every graph input, and notes on what was changed (a cast, an added batch axis).
+
+    Raises:
+        InputError: wrong names, shape, rank or dtype.
+        NonFiniteError: NaN or infinity in x.
+    """
+    given = x if isinstance(x, Mapping) else _single(graph, x)
+    unknown = sorted(set(given) - {put.name for put in graph.inputs})
+    if unknown:
+        raise InputError(f"x names {unknown[0]!r}, but the model's inputs are {_listed(graph.inputs)}")
+    missing = [put for put in graph.inputs if put.name not in given]
+    if missing:
+        raise InputError(f"x gives no value for input {missing[0]}; the model's inputs are {_listed(graph.inputs)}")
+    feeds, notes = {}, []
+    for put in graph.inputs:
+        feeds[put.name], found = _fitted(put, np.asarray(given[put.name]))
+        notes += found
+    return feeds, tuple(notes)
+
+
+def _single(graph: Graph, x: Any) -> dict[str, Any]:
+    if len(graph.inputs) != 1:
+        raise InputError(
+            f"the model has {len(graph.inputs)} inputs ({_listed(graph.inputs)}); give a mapping from name to array "
+            "(an .npz file on the command line)"
+        )
+    return {graph.inputs[0].name: x}
+
+
+def _listed(puts: Sequence[TensorInfo]) -> str:
+    return ", ".join(str(put) for put in puts) or "none"
+
+
+def _fitted(put: TensorInfo, value: Array) -> tuple[Array, list[str]]:
+    notes: list[str] = []
+    if put.dtype is None:
+        raise InputError(f"input {put.name!r} is no tensor; ilin takes tensors only")
+    if value.dtype != put.dtype:
+        value = _cast(put, value, notes)
+    if put.shape is not None:
+        value = _reshaped(put, value, notes)
+    if is_floating(value.dtype):
+        require_finite(put.name, value)
+    return value, notes
+
+
+def _cast(put: TensorInfo, value: Array, notes: list[str]) -> Array:
+    assert put.dtype is not None
+    numeric = is_floating(value.dtype) or value.dtype.kind in "iub"
+    if not numeric or (not put.floating and is_floating(value.dtype)) or (put.dtype.kind not in "fiubV"):
+        raise InputError(f"input {put.name!r} takes {put.dtype}, but x holds {value.dtype}")
+    notes.append(f"input {put.name!r} cast from {value.dtype} to {put.dtype}")
+    with np.errstate(over="ignore"):  # an overflow is found by the check for finite values, by name
+        return value.astype(put.dtype)
+
+
+def _reshaped(put: TensorInfo, value: Array, notes: list[str]) -> Array:
+    assert put.shape is not None
+    if _matches(put.shape, value.shape):
+        return np.ascontiguousarray(value)
+    first = put.shape[0] if put.shape else None
+    if put.shape and not (isinstance(first, int) and first != 1) and _matches(put.shape, (1, *value.shape)):
+        notes.append(f"input {put.name!r}: a leading batch axis of 1 was added to shape {list(value.shape)}")
+        return np.ascontiguousarray(value[None])
+    expected = "[" + ", ".join("?" if d is None else str(d) for d in put.shape) + "]"
+    raise InputError(f"input {put.name!r} takes shape {expected}, but x has shape {list(value.shape)}")
+
+
+def _matches(declared: tuple[int | str | None, ...], shape: tuple[int, ...]) -> bool:
+    return len(declared) == len(shape) and all(
+        not isinstance(d, int) or d == size for d, size in zip(declared, shape, strict=True)
+    )

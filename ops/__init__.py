@@ -1,0 +1,15 @@
+"""One file for each operator, or tight family: its lowering rule. Importing this package finds them all.
+
+To add an operator, write one file here; see CONTRIBUTING.md.
+"""
+
+from importlib import import_module
+from pkgutil import iter_modules
+
+from ._rule import REGISTRY, Entry, Guard, Local, Operand, Site, lowers
+
+__all__ = ["REGISTRY", "Entry", "Guard", "Local", "Operand", "Site", "lowers"]
+
+for _module in iter_modules(__path__):
+    if not _module.name.startswith("_"):
+        import_module(f"{__name__}.{_module.name}")

@@ -1,0 +1,193 @@
+"""What a rule sees (`Site`), what it returns (`Local`), and how it is registered (`lowers`)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..runtime.errors import UnsupportedError
+from ..runtime.primitives import Array, Broadcast, Primitive, Reshape, Scale, Shape
+from ..runtime.program import Guard, HalfSpaces, Kind
+
+
+@dataclass(frozen=True)
+class Operand:
+    """One input of a node at x."""
+
+    name: str
+    shape: Shape
+    active: bool  # depends on x
+    value: Array | None  # known where the operand is not active, or where the rule observes it
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Site:
+    """One node at x: all that a rule may know.
+
+    Values of operands that are not active come in the floating type that maps are composed in.
+    """
+
+    name: str
+    op_type: str
+    domain: str
+    opset: int  # of the node's domain in the model
+    attributes: Mapping[str, Any]  # defaults of the schema filled in
+    inputs: tuple[Operand | None, ...]  # None where an optional input is left out
+    formal: tuple[str, ...]  # the schema's name of each input
+    outputs: tuple[str, ...]  # "" where an optional output is left out
+
+    def attribute(self, name: str, default: Any = None) -> Any:
+        """Value of an attribute, or `default` where neither the node nor the schema gives one."""
+        value = self.attributes.get(name)
+        return default if value is None else value
+
+    def parameter(self, name: str, default: Any = None) -> Any:
+        """Value of a parameter that is an attribute at some opsets and an input at others."""
+        for formal, operand in zip(self.formal, self.inputs, strict=False):
+            if formal == name and operand is not None:
+                return operand.value
+        return self.attribute(name, default)
+
+    def integers(self, name: str, default: Any = None) -> tuple[int, ...] | None:
+        """A parameter as a tuple of integers, or `default`."""
+        value = self.parameter(name)
+        return default if value is None else tuple(int(v) for v in np.ravel(value))
+
+    def shape(self, position: int = 0) -> Shape:
+        """Shape of an operand that is present."""
+        return self._operand(position).shape
+
+    def value(self, position: int = 0) -> Array:
+        """Value at x of an operand that is present, not active or observed."""
+        value = self._operand(position).value
+        if value is None:
+            raise AssertionError(f"{self.op_type}: operand {position} is active and not observed")
+        return value
+
+    def has(self, position: int) -> bool:
+        """Whether an operand is present."""
+        return position < len(self.inputs) and self.inputs[position] is not None
+
+    def active(self, position: int = 0) -> bool:
+        """Whether an operand is present and depends on x."""
+        return self.has(position) and self._operand(position).active
+
+    def _operand(self, position: int) -> Operand:
+        operand = self.inputs[position]
+        assert operand is not None
+        return operand
+
+    def broadcast_shape(self) -> Shape:
+        """The common shape of all operands by numpy's rules."""
+        return np.broadcast_shapes(*(operand.shape for operand in self.inputs if operand is not None))
+
+    def spread(self, position: int, shape: Shape) -> Primitive:
+        """The map from an operand to its copy in a larger shape: broadcasting, solved once."""
+        own = self.shape(position)
+        return Reshape(own, own) if own == shape else Broadcast(own, shape)
+
+    def refuse(self, reason: str) -> UnsupportedError:
+        """An error that names this node, for a use that no rule can lower exactly."""
+        label = f"node {self.name!r} ({self.op_type}, {self.domain or 'ai.onnx'} opset {self.opset})"
+        return UnsupportedError(f"{label}: {reason}")
+
+
+@dataclass(frozen=True)
+class Local:
+    """A node at x as y = Σ Lᵢ xᵢ + c.
+
+    `terms` maps the position of each active input to its primitive; one primitive alone stands for
+    position 0. The offset comes from parameters and held values, never from the node's own output.
+    """
+
+    terms: Mapping[int, Primitive] | Primitive
+    offset: Array | float | None = None
+    guards: tuple[Guard, ...] = ()
+    kind: Kind | None = None  # None: piecewise-linear with guards, else the kind the rule is registered with
+
+    @property
+    def by_position(self) -> Mapping[int, Primitive]:
+        """The terms, keyed by input position."""
+        return {0: self.terms} if isinstance(self.terms, Primitive) else self.terms
+
+
+Rule = Callable[[Site], Local | tuple[Local, ...]]  # one for each output that varies with x
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A registered rule, with what can be said of it before anything runs."""
+
+    op_type: str
+    domain: str
+    kind: Kind
+    rule: Rule | None  # None: locally constant, evaluated and never lowered
+    observes: tuple[int, ...] | None = ()  # active inputs whose value at x the rule needs; None: all
+    linear_in: tuple[int, ...] | None = None  # inputs that may be active; None: all
+    products: tuple[tuple[int, int], ...] = ()  # pairs of inputs that are multiplied
+    constant_outputs: tuple[int, ...] = ()  # outputs that do not change around x: indices, masks
+    module: str = ""
+
+
+REGISTRY: dict[tuple[str, str], Entry] = {}
+
+
+def lowers(
+    *op_types: str,
+    domain: str = "",
+    kind: Kind = Kind.AFFINE,
+    observes: tuple[int, ...] | None = (),
+    linear_in: tuple[int, ...] | None = None,
+    products: tuple[tuple[int, int], ...] = (),
+    constant_outputs: tuple[int, ...] = (),
+) -> Callable[[Rule], Rule]:
+    """Register a rule for one or more operators.
+
+    Args:
+        op_types: ONNX operator names.
+        domain: their domain; "" is ai.onnx.
+        kind: how far the rule's answer holds at most.
+        observes: positions of active inputs whose values at x the rule reads; None for all.
+        linear_in: positions of inputs that may depend on x; None for all. Others are parameters.
+        products: pairs of positions that the operator multiplies: not both may depend on x.
+        constant_outputs: positions of outputs that do not change around x, such as indices.
+    """
+
+    def register(rule: Rule) -> Rule:
+        for op_type in op_types:
+            key = (domain, op_type)
+            if key in REGISTRY:
+                raise ValueError(f"two rules for {op_type}: {REGISTRY[key].module} and {rule.__module__}")
+            REGISTRY[key] = Entry(
+                op_type, domain, kind, rule, observes, linear_in, products, constant_outputs, rule.__module__
+            )
+        return rule
+
+    return register
+
+
+def constant_around_x(*op_types: str, domain: str = "") -> None:
+    """Register operators whose output does not change around x: they are evaluated, never lowered."""
+    for op_type in op_types:
+        REGISTRY[(domain, op_type)] = Entry(op_type, domain, Kind.LOCALLY_CONSTANT, None)
+
+
+def threshold(value: Array, at: Array | float = 0.0, position: int = 0) -> Guard:
+    """Guard of an elementwise kink: the side of `at` on which the operand lies, `at` itself below."""
+    above = value > at
+    margin = np.abs(value - at)
+    sign = np.where(above, 1.0, -1.0).astype(value.dtype)
+    return Guard(
+        above,
+        margin,
+        lambda: HalfSpaces(((position, Scale(value.shape, sign)),), -(sign * at)),
+    )

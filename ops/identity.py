@@ -1,0 +1,34 @@
+"""Identity, Dropout (inference), Cast between floating types: y = x.
+
+https://onnx.ai/onnx/operators/onnx__Identity.html, …Dropout.html, …Cast.html
+"""
+
+from ..runtime.primitives import Reshape
+from ._rule import Local, Site, lowers
+
+# TensorProto.DataType: FLOAT, FLOAT16, DOUBLE, BFLOAT16
+_FLOATS = (1, 10, 11, 16)
+
+
+@lowers("Identity")
+def identity(site: Site) -> Local:
+    """Pass x."""
+    return Local(Reshape(site.shape(), site.shape()))
+
+
+@lowers("Dropout", linear_in=(0,), constant_outputs=(1,))
+def dropout(site: Site) -> Local:
+    """Pass x: at inference nothing is dropped."""
+    if site.has(2) and bool(site.value(2)) and float(site.parameter("ratio", 0.5)) > 0:
+        raise site.refuse("training_mode = true drops entries at random; export the model for inference")
+    return identity(site)
+
+
+@lowers("Cast")
+def cast(site: Site) -> Local:
+    """Pass x in another floating type; its rounding is part of the stated bound."""
+    if site.attribute("to") not in _FLOATS:
+        raise site.refuse(
+            "casts a value that depends on x to a type that is not floating point; name a tensor before it in outputs"
+        )
+    return identity(site)

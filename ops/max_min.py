@@ -1,0 +1,56 @@
+"""Max, Min: the largest (smallest) of n operands, entry by entry, with numpy's broadcasting.
+
+At x: the winner passes; among equals the first operand wins. Guard: the winner against every other operand.
+https://onnx.ai/onnx/operators/onnx__Max.html, …Min.html
+"""
+
+import numpy as np
+
+from ..runtime.primitives import Array, Broadcast, Scale, chain
+from ..runtime.program import Guard, HalfSpaces, Kind
+from ._rule import Local, Site, lowers
+
+
+def _extreme(site: Site, sign: int) -> Local:
+    shape = site.broadcast_shape()
+    count = len(site.inputs)
+    values = np.stack([np.broadcast_to(site.value(i), shape) for i in range(count)]) * sign  # (n, *shape)
+    winner = values.argmax(axis=0)
+    won = [winner == i for i in range(count)]
+    terms = {i: chain(site.spread(i, shape), Scale(shape, won[i])) for i in range(count) if site.active(i)}
+    offset: Array = np.zeros(shape, values.dtype)
+    for i in range(count):
+        if not site.active(i):
+            offset = np.where(won[i], site.value(i), offset)
+    top = values.max(axis=0)
+    others = np.where(np.stack(won), -np.inf, values).max(axis=0)
+
+    def half_spaces() -> HalfSpaces:
+        """Per operand i, winner - xᵢ ≥ 0 (times the sign); rows are operands times entries."""
+        stacked = (count, *shape)
+        lost = np.zeros(stacked, values.dtype)
+        pairs = []
+        for i in range(count):
+            # The difference winner - x_j, for every j, in terms of operand i alone.
+            share = np.broadcast_to(won[i], stacked).astype(values.dtype) * sign
+            share[i] -= sign
+            if site.active(i):
+                copied = chain(site.spread(i, shape), Broadcast(shape, stacked), Scale(stacked, share))
+                pairs.append((i, copied))
+            else:
+                lost += share * np.broadcast_to(site.value(i), shape)
+        return HalfSpaces(tuple(pairs), lost)
+
+    return Local(terms, offset, (Guard(winner, top - others, half_spaces),))
+
+
+@lowers("Max", kind=Kind.PIECEWISE_LINEAR, observes=None)
+def maximum(site: Site) -> Local:
+    """Pass the largest operand."""
+    return _extreme(site, 1)
+
+
+@lowers("Min", kind=Kind.PIECEWISE_LINEAR, observes=None)
+def minimum(site: Site) -> Local:
+    """Pass the smallest operand."""
+    return _extreme(site, -1)

@@ -1,0 +1,35 @@
+"""MaxPool, GlobalMaxPool: y = the largest entry of each window.
+
+At x: each output selects its window's winner; among equals the first in the window's row-major order, as
+onnxruntime does. Guard: the winner against every other entry of its window. The second output, Indices,
+does not change around x.
+https://onnx.ai/onnx/operators/onnx__MaxPool.html, …GlobalMaxPool.html
+"""
+
+import math
+
+import numpy as np
+
+from ..runtime.program import Kind
+from ._moves import positions
+from ._pooled import extreme_of
+from ._rule import Local, Site, lowers
+from ._windows import window_of
+
+
+@lowers("MaxPool", kind=Kind.PIECEWISE_LINEAR, observes=(0,), constant_outputs=(1,))
+def max_pool(site: Site) -> Local:
+    """Select every window's winner."""
+    shape = site.shape()
+    window, _ = window_of(site, shape[2:], site.integers("kernel_shape") or ())
+    within = window.positions()  # (windows, taps)
+    images = np.arange(math.prod(shape[:2]))[:, None, None] * math.prod(shape[2:])
+    candidates = np.where(within < 0, -1, within + images).reshape(*shape[:2], *window.out_size, -1)
+    return extreme_of(site, candidates)
+
+
+@lowers("GlobalMaxPool", kind=Kind.PIECEWISE_LINEAR, observes=(0,))
+def global_max_pool(site: Site) -> Local:
+    """Select every channel's winner."""
+    shape = site.shape()
+    return extreme_of(site, positions(site).reshape(*shape[:2], *(1,) * (len(shape) - 2), -1))

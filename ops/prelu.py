@@ -1,0 +1,18 @@
+"""PRelu: y = x where x > 0, slope x elsewhere; the slope is a parameter of its own for each channel or entry.
+
+At x: a diagonal of ones and slopes; at 0 the given slope. Guard: the sign of each entry.
+https://onnx.ai/onnx/operators/onnx__PRelu.html
+"""
+
+import numpy as np
+
+from ..runtime.primitives import Scale
+from ..runtime.program import Kind
+from ._rule import Local, Site, lowers, threshold
+
+
+@lowers("PRelu", kind=Kind.PIECEWISE_LINEAR, observes=(0,), linear_in=(0,))
+def prelu(site: Site) -> Local:
+    """Scale the entries that are not positive by the slope."""
+    x, slope = site.value(0), site.value(1)
+    return Local(Scale(x.shape, np.where(x > 0, 1.0, slope)), guards=(threshold(x),))

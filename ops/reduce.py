@@ -1,0 +1,51 @@
+"""ReduceSum, ReduceMean: sums and means over axes. ReduceMax, ReduceMin: the extreme entry along axes.
+
+The first two are linear. The extremes select their winner at x, the first among equals; guard: the winner
+against every other entry of its group.
+https://onnx.ai/onnx/operators/onnx__ReduceSum.html, …ReduceMean.html, …ReduceMax.html, …ReduceMin.html
+"""
+
+import math
+
+from ..runtime.program import Kind
+from ._moves import positions
+from ._pooled import extreme_of
+from ._reduced import sum_over, reduced_axes
+from ._rule import Local, Site, lowers
+
+
+@lowers("ReduceSum", linear_in=(0,))
+def reduce_sum(site: Site) -> Local:
+    """Sum over the axes."""
+    return Local(sum_over(site.shape(), reduced_axes(site), keep=bool(site.attribute("keepdims", 1))))
+
+
+@lowers("ReduceMean", linear_in=(0,))
+def reduce_mean(site: Site) -> Local:
+    """Average over the axes."""
+    shape, axes = site.shape(), reduced_axes(site)
+    divisor = math.prod(shape[axis] for axis in axes)
+    return Local(sum_over(shape, axes, keep=bool(site.attribute("keepdims", 1)), divisor=divisor))
+
+
+def _extreme(site: Site, sign: int) -> Local:
+    shape, axes = site.shape(), reduced_axes(site)
+    kept = [axis for axis in range(len(shape)) if axis not in axes]
+    groups = positions(site).transpose(*kept, *axes)
+    if site.attribute("keepdims", 1):
+        out = tuple(1 if axis in axes else size for axis, size in enumerate(shape))
+    else:
+        out = tuple(shape[axis] for axis in kept)
+    return extreme_of(site, groups.reshape(*out, -1), sign)
+
+
+@lowers("ReduceMax", kind=Kind.PIECEWISE_LINEAR, observes=(0,), linear_in=(0,))
+def reduce_max(site: Site) -> Local:
+    """Select the largest entry."""
+    return _extreme(site, 1)
+
+
+@lowers("ReduceMin", kind=Kind.PIECEWISE_LINEAR, observes=(0,), linear_in=(0,))
+def reduce_min(site: Site) -> Local:
+    """Select the smallest entry."""
+    return _extreme(site, -1)

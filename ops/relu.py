@@ -1,0 +1,16 @@
+"""Relu: y = max(x, 0) — keeps the positive entries.
+
+At x: y = D x with D = diag(x > 0); at 0 the slope is 0. Guard: the sign of each entry.
+https://onnx.ai/onnx/operators/onnx__Relu.html
+"""
+
+from ..runtime.primitives import Scale
+from ..runtime.program import Kind
+from ._rule import Local, Site, lowers, threshold
+
+
+@lowers("Relu", kind=Kind.PIECEWISE_LINEAR, observes=(0,))
+def relu(site: Site) -> Local:
+    """Keep the positive entries."""
+    x = site.value()
+    return Local(Scale(x.shape, x > 0), guards=(threshold(x),))

@@ -1,0 +1,292 @@
+"""AffineMap: F(z) = W z + b around x, as a value; saved to and loaded from one .npz file."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from .certificate import Certificate
+from .errors import InputError, OutputError, RowsError
+from .primitives import Array, Primitive, Shape
+from .program import Kind
+
+FORMAT = 1  # of the saved file; docs/file-format.md
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """One step of the network at x: output = Σ Lᵢ inputᵢ + offset."""
+
+    name: str  # of the node
+    op: str
+    output: str  # tensor name
+    shape: Shape
+    kind: Kind
+    bias_share: Array  # (K,): what this step's offset adds to b
+    inputs: tuple[str, ...] = ()  # tensor names, one for each term
+    terms: tuple[Primitive, ...] | None = None  # None on a map that was loaded from a file
+    offset: Array | None = None  # (*shape), None for zero
+
+    def matrix(self, input: str | None = None) -> sparse.csr_array:
+        """The step's sparse matrix over flattened tensors.
+
+        Args:
+            input: name of the input tensor; by default all inputs, their columns side by side in order.
+
+        Raises:
+            InputError: no such input, or a map that was loaded from a file, which holds no matrices.
+        """
+        if self.terms is None:
+            raise InputError(f"layer {self.name!r} was loaded from a file, which holds no matrices; linearize again")
+        parts = [L.matrix() for name, L in zip(self.inputs, self.terms, strict=True) if input in (None, name)]
+        if not parts:
+            known = ", ".join(self.inputs) or "none: it does not depend on x"
+            raise InputError(f"layer {self.name!r} has no input {input!r}; its inputs: {known}")
+        return sparse.hstack(parts, format="csr") if len(parts) > 1 else parts[0]
+
+    def __repr__(self) -> str:
+        return f"Layer({self.name!r}, {self.op}, {self.output!r}{list(self.shape)}, {self.kind})"
+
+
+@dataclass(frozen=True, eq=False)
+class AffineMap:
+    """The exact affine map that a network computes at x, and on the linear region around it.
+
+    Rows are flattened, stacked outputs; columns are flattened, stacked inputs; both in C order.
+    """
+
+    W: Array | sparse.csr_array  # (K, N)
+    b: Array  # (K,)
+    rows: Array  # (K,) flat output indices behind the rows
+    kind: Kind
+    inputs: Mapping[str, Array]  # x, by input name
+    outputs: Mapping[str, Array]  # F(x) as onnxruntime computes it, by output name
+    layers: tuple[Layer, ...]
+    certificate: Certificate
+    model: str  # file name
+    model_sha256: str
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def x(self) -> Any:
+        """The point: an array where there is one input, else input name to array."""
+        return _alone(self.inputs)
+
+    @property
+    def y(self) -> Any:
+        """F(x), all rows: an array where there is one output, else output name to array."""
+        return _alone(self.outputs)
+
+    @property
+    def input_shapes(self) -> dict[str, Shape]:
+        """Input name to shape."""
+        return {name: value.shape for name, value in self.inputs.items()}
+
+    @property
+    def output_shapes(self) -> dict[str, Shape]:
+        """Output name to shape."""
+        return {name: value.shape for name, value in self.outputs.items()}
+
+    @property
+    def bias_shares(self) -> Array:
+        """(layers, K): what each layer's offset adds to b; they sum to b."""
+        return np.array([layer.bias_share for layer in self.layers]).reshape(len(self.layers), len(self.b))
+
+    @cached_property
+    def _flat_x(self) -> Array:
+        return np.concatenate([np.ravel(value) for value in self.inputs.values()]).astype(self.b.dtype)
+
+    def __call__(self, z: Any) -> Any:
+        """W z + b.
+
+        Args:
+            z: shaped as the input (a missing leading axis of 1 is added), or input name to array.
+
+        Returns:
+            In the output's own shape where the map has all rows (output name to array where there are
+            several outputs), else (K,).
+
+        Raises:
+            InputError: z does not have the inputs' shapes.
+        """
+        value = self.W @ self._flatten(z) + self.b
+        total = sum(out.size for out in self.outputs.values())
+        if len(self.rows) != total or not np.array_equal(self.rows, np.arange(total)):
+            return value
+        return _alone(_unstack(value, self.output_shapes))
+
+    def contributions(self, row: int) -> Any:
+        """W[row] ⊙ x: what each input entry adds to that output at x.
+
+        They sum, with b[row], to the output itself.
+
+        Args:
+            row: position in `rows`.
+
+        Returns:
+            In the input's shape; input name to array where there are several inputs.
+        """
+        return _alone(_unstack(self._row(row) * self._flat_x, self.input_shapes))
+
+    def contrast(self, row_a: int, row_b: int) -> Any:
+        """(W[row_a] - W[row_b]) ⊙ x: what speaks for output a against output b, as `contributions`."""
+        difference = self._row(row_a) - self._row(row_b)
+        return _alone(_unstack(difference * self._flat_x, self.input_shapes))
+
+    def weights(self, row: int) -> Any:
+        """W[row] in the input's shape: the slope of that output in each input entry."""
+        return _alone(_unstack(self._row(row), self.input_shapes))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the map to one .npz file, loadable without pickle.
+
+        The file is written beside its destination and renamed, so that an existing file is replaced
+        whole or not at all.
+
+        Raises:
+            OutputError: the path cannot be written.
+        """
+        arrays: dict[str, Array] = {"b": self.b, "rows": self.rows, "bias_shares": self.bias_shares}
+        if isinstance(self.W, np.ndarray):
+            arrays["W"] = self.W
+        else:
+            arrays |= {"W_data": self.W.data, "W_indices": self.W.indices, "W_indptr": self.W.indptr}
+        arrays |= {f"x{i}": value for i, value in enumerate(self.inputs.values())}
+        arrays |= {f"y{i}": value for i, value in enumerate(self.outputs.values())}
+        text = json.dumps(self._header(), sort_keys=True)
+        arrays["header"] = np.frombuffer(text.encode(), np.uint8)
+        write_whole(Path(path), lambda file: np.savez(file, **arrays))
+
+    def _header(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "kind": str(self.kind),
+            "model": self.model,
+            "model_sha256": self.model_sha256,
+            "inputs": list(self.inputs),
+            "outputs": list(self.outputs),
+            "shape": [len(self.b), sum(value.size for value in self.inputs.values())],
+            "layers": [
+                {"name": a.name, "op": a.op, "output": a.output, "shape": list(a.shape), "kind": str(a.kind)}
+                for a in self.layers
+            ],
+            "certificate": self.certificate.as_dict(),
+            "provenance": dict(self.provenance),
+            "notes": list(self.notes),
+        }
+
+    def _row(self, row: int) -> Array:
+        if not -len(self.b) <= row < len(self.b):
+            raise RowsError(f"row {row} is outside the map's {len(self.b)} rows (positions in `rows`, not output indices)")
+        return self.W[row] if isinstance(self.W, np.ndarray) else self.W[[row]].toarray()[0]
+
+    def _flatten(self, z: Any) -> Array:
+        given = z if isinstance(z, Mapping) else {next(iter(self.inputs)): z}
+        if set(given) != set(self.inputs):
+            raise InputError(f"this map takes the inputs {', '.join(self.inputs)}; given: {', '.join(map(str, given))}")
+        parts = []
+        for name, own in self.inputs.items():
+            value = np.asarray(given[name])
+            if value.shape not in (own.shape, own.shape[1:]) or value.size != own.size:
+                raise InputError(f"input {name!r} has shape {list(own.shape)}, but z has shape {list(value.shape)}")
+            parts.append(value.ravel())
+        return np.concatenate(parts).astype(self.b.dtype)
+
+    def __repr__(self) -> str:
+        K, N = self.W.shape
+        return f"AffineMap({self.model!r}, W {K}×{N}, {self.kind}, {self.certificate})"
+
+
+def load(path: str | os.PathLike[str]) -> AffineMap:
+    """Read a map that `AffineMap.save` wrote. Its layers hold their bias shares but no matrices.
+
+    Raises:
+        OutputError: no such file, not a saved map, or one of a newer format.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)
+        header = json.loads(arrays["header"].tobytes())
+    except FileNotFoundError:
+        raise OutputError(f"no such file: {path}") from None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise OutputError(f"{path} is not a map saved by ilin, or it is truncated or corrupt: {error}") from error
+    if header.get("format") != FORMAT:
+        raise OutputError(f"{path} has format {header.get('format')}; this version reads format {FORMAT}")
+    if "W" in arrays:
+        W: Array | sparse.csr_array = arrays["W"]
+    else:
+        W = sparse.csr_array((arrays["W_data"], arrays["W_indices"], arrays["W_indptr"]), shape=header["shape"])
+    layers = tuple(
+        Layer(a["name"], a["op"], a["output"], tuple(a["shape"]), Kind(a["kind"]), share)
+        for a, share in zip(header["layers"], arrays["bias_shares"], strict=True)
+    )
+    return AffineMap(
+        W,
+        arrays["b"],
+        arrays["rows"],
+        Kind(header["kind"]),
+        {name: arrays[f"x{i}"] for i, name in enumerate(header["inputs"])},
+        {name: arrays[f"y{i}"] for i, name in enumerate(header["outputs"])},
+        layers,
+        Certificate.from_dict(header["certificate"]),
+        header["model"],
+        header["model_sha256"],
+        header["provenance"],
+        tuple(header["notes"]),
+    )
+
+
+def write_whole(path: Path, write: Callable[[Any], None]) -> None:
+    """Write a file beside its destination and rename it into place: the old content or the new, never half.
+
+    Raises:
+        OutputError: the path cannot be written.
+    """
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}") from error
+    part = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+        part.chmod(0o666 & ~_umask())
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise OutputError(f"cannot write {path}: {error.strerror}") from error
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _alone(values: Mapping[str, Any]) -> Any:
+    return next(iter(values.values())) if len(values) == 1 else dict(values)
+
+
+def _unstack(flat: Array, shapes: Mapping[str, Shape]) -> dict[str, Array]:
+    parts, start = {}, 0
+    for name, shape in shapes.items():
+        size = math.prod(shape)
+        parts[name] = flat[start : start + size].reshape(shape)
+        start += size
+    return parts

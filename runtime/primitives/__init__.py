@@ -1,0 +1,33 @@
+"""The closed vocabulary of linear maps that every rule lowers to and every engine is written over.
+
+Closed under transposition: `Scale`, `Reshape`, `Transpose`, `Contract`, `Sparse` and `Chain` transpose
+into their own kind; `Gather` into `Scatter`, `Broadcast` into `Sum`, `Conv` into `ConvTranspose`.
+"""
+
+from .base import Array, Primitive, Shape
+from .contract import Contract
+from .conv import Conv, ConvTranspose, Window
+from .explicit import Chain, Sparse, chain
+from .move import Gather, Reshape, Scatter, Transpose
+from .scale import Scale
+from .spread import Broadcast, Sum
+
+__all__ = [
+    "Array",
+    "Broadcast",
+    "Chain",
+    "Contract",
+    "Conv",
+    "ConvTranspose",
+    "Gather",
+    "Primitive",
+    "Reshape",
+    "Scale",
+    "Scatter",
+    "Shape",
+    "Sparse",
+    "Sum",
+    "Transpose",
+    "Window",
+    "chain",
+]

@@ -1,0 +1,83 @@
+"""What every linear primitive offers."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import fields
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+Array = NDArray[Any]
+Shape = tuple[int, ...]
+
+
+class Primitive(ABC):
+    """A linear map L from tensors of `in_shape` to tensors of `out_shape`.
+
+    `matrix()` is the definition: a sparse (out_size, in_size) matrix over C-ordered flattened
+    tensors. Every other form is tested against it. Subclasses are frozen dataclasses.
+
+    Laws: `apply` equals `matrix`; ⟨L x, y⟩ = ⟨x, Lᵀ y⟩; `L.T.T == L`.
+    """
+
+    in_shape: Shape
+    out_shape: Shape
+    __hash__: ClassVar[None]  # type: ignore[assignment]
+
+    @abstractmethod
+    def matrix(self) -> sparse.csr_array:
+        """Return the (out_size, in_size) matrix of the map."""
+
+    @abstractmethod
+    def apply(self, block: Array) -> Array:
+        """Map a block of tensors, (B, *in_shape) to (B, *out_shape), in the block's dtype."""
+
+    @property
+    @abstractmethod
+    def T(self) -> Primitive:
+        """The transposed map."""
+
+    def magnitude(self) -> Primitive:
+        """Return |L|, entry by entry (or an upper bound of it); L itself where entries are 0 and 1."""
+        return self
+
+    def reach(self, mask: Array) -> Array:
+        """Return which outputs can be nonzero when only inputs in `mask` (in_shape, bool) are."""
+        return np.full(self.out_shape, bool(mask.any()))
+
+    @property
+    def fan_in(self) -> int:
+        """Products summed into one output at most; 0 where values are only moved, without rounding."""
+        return 0
+
+    @property
+    def work(self) -> int:
+        """Multiply-adds of one application."""
+        return self.out_size
+
+    @property
+    def in_size(self) -> int:
+        """Elements of one input tensor."""
+        return math.prod(self.in_shape)
+
+    @property
+    def out_size(self) -> int:
+        """Elements of one output tensor."""
+        return math.prod(self.out_shape)
+
+    def __eq__(self, other: object) -> bool:
+        if type(self) is not type(other):
+            return False
+        return all(_same(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))  # type: ignore[arg-type]
+
+
+def _same(a: Any, b: Any) -> bool:
+    if sparse.issparse(a) and sparse.issparse(b):
+        return a.shape == b.shape and (a != b).nnz == 0
+    if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
+        return np.array_equal(a, b)
+    return bool(a == b)

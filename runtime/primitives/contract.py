@@ -1,0 +1,120 @@
+"""Contract: y = Σ x · w along labelled axes — dense weights: Gemm, MatMul, Einsum."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+
+from .base import Array, Primitive, Shape
+
+
+@dataclass(frozen=True, eq=False)
+class Contract(Primitive):
+    """The einsum `labels` ("x,w->y") with the second operand fixed.
+
+    Every label of x stands in w or in y, and every label of y in x or in w, each at most once per
+    operand, so that exchanging x and y gives the transpose.
+    """
+
+    in_shape: Shape
+    weight: Array
+    labels: str  # such as "bmk,kn->bmn"
+
+    def __post_init__(self) -> None:
+        x, w, y = self._axes
+        fits = set(x) <= set(w) | set(y) and set(y) <= set(x) | set(w) and set(w) <= set(x) | set(y)
+        if not fits or any(len(set(axes)) != len(axes) for axes in (x, w, y)):
+            raise ValueError(f"not a contraction that can be transposed: {self.labels}")
+
+    @property
+    def _axes(self) -> tuple[str, str, str]:
+        operands, y = self.labels.split("->")
+        x, w = operands.split(",")
+        return x, w, y
+
+    @property
+    def _sizes(self) -> dict[str, int]:
+        x, w, _ = self._axes
+        return dict(zip(x, self.in_shape, strict=True)) | dict(zip(w, self.weight.shape, strict=True))
+
+    @property
+    def out_shape(self) -> Shape:  # type: ignore[override]
+        """The sizes of y's labels."""
+        sizes = self._sizes
+        return tuple(sizes[label] for label in self._axes[2])
+
+    def matrix(self) -> sparse.csr_array:
+        """One entry for each combination of labels, rows in y's order, summed labels in x's order."""
+        x, w, y = self._axes
+        summed = "".join(label for label in x if label not in y)
+        order, sizes = y + summed, self._sizes
+        full = tuple(sizes[label] for label in order)
+        columns = np.zeros(full, np.int64)
+        stride = 1
+        for label in reversed(x):
+            along = [1] * len(order)
+            along[order.index(label)] = -1
+            columns += np.arange(sizes[label]).reshape(along) * stride
+            stride *= sizes[label]
+        missing = "".join(label for label in order if label not in w)
+        spread = self.weight.reshape(self.weight.shape + (1,) * len(missing))
+        values = np.broadcast_to(spread.transpose([(w + missing).index(label) for label in order]), full)
+        per_row = math.prod(sizes[label] for label in summed)
+        indptr = np.arange(self.out_size + 1) * per_row
+        return sparse.csr_array((values.ravel(), columns.ravel(), indptr), shape=(self.out_size, self.in_size))
+
+    def apply(self, block: Array) -> Array:
+        """One batched matrix product: labels in all three operands are its batch axes."""
+        x, w, y = self._axes
+        sizes = self._sizes
+        batch = [a for a in x if a in w and a in y]
+        summed = [a for a in x if a not in y]
+        rows = [a for a in x if a not in w]
+        columns = [a for a in w if a not in x]
+
+        def extent(axes: list[str]) -> int:
+            return math.prod(sizes[a] for a in axes)
+
+        left = block.transpose([*(x.index(a) + 1 for a in batch), 0, *(x.index(a) + 1 for a in rows + summed)])
+        left = left.reshape(extent(batch), len(block) * extent(rows), extent(summed))
+        right = self.weight.astype(block.dtype, copy=False)
+        right = right.transpose([w.index(a) for a in batch + summed + columns])
+        right = right.reshape(extent(batch), extent(summed), extent(columns))
+        product = left @ right
+        named = product.reshape(*(sizes[a] for a in batch), len(block), *(sizes[a] for a in rows + columns))
+        order = [*batch, "", *rows, *columns]
+        return named.transpose([order.index(""), *(order.index(a) for a in y)])
+
+    @property
+    def T(self) -> Primitive:
+        """Exchange x and y."""
+        x, w, y = self._axes
+        return Contract(self.out_shape, self.weight, f"{y},{w}->{x}")
+
+    def magnitude(self) -> Primitive:
+        """The same with |w|."""
+        return Contract(self.in_shape, np.abs(self.weight), self.labels)
+
+    def reach(self, mask: Array) -> Array:
+        """Entries of y that share their free labels with a reached entry of x."""
+        x, w, y = self._axes
+        summed = tuple(axis for axis, label in enumerate(x) if label not in y)
+        kept = [label for label in x if label in y]
+        reached = mask.any(axis=summed)
+        order = [kept.index(label) for label in y if label in kept]
+        shape = [self._sizes[label] if label in kept else 1 for label in y]
+        return np.broadcast_to(reached.transpose(order).reshape(shape), self.out_shape)
+
+    @property
+    def fan_in(self) -> int:
+        """Products in one sum."""
+        x, _, y = self._axes
+        return math.prod(self._sizes[label] for label in x if label not in y)
+
+    @property
+    def work(self) -> int:
+        """One multiply-add for each combination of labels."""
+        return math.prod(self._sizes.values())

@@ -1,0 +1,196 @@
+"""Conv: y = w ⋆ x — every convolution; and its transpose ConvTranspose."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+from scipy import sparse
+
+from .base import Array, Primitive, Shape
+
+Slices = tuple[slice, ...]
+
+
+@dataclass(frozen=True)
+class Window:
+    """Where a sliding window reads: output position o and tap t read input o·stride + t·dilation - pad.
+
+    Padding at the end is implied by `out_size`. Each field has one entry per spatial axis.
+    """
+
+    in_size: Shape
+    out_size: Shape
+    kernel: Shape
+    strides: Shape
+    dilations: Shape
+    pads: Shape  # at the begin
+
+    def taps(self) -> Iterator[tuple[Shape, Slices, Slices]]:
+        """For each tap, the output positions it serves and the input positions it reads there."""
+        for tap in product(*map(range, self.kernel)):
+            outputs, inputs = [], []
+            for t, i, o, s, d, p in zip(
+                tap, self.in_size, self.out_size, self.strides, self.dilations, self.pads, strict=True
+            ):
+                shift = t * d - p
+                first = max(0, -(shift // s))
+                last = min(o, (i - 1 - shift) // s + 1)
+                if first >= last:
+                    break
+                outputs.append(slice(first, last))
+                inputs.append(slice(first * s + shift, (last - 1) * s + shift + 1, s))
+            else:
+                yield tap, tuple(outputs), tuple(inputs)
+
+    def positions(self) -> Array:
+        """(outputs, taps) flat input position read, or -1 in the padding."""
+        grid = np.zeros((1, 1), np.int64)
+        for i, o, k, s, d, p in zip(
+            self.in_size, self.out_size, self.kernel, self.strides, self.dilations, self.pads, strict=True
+        ):
+            axis = np.arange(o)[:, None] * s + np.arange(k) * d - p  # (o, k)
+            axis = np.where((axis >= 0) & (axis < i), axis, -1)
+            outer, inner = grid[:, None, :, None], axis[None, :, None, :]
+            merged = np.where((outer < 0) | (inner < 0), -1, outer * i + inner)
+            grid = merged.reshape(grid.shape[0] * o, grid.shape[1] * k)
+        return grid
+
+
+@dataclass(frozen=True, eq=False)
+class Conv(Primitive):
+    """y[n, m, o] = Σ_c Σ_t w[m, c, t] x[n, g(m)·C/G + c, window(o, t)], in any number of axes."""
+
+    batch: int
+    weight: Array  # (M, C/G, *kernel)
+    window: Window
+    group: int = 1
+
+    @property
+    def in_shape(self) -> Shape:  # type: ignore[override]
+        """(N, C, *spatial)."""
+        return (self.batch, self.weight.shape[1] * self.group, *self.window.in_size)
+
+    @property
+    def out_shape(self) -> Shape:  # type: ignore[override]
+        """(N, M, *spatial)."""
+        return (self.batch, self.weight.shape[0], *self.window.out_size)
+
+    def matrix(self) -> sparse.csr_array:
+        """Rows (n, m, o); the pattern of one output channel repeats for all channels of its group."""
+        M, channels = self.weight.shape[:2]
+        positions = self.window.positions()  # (O, taps)
+        valid = np.broadcast_to((positions >= 0)[:, None, :], (len(positions), channels, positions.shape[1]))
+        offsets = np.arange(channels)[:, None] * math.prod(self.window.in_size)
+        columns = (positions[:, None, :] + offsets)[valid]  # of one output channel of group 0
+        counts = valid.sum(axis=(1, 2))
+        weights = self.weight.reshape(M, 1, channels, -1)
+        values = np.broadcast_to(weights, (M, *valid.shape))[:, valid]  # (M, nnz of one channel)
+        group_of = np.arange(M) // (M // self.group)
+        per_group = channels * math.prod(self.window.in_size)
+        one = columns + group_of[:, None] * per_group  # (M, nnz of one channel)
+        image = per_group * self.group
+        indices = (np.arange(self.batch)[:, None] * image + one.ravel()).ravel()
+        indptr = np.concatenate([[0], np.cumsum(np.tile(counts, M * self.batch))])
+        data = np.tile(values.ravel(), self.batch)
+        return sparse.csr_array((data, indices, indptr), shape=(self.out_size, self.in_size))
+
+    def apply(self, block: Array) -> Array:
+        """Tap by tap: one batched matrix product over channels for each tap of the kernel."""
+        G, (M, channels) = self.group, self.weight.shape[:2]
+        images = len(block) * self.batch
+        x = block.reshape(images, G, channels, *self.window.in_size)
+        y = np.zeros((images, G, M // G, *self.window.out_size), block.dtype)
+        weight = self.weight.astype(block.dtype, copy=False).reshape(G, M // G, channels, *self.window.kernel)
+        for tap, outputs, inputs in self.window.taps():
+            y[(..., *outputs)] += _mix_channels(weight[(..., *tap)], x[(..., *inputs)])
+        return y.reshape(len(block), *self.out_shape)
+
+    @property
+    def T(self) -> Primitive:
+        """The transposed convolution."""
+        return ConvTranspose(self.batch, self.weight, self.window, self.group)
+
+    def magnitude(self) -> Primitive:
+        """The same with |w|."""
+        return Conv(self.batch, np.abs(self.weight), self.window, self.group)
+
+    @property
+    def fan_in(self) -> int:
+        """Channels times taps."""
+        return math.prod(self.weight.shape[1:])
+
+    @property
+    def work(self) -> int:
+        """Multiply-adds, padding counted in."""
+        return self.out_size * self.fan_in
+
+
+@dataclass(frozen=True, eq=False)
+class ConvTranspose(Primitive):
+    """The transpose of the Conv with the same fields: scatters each position through the window."""
+
+    batch: int
+    weight: Array  # (M, C/G, *kernel), as in Conv
+    window: Window
+    group: int = 1
+
+    @property
+    def in_shape(self) -> Shape:  # type: ignore[override]
+        """(N, M, *spatial)."""
+        return self.T.out_shape
+
+    @property
+    def out_shape(self) -> Shape:  # type: ignore[override]
+        """(N, C, *spatial)."""
+        return self.T.in_shape
+
+    def matrix(self) -> sparse.csr_array:
+        """The transpose of Conv's matrix."""
+        return self.T.matrix().T.tocsr()
+
+    def apply(self, block: Array) -> Array:
+        """Tap by tap, as Conv, from outputs to inputs."""
+        G, (M, channels) = self.group, self.weight.shape[:2]
+        images = len(block) * self.batch
+        y = block.reshape(images, G, M // G, *self.window.out_size)
+        x = np.zeros((images, G, channels, *self.window.in_size), block.dtype)
+        weight = self.weight.astype(block.dtype, copy=False).reshape(G, M // G, channels, *self.window.kernel)
+        for tap, outputs, inputs in self.window.taps():
+            mixed = _mix_channels(weight[(..., *tap)].swapaxes(1, 2), y[(..., *outputs)])
+            x[(..., *inputs)] += mixed
+        return x.reshape(len(block), *self.out_shape)
+
+    @property
+    def T(self) -> Primitive:
+        """The convolution that this transposes."""
+        return Conv(self.batch, self.weight, self.window, self.group)
+
+    def magnitude(self) -> Primitive:
+        """The same with |w|."""
+        return ConvTranspose(self.batch, np.abs(self.weight), self.window, self.group)
+
+    @property
+    def fan_in(self) -> int:
+        """Channels times the taps that can meet in one place."""
+        taps = math.prod(
+            -(-k // (s // math.gcd(s, d)))
+            for k, s, d in zip(self.window.kernel, self.window.strides, self.window.dilations, strict=True)
+        )
+        return self.weight.shape[0] // self.group * taps
+
+    @property
+    def work(self) -> int:
+        """As much as the convolution."""
+        return self.T.work
+
+
+def _mix_channels(weight: Array, x: Array) -> Array:
+    """Σ_c weight[g, m, c] x[n, g, c, *s] → (n, g, m, *s)."""
+    if weight.shape[2] == 1:  # depthwise: a matrix product of inner length 1 would only cost calls
+        return weight.reshape(*weight.shape[:2], *(1,) * (x.ndim - 3)) * x
+    flat = x.reshape(*x.shape[:3], -1)
+    return (weight @ flat).reshape(*x.shape[:2], weight.shape[1], *x.shape[3:])

@@ -1,0 +1,110 @@
+"""Sparse: an explicit matrix; and Chain: one primitive after another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import reduce
+
+import numpy as np
+from scipy import sparse
+
+from .base import Array, Primitive, Shape
+
+
+@dataclass(frozen=True, eq=False)
+class Sparse(Primitive):
+    """y = M x over flattened tensors."""
+
+    in_shape: Shape
+    out_shape: Shape
+    entries: sparse.csr_array  # (out_size, in_size)
+
+    def matrix(self) -> sparse.csr_array:
+        """The matrix itself."""
+        return self.entries
+
+    def apply(self, block: Array) -> Array:
+        """Multiply every tensor of the block."""
+        entries = self.entries.astype(block.dtype, copy=False)
+        product = (entries @ block.reshape(len(block), -1).T).T
+        return np.ascontiguousarray(product).reshape(len(block), *self.out_shape)
+
+    @property
+    def T(self) -> Primitive:
+        """The transposed matrix."""
+        return Sparse(self.out_shape, self.in_shape, self.entries.T.tocsr())
+
+    def magnitude(self) -> Primitive:
+        """|M|."""
+        return Sparse(self.in_shape, self.out_shape, abs(self.entries))
+
+    def reach(self, mask: Array) -> Array:
+        """Rows that meet a reached column."""
+        pattern = sparse.csr_array(
+            (np.ones(self.entries.nnz, np.float32), self.entries.indices, self.entries.indptr),
+            shape=self.entries.shape,
+        )
+        return (pattern @ mask.ravel().astype(np.float32) > 0).reshape(self.out_shape)
+
+    @property
+    def fan_in(self) -> int:
+        """Entries of the fullest row."""
+        return int(np.diff(self.entries.indptr).max(initial=0))
+
+    @property
+    def work(self) -> int:
+        """Stored entries."""
+        return int(self.entries.nnz)
+
+
+@dataclass(frozen=True, eq=False)
+class Chain(Primitive):
+    """y = Lₙ … L₂ L₁ x; `parts` in the order of application, at least one."""
+
+    parts: tuple[Primitive, ...]
+
+    @property
+    def in_shape(self) -> Shape:  # type: ignore[override]
+        """The first part's."""
+        return self.parts[0].in_shape
+
+    @property
+    def out_shape(self) -> Shape:  # type: ignore[override]
+        """The last part's."""
+        return self.parts[-1].out_shape
+
+    def matrix(self) -> sparse.csr_array:
+        """The product of the parts' matrices."""
+        return reduce(lambda done, part: part.matrix() @ done, self.parts[1:], self.parts[0].matrix())
+
+    def apply(self, block: Array) -> Array:
+        """Apply part after part."""
+        return reduce(lambda done, part: part.apply(done), self.parts, block)
+
+    @property
+    def T(self) -> Primitive:
+        """(L₂ L₁)ᵀ = L₁ᵀ L₂ᵀ."""
+        return Chain(tuple(part.T for part in reversed(self.parts)))
+
+    def magnitude(self) -> Primitive:
+        """|Lₙ| … |L₁|, which bounds |Lₙ … L₁|."""
+        return Chain(tuple(part.magnitude() for part in self.parts))
+
+    def reach(self, mask: Array) -> Array:
+        """Part after part."""
+        return reduce(lambda done, part: part.reach(done), self.parts, mask)
+
+    @property
+    def fan_in(self) -> int:
+        """Roundings of the parts add up to first order."""
+        return sum(part.fan_in for part in self.parts)
+
+    @property
+    def work(self) -> int:
+        """All parts' work."""
+        return sum(part.work for part in self.parts)
+
+
+def chain(*parts: Primitive) -> Primitive:
+    """One primitive for several applied in turn."""
+    return parts[0] if len(parts) == 1 else Chain(parts)

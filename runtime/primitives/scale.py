@@ -1,0 +1,56 @@
+"""Scale: y = d ⊙ x — a diagonal matrix."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+
+from .base import Array, Primitive, Shape
+
+
+@dataclass(frozen=True, eq=False)
+class Scale(Primitive):
+    """y = factor ⊙ x, the factor broadcast to the tensor's shape. Its own transpose."""
+
+    in_shape: Shape
+    factor: Array  # broadcastable to in_shape; bool or floating point
+
+    @property
+    def out_shape(self) -> Shape:  # type: ignore[override]
+        """The input's shape."""
+        return self.in_shape
+
+    def matrix(self) -> sparse.csr_array:
+        """diag(factor), without the entries that are zero."""
+        diagonal = np.broadcast_to(self.factor, self.in_shape).ravel()
+        if diagonal.dtype == bool:
+            diagonal = diagonal.astype(np.float32)
+        kept = np.flatnonzero(diagonal)
+        indptr = np.concatenate([[0], np.cumsum(diagonal != 0)])
+        return sparse.csr_array((diagonal[kept], kept, indptr), shape=(self.out_size, self.in_size))
+
+    def apply(self, block: Array) -> Array:
+        """Multiply every tensor of the block."""
+        if self.factor.dtype == bool:
+            return block * self.factor
+        return block * self.factor.astype(block.dtype, copy=False)
+
+    @property
+    def T(self) -> Primitive:
+        """A diagonal matrix is symmetric."""
+        return self
+
+    def magnitude(self) -> Primitive:
+        """diag(|factor|)."""
+        return self if self.factor.dtype == bool else Scale(self.in_shape, np.abs(self.factor))
+
+    def reach(self, mask: Array) -> Array:
+        """Zeros of the factor stop the dependence."""
+        return mask & (np.broadcast_to(self.factor, self.in_shape) != 0)
+
+    @property
+    def fan_in(self) -> int:
+        """One product, or none where the factor only selects."""
+        return 0 if self.factor.dtype == bool else 1

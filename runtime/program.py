@@ -1,0 +1,162 @@
+"""LinearProgram: the network at x as data, y = Σ Lₖ xₖ + c step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+
+import numpy as np
+
+from .primitives import Array, Primitive, Shape
+
+
+class Kind(StrEnum):
+    """How far an answer holds. Ordered: the kind of a program is the largest of its steps'."""
+
+    AFFINE = "affine"  # everywhere
+    PIECEWISE_LINEAR = "piecewise-linear"  # on the region that the guards describe
+    LOCALLY_CONSTANT = "locally constant"  # W = 0 around x
+    SMOOTH = "smooth"  # at x only
+
+
+@dataclass(frozen=True)
+class HalfSpaces:
+    """Affine inequalities Σ Lᵢ uᵢ + c ≥ 0 on a node's inputs uᵢ; rows are flat."""
+
+    terms: tuple[tuple[int, Primitive], ...]  # (input position, primitive); a position may come twice
+    offset: Array | float = 0.0
+
+
+@dataclass(frozen=True)
+class Guard:
+    """One discrete choice that a node made at x, for each of its units, and what keeps it.
+
+    `choice` is compared between points: equal choices, same linear piece. `margin` is how far the
+    unit is from its nearest change, in the units of the compared values; 0 is a tie.
+    """
+
+    choice: Array
+    margin: Array
+    half_spaces: Callable[[], HalfSpaces]
+
+    @property
+    def ties(self) -> int:
+        """Units that sit exactly on a kink."""
+        return int(np.count_nonzero(self.margin == 0))
+
+
+@dataclass(frozen=True)
+class Step:
+    """output = Σ Lᵢ inputᵢ + offset."""
+
+    output: str
+    shape: Shape
+    node: str
+    op_type: str
+    kind: Kind
+    terms: tuple[tuple[str, Primitive], ...]
+    offset: Array | None = None  # broadcastable to shape; None is zero
+    guards: tuple[Guard, ...] = ()
+    operands: tuple[str | None, ...] = ()  # the node's inputs, which half-spaces refer to by position
+
+    def offset_block(self) -> Array | None:
+        """The offset in the output's own shape, (*shape), or None."""
+        return None if self.offset is None else np.broadcast_to(self.offset, self.shape)
+
+    @property
+    def fan_in(self) -> int:
+        """Products summed into one output at most, the offset counted in."""
+        return sum(L.fan_in for _, L in self.terms) + len(self.terms) - 1 + (self.offset is not None)
+
+
+@dataclass(frozen=True)
+class LinearProgram:
+    """Steps in execution order, from the inputs' tensors to the outputs'."""
+
+    inputs: tuple[tuple[str, Shape], ...]
+    outputs: tuple[tuple[str, Shape], ...]
+    steps: tuple[Step, ...]
+
+    @property
+    def in_size(self) -> int:
+        """N: elements of all inputs."""
+        return sum(int(np.prod(shape, dtype=np.int64)) for _, shape in self.inputs)
+
+    @property
+    def out_size(self) -> int:
+        """Elements of all outputs."""
+        return sum(int(np.prod(shape, dtype=np.int64)) for _, shape in self.outputs)
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of the whole map."""
+        kinds = [step.kind for step in self.steps if step.kind is not Kind.LOCALLY_CONSTANT]
+        if Kind.SMOOTH in kinds:
+            return Kind.SMOOTH
+        if not self._connected:
+            return Kind.LOCALLY_CONSTANT
+        return Kind.PIECEWISE_LINEAR if Kind.PIECEWISE_LINEAR in kinds else Kind.AFFINE
+
+    @cached_property
+    def _connected(self) -> bool:
+        """Whether any output has a path from an input."""
+        reached = {name for name, _ in self.inputs}
+        for step in self.steps:
+            if any(name in reached for name, _ in step.terms):
+                reached.add(step.output)
+        return any(name in reached for name, _ in self.outputs)
+
+    def walk(
+        self, inputs: Mapping[str, Array], homogeneous: Sequence[float]
+    ) -> Iterator[tuple[Step, Mapping[str, Array]]]:
+        """Run the program forward on a block of B points, step by step.
+
+        Args:
+            inputs: input tensor name to (B, *shape).
+            homogeneous: B weights of the offsets: 1 for a point, 0 for a direction (a tangent).
+
+        Yields:
+            Each step, once it is evaluated, with the tensors that are alive: its inputs, its output and
+            what later steps read, (B, *shape) each.
+        """
+        weight = np.asarray(homogeneous)
+        dtype = next(iter(inputs.values())).dtype
+        values = dict(inputs)
+        last = self.last_uses()
+        for position, step in enumerate(self.steps):
+            block = np.zeros((len(weight), *step.shape), dtype)
+            for name, L in step.terms:
+                block += L.apply(values[name])
+            if step.offset is not None:
+                block += along_block(weight.astype(dtype), step.shape) * step.offset
+            values[step.output] = block
+            yield step, values
+            for name in last.get(position, ()):
+                values.pop(name, None)
+
+    def last_uses(self) -> dict[int, list[str]]:
+        """Step position to the tensors that no later step reads, the outputs left out."""
+        last: dict[str, int] = {}
+        for position, step in enumerate(self.steps):
+            for name, _ in step.terms:
+                last[name] = position
+        freed: dict[int, list[str]] = {}
+        for name, position in last.items():
+            if name not in dict(self.outputs):
+                freed.setdefault(position, []).append(name)
+        return freed
+
+    def __str__(self) -> str:
+        lines = [f"{name}{list(shape)}" for name, shape in self.inputs]
+        for step in self.steps:
+            terms = " + ".join(f"{type(L).__name__}·{name}" for name, L in step.terms) or "0"
+            offset = "" if step.offset is None else " + c"
+            lines.append(f"{step.output}{list(step.shape)} = {terms}{offset}   # {step.op_type}, {step.kind}")
+        return "\n".join(lines)
+
+
+def along_block(weights: Array, shape: Shape) -> Array:
+    """(B,) to (B, 1, …, 1), to multiply a block of tensors of `shape`."""
+    return weights.reshape(len(weights), *(1,) * len(shape))

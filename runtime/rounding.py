@@ -1,0 +1,61 @@
+"""How far floating-point sums may stray: the bounds that replace hand-picked tolerances."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from .primitives import Array
+from .program import Step
+
+# Confidence of the probabilistic bound: a sum breaks it with probability below 2·exp(-λ²/2) ≈ 3e-14.
+_LAMBDA = 8.0
+_DERIVED = 4
+
+
+def unit_roundoff(dtype: DTypeLike) -> float:
+    """u = ε/2 of a floating type (float16, bfloat16, float32 or float64)."""
+    try:
+        return float(np.finfo(dtype).eps) / 2
+    except ValueError:  # numpy does not know bfloat16
+        import ml_dtypes
+
+        return float(ml_dtypes.finfo(dtype).eps) / 2
+
+
+def growth(terms: int | Array, u: float) -> float | Array:
+    """Relative error of a sum of `terms` rounded products, measured against Σ|products|.
+
+    min(n, λ√n)·u: the deterministic γₙ to first order (Higham, Accuracy and Stability, §3.1), or
+    where it is smaller the probabilistic bound of Higham and Mary (SIAM J. Sci. Comput. 41, 2019).
+    """
+    n = np.maximum(terms, 1)
+    return np.minimum(n, _LAMBDA * np.sqrt(n)) * u
+
+
+def step_rounding(step: Step, values: Mapping[str, Array], u: float) -> Array:
+    """Bound on the error that evaluating one step at given inputs makes, entry by entry.
+
+    Args:
+        step: the step.
+        values: tensor name to (B, *shape), the step's inputs among them.
+        u: unit roundoff of the arithmetic.
+
+    Returns:
+        growth(n)·(Σ |Lᵢ| |xᵢ| + |c|), (B, *shape). Zero where the step only moves values.
+    """
+    size: Array | None = None
+    for name, L in step.terms:
+        part = L.magnitude().apply(np.abs(values[name]))
+        size = part if size is None else size + part
+    if step.fan_in == 0 and size is not None:
+        return np.zeros_like(size)
+    batch = len(next(iter(values.values())))
+    if size is None:
+        size = np.zeros((batch, *step.shape), np.float32)
+    if step.offset is not None:
+        size = size + np.abs(step.offset)
+    # Constants that a rule derives (a reciprocal, a square root, a folded scale) carry a few roundings more.
+    return size * np.asarray(growth(step.fan_in + _DERIVED, u), size.dtype)

@@ -1,0 +1,144 @@
+"""onnxruntime, and nothing else in ilin imports it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+
+from .errors import ModelError
+from .primitives import Array
+
+
+class Session:
+    """Runs a model and takes out chosen tensors, intermediate ones included.
+
+    All sessions run the graph as it is written: onnxruntime's rewrites fuse differently depending on
+    which tensors are asked for, so that two sessions over one model could observe different patterns.
+    """
+
+    def __init__(
+        self, proto: onnx.ModelProto, outputs: Sequence[str], providers: Sequence[str] | None = None
+    ) -> None:
+        """Build the session.
+
+        Args:
+            proto: a valid model. It is not changed.
+            outputs: tensor names to take out, in order.
+            providers: onnxruntime execution providers, the CPU's by default.
+
+        Raises:
+            ModelError: onnxruntime does not accept the model.
+        """
+        import onnxruntime
+
+        self.outputs = tuple(outputs)
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.log_severity_level = 4  # its findings reach the user as one line of ours
+        try:
+            serialized = with_outputs(proto, outputs).SerializeToString()
+        except ValueError as error:
+            raise ModelError(f"the model is too large for one protobuf message (2 GB): {error}") from error
+        try:
+            self._session = onnxruntime.InferenceSession(
+                serialized, options, providers=list(providers or ["CPUExecutionProvider"])
+            )
+        except (*_failures(), RuntimeError, ValueError) as error:
+            raise ModelError(f"onnxruntime does not accept this model: {_one_line(error)}") from error
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Any]:
+        """Run once.
+
+        Returns:
+            Output name to value, without the ones that onnxruntime leaves out.
+
+        Raises:
+            ModelError: onnxruntime fails while running.
+        """
+        if not self.outputs:
+            return {}
+        known = {put.name for put in self._session.get_inputs()}
+        try:
+            values = self._session.run(
+                list(self.outputs), {name: np.asarray(a) for name, a in feeds.items() if name in known}
+            )
+        except (*_failures(), RuntimeError, ValueError) as error:
+            raise ModelError(f"onnxruntime failed while running the model: {_one_line(error)}") from error
+        return dict(zip(self.outputs, values, strict=True))
+
+
+def with_outputs(proto: onnx.ModelProto, outputs: Sequence[str]) -> onnx.ModelProto:
+    """The same model with other graph outputs; onnxruntime infers their types."""
+    asked = onnx.ModelProto()
+    asked.CopyFrom(proto)
+    declared = {put.name: put for put in proto.graph.output}
+    kept = [declared.get(name) or onnx.ValueInfoProto(name=name) for name in outputs]
+    del asked.graph.output[:]
+    asked.graph.output.extend(kept)
+    return asked
+
+
+def with_inputs(proto: onnx.ModelProto, names: Sequence[str], dtype: np.dtype[Any]) -> onnx.ModelProto:
+    """The same model with intermediate tensors as further graph inputs of the given type and any shape.
+
+    Their producers keep running under other output names, as they may have outputs that are still read.
+    """
+    cut = onnx.ModelProto()
+    cut.CopyFrom(proto)
+    del cut.graph.value_info[:]
+    for node in cut.graph.node:
+        for position, output in enumerate(node.output):
+            if output in names:
+                node.output[position] = f"{output}__computed"
+    element = onnx.helper.np_dtype_to_tensor_dtype(dtype)
+    cut.graph.input.extend(onnx.helper.make_tensor_value_info(name, element, None) for name in names)
+    return cut
+
+
+def evaluate_constants(
+    proto: onnx.ModelProto, nodes: Sequence[int], outputs: Sequence[str]
+) -> dict[str, Any]:
+    """Run the nodes at the given positions, which depend on no input, and return the named tensors."""
+    alone = onnx.ModelProto()
+    alone.CopyFrom(proto)
+    del alone.graph.node[:]
+    alone.graph.node.extend(proto.graph.node[position] for position in nodes)
+    del alone.graph.input[:]
+    del alone.graph.value_info[:]
+    read = {name for node in alone.graph.node for name in node.input}
+    kept = [tensor for tensor in proto.graph.initializer if tensor.name in read]
+    if not any(attribute.HasField("g") for node in alone.graph.node for attribute in node.attribute):
+        del alone.graph.initializer[:]
+        alone.graph.initializer.extend(kept)
+    return Session(alone, outputs).run({})
+
+
+def version() -> str:
+    """onnxruntime's version."""
+    import onnxruntime
+
+    return str(onnxruntime.__version__)
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """Onnxruntime raises one exception type for each status code, and they share no base class."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    return (
+        state.Fail,
+        state.InvalidArgument,
+        state.InvalidGraph,
+        state.InvalidProtobuf,
+        state.NoModel,
+        state.NotFound,
+        state.NotImplemented,
+        state.RuntimeException,
+        state.EPFail,
+    )
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:400]
