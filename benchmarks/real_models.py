@@ -1,6 +1,6 @@
 """Sweep a folder of ONNX models with inputs: does the map hold at x and around x, how fast, how big?
 
-    python benchmarks/real_models.py ../shared/models [--kind affine --kind "piecewise linear"] [--json out.json]
+    python benchmarks/real_models.py ../shared/models [--kind affine --kind "piecewise linear"]
 
 The folder has an INDEX.json, a list of {name, file, kind, input_files, ort: {runs}, …}. Each model runs in
 its own process, so that its peak memory can be told. All rows where K·N is at most 2·10⁷, else the top 3.
@@ -19,9 +19,13 @@ from typing import Any
 
 def main() -> int:
     """Run the sweep and print one line for each model, and a summary."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--kind", action="append", help="kinds of the index to run (default: affine, piecewise linear)")
+    parser.add_argument(
+        "--kind", action="append", help="kinds of the index to run (default: affine, piecewise linear)"
+    )
     parser.add_argument("--only", help="run only names that contain this")
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--dtype", default="float32")
@@ -29,11 +33,19 @@ def main() -> int:
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
-        print(json.dumps(run_one(arguments.folder, json.loads(arguments.one), arguments.engine, arguments.dtype)))
+        print(
+            json.dumps(
+                run_one(arguments.folder, json.loads(arguments.one), arguments.engine, arguments.dtype)
+            )
+        )
         return 0
     kinds = arguments.kind or ["affine", "piecewise linear"]
     index = json.loads((arguments.folder / "INDEX.json").read_text())
-    chosen = [m for m in index if m["kind"] in kinds and m["ort"].get("runs") and (arguments.only or "") in m["name"]]
+    chosen = [
+        m
+        for m in index
+        if m["kind"] in kinds and m["ort"].get("runs") and (arguments.only or "") in m["name"]
+    ]
     results, start = [], time.perf_counter()
     for model in chosen:
         result = _in_process(arguments, model)
@@ -116,12 +128,12 @@ def _line(result: dict[str, Any]) -> str:
     if "error" in result:
         return f"FAIL {result['name']}: {result['error']}"
     return (
-        f"{'ok  ' if result['verified'] else 'FAIL'} {result['name']:45s} {result['kind']:17s} "
+        f"{'ok' if result['verified'] else 'FAIL':4s} {result['name']:45s} {result['kind']:17s} "
         f"{'×'.join(map(str, result['shape'])):>15s}  steps {result['step_over_bound']:.2f}  "
         f"x {result['at_x']:.1e} ({result['at_x_over_bound']:.2f})  "
-        f"region {result['in_region']:.1e} ({result['in_region_over_bound']:.2f}) "
-        f"{result['points_held']}/{result['points_tried']}  {result['at_s']:.2f} s {result['peak_mib']:.0f} MiB "
-        f"{result['reason']}"
+        f"around {result['in_region']:.1e} ({result['in_region_over_bound']:.2f}) "
+        f"{result['points_held']}/{result['points_tried']}  {result['at_s']:.2f} s "
+        f"{result['peak_mib']:.0f} MiB {result['reason']}"
     )
 
 

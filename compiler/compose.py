@@ -7,9 +7,9 @@ the same sweep, and so does a bound on the rounding errors.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -78,7 +78,7 @@ def _reverse(
     program: LinearProgram,
     rows: Array,
     engine: Engine,
-    dtype: np.dtype[np.floating],
+    dtype: np.dtype[Any],
     magnitudes: Magnitudes,
     budget: int,
     progress: Progress | None,
@@ -91,7 +91,9 @@ def _reverse(
     chunk = max(1, min(K, budget // max(1, _peak_elements(program) * dtype.itemsize)))
     for first in range(0, K, chunk):
         part = slice(first, min(K, first + chunk))
-        W[part] = _sweep_back(program, rows[part], multiplier, dtype, shares[:, part], rounding[:, part], magnitudes)
+        W[part] = _sweep_back(
+            program, rows[part], multiplier, dtype, shares[:, part], rounding[:, part], magnitudes
+        )
         if progress:
             progress(part.stop, K)
     _add_final_rounding(rounding, W, magnitudes.inputs, shares, dtype)
@@ -102,7 +104,7 @@ def _sweep_back(
     program: LinearProgram,
     rows: Array,
     multiplier: Multiplier,
-    dtype: np.dtype[np.floating],
+    dtype: np.dtype[Any],
     shares: Array,
     rounding: Array,
     magnitudes: Magnitudes,
@@ -116,7 +118,9 @@ def _sweep_back(
             continue
         offset = step.offset_block()
         if offset is not None:
-            shares[position] += block.reshape(len(rows), -1).astype(dtype, copy=False) @ np.ravel(offset).astype(dtype)
+            shares[position] += block.reshape(len(rows), -1).astype(dtype, copy=False) @ np.ravel(
+                offset
+            ).astype(dtype)
         errors = magnitudes.errors.get(step.output)
         if errors is not None:
             flat = np.abs(block).reshape(len(rows), -1)
@@ -135,7 +139,7 @@ def _sweep_back(
     )
 
 
-def _seeds(program: LinearProgram, rows: Array, dtype: np.dtype[np.floating]) -> dict[str, Array]:
+def _seeds(program: LinearProgram, rows: Array, dtype: np.dtype[Any]) -> dict[str, Array]:
     """Unit rows at the outputs: tensor → (K, *shape). A tensor named twice as output adds up."""
     seeds: dict[str, Array] = {}
     start = 0
@@ -157,7 +161,7 @@ def _forward(
     program: LinearProgram,
     rows: Array,
     engine: Engine,
-    dtype: np.dtype[np.floating],
+    dtype: np.dtype[Any],
     magnitudes: Magnitudes,
     budget: int,
     progress: Progress | None,
@@ -185,7 +189,7 @@ def _sweep_on(
     N: int,
     rows: Array,
     multiplier: Multiplier,
-    dtype: np.dtype[np.floating],
+    dtype: np.dtype[Any],
 ) -> Array:
     """The columns in `part`: unit vectors below N, then one for each step's offset. (columns, K)."""
     values: dict[str, Array] = {}
@@ -237,7 +241,7 @@ def _peak_elements(program: LinearProgram) -> int:
 
 
 def _add_final_rounding(
-    rounding: Array, W: Array, inputs: Array, shares: Array, dtype: np.dtype[np.floating]
+    rounding: Array, W: Array, inputs: Array, shares: Array, dtype: np.dtype[Any]
 ) -> None:
     """Add what W z + b itself may round: growth(N) |W| |z| and the sum of the shares."""
     u = unit_roundoff(dtype)
@@ -250,5 +254,3 @@ def _abs_product(W: Array, z: Array, block: int = 4096) -> Array:
     """|W| |z| without a second copy of W."""
     parts = [np.abs(W[i : i + block]) @ np.abs(z).astype(W.dtype) for i in range(0, len(W), block)]
     return np.concatenate(parts) if parts else np.zeros(0)
-
-

@@ -83,9 +83,11 @@ class Engine:
         if not isinstance(L, Conv | ConvTranspose) or L.work > _LARGEST_MATRIX:
             return False
         share = above.mean() * below.mean()
-        return L.work * share * (_SPARSE_PRODUCT * K + _SLICE_ENTRY) < L.work * K * _DENSE_PRODUCT
+        return bool(L.work * share * (_SPARSE_PRODUCT * K + _SLICE_ENTRY) < L.work * K * _DENSE_PRODUCT)
 
-    def _sliced(self, L: Primitive, above: Array, below: Array, dtype: DTypeLike) -> tuple[sparse.csr_array, Array, Array]:
+    def _sliced(
+        self, L: Primitive, above: Array, below: Array, dtype: DTypeLike
+    ) -> tuple[sparse.csr_array, Array, Array]:
         """The rows and columns of L's matrix that are active, with their positions."""
         matrix = self._matrix(L)
         rows, columns = np.flatnonzero(above), np.flatnonzero(below)
@@ -93,7 +95,7 @@ class Engine:
             matrix = matrix[rows]
         if len(columns) < matrix.shape[1]:
             matrix = matrix[:, columns]
-        return matrix.astype(dtype, copy=False), rows, columns
+        return sparse.csr_array(matrix.astype(dtype, copy=False)), rows, columns
 
     def _matrix(self, L: Primitive) -> sparse.csr_array:
         """L's matrix; kept where its structure is expensive, and the same at every point."""

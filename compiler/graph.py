@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx.inliner
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import numpy_helper
 
 from ..runtime.errors import ModelError
@@ -117,7 +117,11 @@ def _read(model: ModelSource) -> tuple[onnx.ModelProto, str, str]:
     if isinstance(model, onnx.ModelProto):
         proto = onnx.ModelProto()
         proto.CopyFrom(model)
-        return proto, hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest(), model.graph.name
+        return (
+            proto,
+            hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest(),
+            model.graph.name,
+        )
     if isinstance(model, bytes):
         return _parse(model, "the given bytes"), hashlib.sha256(model).hexdigest(), "<bytes>"
     path = Path(model)
@@ -158,7 +162,9 @@ def _check(proto: onnx.ModelProto) -> None:
     except onnx.checker.ValidationError as error:
         raise ModelError(f"not a valid ONNX model (onnx.checker): {_one_line(error)}") from error
     except ValueError as error:  # over 2 GB: the checker cannot see it, onnxruntime will
-        raise ModelError(f"the model is too large for one protobuf message (2 GB): {_one_line(error)}") from error
+        raise ModelError(
+            f"the model is too large for one protobuf message (2 GB): {_one_line(error)}"
+        ) from error
 
 
 def _sort_topologically(graph: onnx.GraphProto) -> None:
@@ -182,7 +188,9 @@ def _sort_topologically(graph: onnx.GraphProto) -> None:
                 if name in producers and producers[name] not in done
             ]
             if any(parent in path for parent in waiting):
-                raise ModelError(f"not a valid ONNX model: its nodes form a cycle through {node.name or node.op_type!r}")
+                raise ModelError(
+                    f"not a valid ONNX model: its nodes form a cycle through {node.name or node.op_type!r}"
+                )
             if waiting:
                 stack.append(waiting[0])
             else:
@@ -256,12 +264,22 @@ def _formal_names(schema: onnx.defs.OpSchema, count: int) -> tuple[str, ...]:
     return tuple(names[min(i, len(names) - 1)] for i in range(count)) if names else ("",) * count
 
 
-_RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"}
+_RANDOM = {
+    "RandomNormal",
+    "RandomUniform",
+    "RandomNormalLike",
+    "RandomUniformLike",
+    "Bernoulli",
+    "Multinomial",
+}
 
 
 def _random(node: onnx.NodeProto) -> bool:
     inner = [
-        child for attribute in node.attribute for graph in (attribute.g, *attribute.graphs) for child in graph.node
+        child
+        for attribute in node.attribute
+        for graph in (attribute.g, *attribute.graphs)
+        for child in graph.node
     ]
     return node.op_type in _RANDOM or any(_random(child) for child in inner)
 

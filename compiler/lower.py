@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -36,7 +37,9 @@ def lower(scope: Scope, trace: Trace, dtype: DTypeLike, cache: Cache) -> LinearP
     steps: list[Step] = []
     for node in scope.nodes:
         for name, local in zip(varying_outputs(node), _locals(node, shapes, known, cache), strict=True):
-            if not name or name in chosen:  # left out; or an intermediate tensor chosen as input, which stays free
+            if (
+                not name or name in chosen
+            ):  # left out; or an intermediate tensor chosen as input, which stays free
                 continue
             step = _step(node, name, local)
             steps.append(step)
@@ -52,7 +55,7 @@ def lower(scope: Scope, trace: Trace, dtype: DTypeLike, cache: Cache) -> LinearP
 class _Known:
     """Values of tensors that do not depend on x, in the composition's type."""
 
-    def __init__(self, scope: Scope, trace: Trace, dtype: np.dtype[np.floating]) -> None:
+    def __init__(self, scope: Scope, trace: Trace, dtype: np.dtype[Any]) -> None:
         self.scope, self.trace, self.dtype = scope, trace, dtype
 
     def value(self, name: str) -> Array:
@@ -78,7 +81,14 @@ def _locals(node: Node, shapes: Mapping[str, Shape], known: _Known, cache: Cache
     assert entry.rule is not None
     result = entry.rule(
         Site(
-            node.name, node.op_type, node.domain, node.opset, node.attributes, operands, node.formal, node.outputs
+            node.name,
+            node.op_type,
+            node.domain,
+            node.opset,
+            node.attributes,
+            operands,
+            node.formal,
+            node.outputs,
         )
     )
     outcome = (result,) if isinstance(result, Local) else result
@@ -91,15 +101,16 @@ def _operand(name: str, shapes: Mapping[str, Shape], known: _Known, *, observe: 
     if name not in shapes:
         value = known.value(name)
         return Operand(name, value.shape, False, value)
-    value = known.value(name) if observe else None
-    return Operand(name, shapes[name], True, value)
+    return Operand(name, shapes[name], True, known.value(name) if observe else None)
 
 
 def _step(node: Node, output: str, local: Local) -> Step:
     entry = entry_of(node)
     assert entry is not None
     terms = tuple((node.inputs[i], L) for i, L in local.by_position.items())
-    shape = terms[0][1].out_shape if terms else np.shape(local.offset)
-    kind = local.kind or (entry.kind if local.guards or entry.kind is not Kind.PIECEWISE_LINEAR else Kind.AFFINE)
+    kind = local.kind or (
+        entry.kind if local.guards or entry.kind is not Kind.PIECEWISE_LINEAR else Kind.AFFINE
+    )
     offset = None if local.offset is None else np.asarray(local.offset)
+    shape = terms[0][1].out_shape if terms else np.shape(offset if offset is not None else 0.0)
     return Step(output, shape, node.name, node.op_type, kind, terms, offset, local.guards, node.inputs)

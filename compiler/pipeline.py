@@ -155,10 +155,13 @@ class CompiledModel:
 
     def _magnitudes(self, program: LinearProgram, points: Sequence[Point]) -> Magnitudes:
         """What rounding may do at each step, on either side, at all points at once."""
-        block = {name: np.stack([point[name] for point in points]).astype(self.dtype) for name, _ in program.inputs}
+        block = {
+            name: np.stack([point[name] for point in points]).astype(self.dtype) for name, _ in program.inputs
+        }
         u = self._model_roundoff + unit_roundoff(self.dtype)
         errors = {
-            step.output: step_rounding(step, values, u) for step, values in program.walk(block, [1.0] * len(points))
+            step.output: step_rounding(step, values, u)
+            for step, values in program.walk(block, [1.0] * len(points))
         }
         flat = np.concatenate([block[name].reshape(len(points), -1) for name, _ in program.inputs], axis=1)
         return Magnitudes(errors, flat)
@@ -261,7 +264,7 @@ class CompiledModel:
 
     @property
     def _prober(self) -> Session:
-        """Runs from the free tensors: the tracer itself, unless intermediate tensors were chosen as inputs."""
+        """Runs from the free tensors: the tracer itself, unless intermediate tensors are inputs."""
         return self._tracer if set(self.scope.inputs) <= self._graph_inputs else self._cut
 
     @cached_property
@@ -344,7 +347,9 @@ def choose_rows(rows: Rows, y: Array) -> Array:
     """
     if isinstance(rows, str):
         if rows != "all":
-            raise RowsError(f'rows {rows!r} is not understood; write "all", an integer k, or a list of indices')
+            raise RowsError(
+                f'rows {rows!r} is not understood; write "all", an integer k, or a list of indices'
+            )
         return np.arange(len(y))
     if isinstance(rows, (int, np.integer)) and not isinstance(rows, bool):
         if not 1 <= rows <= len(y):
@@ -353,7 +358,9 @@ def choose_rows(rows: Rows, y: Array) -> Array:
     try:
         chosen = np.asarray(rows).astype(np.int64, casting="safe").ravel()
     except (TypeError, ValueError):
-        raise RowsError(f"rows {rows!r} is not understood; write \"all\", an integer k, or a list of indices") from None
+        raise RowsError(
+            f'rows {rows!r} is not understood; write "all", an integer k, or a list of indices'
+        ) from None
     outside = [int(row) for row in chosen if not -len(y) <= row < len(y)]
     if outside or not len(chosen):
         found = f"row {outside[0]} is" if outside else "an empty list of rows is"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,7 @@ class Ray:
     length: float  # in multiples of the direction; infinite where nothing gives way
 
 
-def draw_rays(program: LinearProgram, x: Point, count: int, dtype: np.dtype[np.floating], seed: int = 0) -> list[Ray]:
+def draw_rays(program: LinearProgram, x: Point, count: int, dtype: np.dtype[Any], seed: int = 0) -> list[Ray]:
     """Draw directions and find their exact length inside the region, by one tangent sweep.
 
     Directions are of several families, as some regions are flat in most of them: where x is zero over a
@@ -29,7 +30,7 @@ def draw_rays(program: LinearProgram, x: Point, count: int, dtype: np.dtype[np.f
     stays inside. Families: every entry moves; entries move in proportion to x; x as a whole is scaled.
 
     Returns:
-        2·count + 1 rays, longest first.
+        Rays along every direction and against it, longest first.
     """
     random = np.random.default_rng(seed)
     directions: list[Point] = [{name: np.asarray(value, float) for name, value in x.items()}]
@@ -41,16 +42,20 @@ def draw_rays(program: LinearProgram, x: Point, count: int, dtype: np.dtype[np.f
         name: np.stack([value, *(direction[name] for direction in directions)]).astype(dtype)
         for name, value in x.items()
     }
-    lengths = np.full(len(directions), np.inf)
+    lengths = np.full((2, len(directions)), np.inf)  # along, against
     for step, values in program.walk(block, [1.0] + [0.0] * len(directions)):
         for guard in step.guards:
             lengths = np.minimum(lengths, _lengths(step, guard.half_spaces(), values))
-    found = [Ray(direction, float(length)) for direction, length in zip(directions, lengths, strict=True)]
+    found = [
+        Ray({name: sign * value for name, value in direction.items()}, float(length))
+        for sign, row in zip((1, -1), lengths, strict=True)
+        for direction, length in zip(directions, row, strict=True)
+    ]
     return sorted(found, key=lambda ray: -ray.length)
 
 
 def _lengths(step: Step, half_spaces: HalfSpaces, values: Mapping[str, Array]) -> Array:
-    """Largest t for each direction with margin + t·rate ≥ 0 for every half-space. Row 0 of values is x."""
+    """Largest t with margin ± t·rate ≥ 0 for every half-space, (2, directions). Row 0 of values is x."""
     directions = len(next(iter(values.values()))) - 1
     total: Array | None = None
     for position, L in half_spaces.terms:
@@ -59,16 +64,19 @@ def _lengths(step: Step, half_spaces: HalfSpaces, values: Mapping[str, Array]) -
         part = L.apply(values[name])
         total = part if total is None else total + part
     if total is None or not total.size:
-        return np.full(directions, np.inf)
+        return np.full((2, directions), np.inf)
     flat = total.reshape(len(total), -1)
     offset = np.broadcast_to(half_spaces.offset, total.shape[1:]).ravel()
     margin = np.maximum(flat[0] + offset, 0)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        lengths = np.where(flat[1:] < 0, margin / -flat[1:], np.inf)
-    return lengths.min(axis=1)
+        lengths = margin / np.abs(flat[1:])
+    closing = [np.where(rates, lengths, np.inf).min(axis=1) for rates in (flat[1:] < 0, flat[1:] > 0)]
+    return np.stack(closing)
 
 
-def inner_points(x: Point, rays: list[Ray], count: int, accepts: Callable[[Point], bool]) -> tuple[list[Point], int]:
+def inner_points(
+    x: Point, rays: list[Ray], count: int, accepts: Callable[[Point], bool]
+) -> tuple[list[Point], int]:
     """Step along rays to points that keep the pattern.
 
     Args:
@@ -87,7 +95,9 @@ def inner_points(x: Point, rays: list[Ray], count: int, accepts: Callable[[Point
             break
         # Half-way to the boundary, and no farther than a change of x by about half its own size.
         length = min(0.5 * ray.length, 0.5)
-        point = {name: (value + length * ray.direction[name]).astype(value.dtype) for name, value in x.items()}
+        point = {
+            name: (value + length * ray.direction[name]).astype(value.dtype) for name, value in x.items()
+        }
         if all(np.array_equal(point[name], x[name]) for name in x):
             continue  # the region is thinner than the spacing of floating-point numbers along this ray
         tried += 1

@@ -64,9 +64,7 @@ def scope_of(graph: Graph, inputs: Sequence[str] | None, outputs: Sequence[str] 
     constants = _constants(graph, {*read, *held} & constant)
     observed = [name for name in (*read, *wanted_outputs) if name not in constants]
     observed += [name for node in lowered for name in observed_inputs(node) if name in active]
-    return Scope(
-        wanted_inputs, wanted_outputs, lowered, active, constants, tuple(dict.fromkeys(observed))
-    )
+    return Scope(wanted_inputs, wanted_outputs, lowered, active, constants, tuple(dict.fromkeys(observed)))
 
 
 def judge(graph: Graph, inputs: Sequence[str]) -> tuple[Verdict, ...]:
@@ -76,7 +74,9 @@ def judge(graph: Graph, inputs: Sequence[str]) -> tuple[Verdict, ...]:
     for node in graph.nodes:
         touched = any(name in active for name in (*node.inputs, *node.captured))
         if node.random:
-            verdicts.append(Verdict(node, None, touched, "draws random numbers, so the model is no function of x"))
+            verdicts.append(
+                Verdict(node, None, touched, "draws random numbers, so the model is no function of x")
+            )
             active.update(name for name in node.outputs if name and touched)
             continue
         if not touched:
@@ -121,8 +121,9 @@ def _judge_active(node: Node, active: set[str]) -> Verdict:
     for left, right in entry.products:
         if left in moving and right in moving:
             reason = (
-                f"multiplies two values that both depend on x ({node.inputs[left]!r} and {node.inputs[right]!r}), "
-                "which is not affine; name one of them in inputs, or a tensor before this node in outputs"
+                f"multiplies two values that both depend on x ({node.inputs[left]!r} and "
+                f"{node.inputs[right]!r}), which is not affine; name one of them in inputs, or a tensor "
+                "before this node in outputs"
             )
             return Verdict(node, None, True, reason)
     if entry.linear_in is not None and not moving <= set(entry.linear_in):
@@ -156,7 +157,9 @@ def _chosen(
         names = tuple(put.name for put in declared if put.floating)
         if not names:
             kinds = ", ".join(str(put) for put in declared) or "none"
-            raise UnsupportedError(f"the model has no floating-point {role} to linearise (it declares {kinds})")
+            raise UnsupportedError(
+                f"the model has no floating-point {role} to linearise (it declares {kinds})"
+            )
         return names
     if isinstance(asked, str):
         asked = [asked]
@@ -165,10 +168,14 @@ def _chosen(
         if name not in known:
             raise UnknownTensorError(f"unknown name in {role}: {name!r}; {_suggest(name, known, declared)}")
         if role == "inputs" and name in graph.initializers:
-            raise UnknownTensorError(f"{name!r} in inputs is a parameter of the model, not something it computes from x")
+            raise UnknownTensorError(
+                f"{name!r} in inputs is a parameter of the model, not something it computes from x"
+            )
         for put in declared:
             if put.name == name and not put.floating:
-                raise UnsupportedError(f"{name!r} in {role} is {put.dtype or 'no tensor'}, not floating point")
+                raise UnsupportedError(
+                    f"{name!r} in {role} is {put.dtype or 'no tensor'}, not floating point"
+                )
     if not asked:
         raise UnknownTensorError(f"no name given in {role}")
     return tuple(dict.fromkeys(asked))
@@ -209,7 +216,9 @@ def _constants(graph: Graph, needed: set[str]) -> dict[str, Array]:
     """Values of the needed constants; subgraphs without input are run once, here."""
     values = {name: graph.initializers[name] for name in needed if name in graph.initializers}
     computed = sorted(needed - set(values))
-    literal = {node.outputs[0]: node for node in graph.nodes if node.op_type == "Constant" and not node.domain}
+    literal = {
+        node.outputs[0]: node for node in graph.nodes if node.op_type == "Constant" and not node.domain
+    }
     for name in computed:
         if name in literal and "value" in literal[name].attributes:
             values[name] = literal[name].attributes["value"]

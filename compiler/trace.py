@@ -44,8 +44,8 @@ def require_finite(name: str, value: Array) -> None:
     bad = ~np.isfinite(value)
     found = "NaN" if bool(np.isnan(value).any()) else "an infinity"
     raise NonFiniteError(
-        f"tensor {name!r} holds {found} at x ({int(bad.sum())} of {value.size} values, the first at flat index "
-        f"{int(np.flatnonzero(bad)[0])}); a linear map exists only where all values are finite"
+        f"tensor {name!r} holds {found} at x ({int(bad.sum())} of {value.size} values, the first at flat "
+        f"index {int(np.flatnonzero(bad)[0])}); a linear map exists only where all values are finite"
     )
 
 
@@ -69,7 +69,9 @@ def feeds_of(graph: Graph, x: Given) -> tuple[dict[str, Array], tuple[str, ...]]
         raise InputError(f"x names {unknown[0]!r}, but the model's inputs are {_listed(graph.inputs)}")
     missing = [put for put in graph.inputs if put.name not in given]
     if missing:
-        raise InputError(f"x gives no value for input {missing[0]}; the model's inputs are {_listed(graph.inputs)}")
+        raise InputError(
+            f"x gives no value for input {missing[0]}; the model's inputs are {_listed(graph.inputs)}"
+        )
     feeds, notes = {}, []
     for put in graph.inputs:
         feeds[put.name], found = _fitted(put, np.asarray(given[put.name]))
@@ -80,8 +82,8 @@ def feeds_of(graph: Graph, x: Given) -> tuple[dict[str, Array], tuple[str, ...]]
 def _single(graph: Graph, x: Any) -> dict[str, Any]:
     if len(graph.inputs) != 1:
         raise InputError(
-            f"the model has {len(graph.inputs)} inputs ({_listed(graph.inputs)}); give a mapping from name to array "
-            "(an .npz file on the command line)"
+            f"the model has {len(graph.inputs)} inputs ({_listed(graph.inputs)}); give a mapping from name "
+            "to array (an .npz file on the command line)"
         )
     return {graph.inputs[0].name: x}
 

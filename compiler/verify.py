@@ -46,7 +46,9 @@ def _step_ratio(step: Step, observed: Mapping[str, Array], u: float) -> float:
     if theirs.shape != step.shape:
         return float("inf")
     dtype = np.promote_types(np.float32, theirs.dtype) if theirs.dtype.kind == "f" else np.dtype(np.float32)
-    inputs = {name: observed[name][None].astype(dtype) for name, _ in step.terms} or {"": np.zeros((1, 1), dtype)}
+    inputs = {name: observed[name][None].astype(dtype) for name, _ in step.terms} or {
+        "": np.zeros((1, 1), dtype)
+    }
     ours = np.zeros((1, *step.shape), dtype)
     for name, L in step.terms:
         ours += L.apply(inputs[name])
@@ -76,5 +78,3 @@ def _deviation(composed: Composed, point: Observation, index: int) -> tuple[floa
     deviation = np.abs(predicted - point.y.astype(np.float64))
     bound = composed.rounding[index] + np.finfo(np.float32).tiny
     return float(deviation.max(initial=0.0)), float((deviation / bound).max(initial=0.0))
-
-

@@ -1,10 +1,10 @@
 """ilin: from an ONNX model and one input to the exact affine map F(z) = W z + b around it.
 
-    import ilin
+import ilin
 
-    affine = ilin.linearize("model.onnx", x)
-    affine.W, affine.b            # (K, N) and (K,)
-    affine.contributions(3)       # what each input entry adds to output 3
+affine = ilin.linearize("model.onnx", x)
+affine.W, affine.b            # (K, N) and (K,)
+affine.contributions(3)       # what each input entry adds to output 3
 """
 
 from __future__ import annotations

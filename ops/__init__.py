@@ -6,7 +6,8 @@ To add an operator, write one file here; see CONTRIBUTING.md.
 from importlib import import_module
 from pkgutil import iter_modules
 
-from ._rule import REGISTRY, Entry, Guard, Local, Operand, Site, lowers
+from ..runtime.program import Guard
+from ._rule import REGISTRY, Entry, Local, Operand, Site, lowers
 
 __all__ = ["REGISTRY", "Entry", "Guard", "Local", "Operand", "Site", "lowers"]
 

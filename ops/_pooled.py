@@ -1,4 +1,4 @@
-"""The largest entry of each group of positions: what MaxPool, GlobalMaxPool, ReduceMax and ReduceMin share."""
+"""The largest entry of each group of positions: what MaxPool and ReduceMax share."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -121,6 +121,7 @@ class Local:
 
 
 Rule = Callable[[Site], Local | tuple[Local, ...]]  # one for each output that varies with x
+R = TypeVar("R", bound=Rule)
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ def lowers(
     linear_in: tuple[int, ...] | None = None,
     products: tuple[tuple[int, int], ...] = (),
     constant_outputs: tuple[int, ...] = (),
-) -> Callable[[Rule], Rule]:
+) -> Callable[[R], R]:
     """Register a rule for one or more operators.
 
     Args:
@@ -162,7 +163,7 @@ def lowers(
         constant_outputs: positions of outputs that do not change around x, such as indices.
     """
 
-    def register(rule: Rule) -> Rule:
+    def register(rule: R) -> R:
         for op_type in op_types:
             key = (domain, op_type)
             if key in REGISTRY:
@@ -184,10 +185,9 @@ def constant_around_x(*op_types: str, domain: str = "") -> None:
 def threshold(value: Array, at: Array | float = 0.0, position: int = 0) -> Guard:
     """Guard of an elementwise kink: the side of `at` on which the operand lies, `at` itself below."""
     above = value > at
-    margin = np.abs(value - at)
-    sign = np.where(above, 1.0, -1.0).astype(value.dtype)
-    return Guard(
-        above,
-        margin,
-        lambda: HalfSpaces(((position, Scale(value.shape, sign)),), -(sign * at)),
-    )
+
+    def half_spaces() -> HalfSpaces:
+        sign = np.where(above, 1, -1).astype(value.dtype)
+        return HalfSpaces(((position, Scale(value.shape, sign)),), -(sign * at))
+
+    return Guard(above, np.abs(value - at), half_spaces)

@@ -15,7 +15,9 @@ from ._rule import Local, Site, lowers
 def batch_normalization(site: Site) -> Local:
     """Scale and shift every channel by its running statistics."""
     if site.attribute("training_mode", 0):
-        raise site.refuse("training_mode = 1 normalises by the batch's own statistics; export the model for inference")
+        raise site.refuse(
+            "training_mode = 1 normalises by the batch's own statistics; export the model for inference"
+        )
     shape = site.shape(0)
     per_channel = (shape[1] if len(shape) > 1 else 1,) + (1,) * (len(shape) - 2)
     if not site.attribute("spatial", 1):

@@ -16,7 +16,9 @@ from ._rule import Local, Site, lowers, threshold
 def clip(site: Site) -> Local:
     """Pass what lies between the bounds."""
     x = site.value(0)
-    low, high = (np.asarray(site.parameter(name, end), x.dtype) for name, end in (("min", -np.inf), ("max", np.inf)))
+    low, high = (
+        np.asarray(site.parameter(name, end), x.dtype) for name, end in (("min", -np.inf), ("max", np.inf))
+    )
     inside = (x > low) & (x < high)
     bound = np.where(x >= high, high, np.minimum(low, high))
     guards = tuple(threshold(x, end) for end in (low, high) if np.isfinite(end))

@@ -24,7 +24,8 @@ def concat(site: Site) -> Local:
             terms[position] = gathered(site, np.concatenate(placed, axis), position)
     if len(terms) < len(shapes):
         held: list[Array] = [
-            np.zeros(shape) if site.active(position) else site.value(position) for position, shape in enumerate(shapes)
+            np.zeros(shape) if site.active(position) else site.value(position)
+            for position, shape in enumerate(shapes)
         ]
         offset = np.concatenate(held, axis)
     return Local(terms, offset)

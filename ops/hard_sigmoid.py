@@ -1,6 +1,7 @@
 """HardSigmoid: y = max(0, min(1, alpha x + beta)).
 
-At x: slope alpha strictly between the two ends, 0 elsewhere. Guards: both ends, x = -beta/alpha and (1 - beta)/alpha.
+At x: slope alpha strictly between the two ends, 0 elsewhere. Guards: both ends, x = -beta/alpha and
+(1 - beta)/alpha.
 https://onnx.ai/onnx/operators/onnx__HardSigmoid.html
 """
 

@@ -29,6 +29,7 @@ def cast(site: Site) -> Local:
     """Pass x in another floating type; its rounding is part of the stated bound."""
     if site.attribute("to") not in _FLOATS:
         raise site.refuse(
-            "casts a value that depends on x to a type that is not floating point; name a tensor before it in outputs"
+            "casts a value that depends on x to a type that is not floating point; "
+            "name a tensor before it in outputs"
         )
     return identity(site)

@@ -10,7 +10,7 @@ import math
 from ..runtime.program import Kind
 from ._moves import positions
 from ._pooled import extreme_of
-from ._reduced import sum_over, reduced_axes
+from ._reduced import reduced_axes, sum_over
 from ._rule import Local, Site, lowers
 
 

@@ -48,7 +48,9 @@ class Layer:
             InputError: no such input, or a map that was loaded from a file, which holds no matrices.
         """
         if self.terms is None:
-            raise InputError(f"layer {self.name!r} was loaded from a file, which holds no matrices; linearize again")
+            raise InputError(
+                f"layer {self.name!r} was loaded from a file, which holds no matrices; linearize again"
+            )
         parts = [L.matrix() for name, L in zip(self.inputs, self.terms, strict=True) if input in (None, name)]
         if not parts:
             known = ", ".join(self.inputs) or "none: it does not depend on x"
@@ -167,7 +169,7 @@ class AffineMap:
         arrays |= {f"y{i}": value for i, value in enumerate(self.outputs.values())}
         text = json.dumps(self._header(), sort_keys=True)
         arrays["header"] = np.frombuffer(text.encode(), np.uint8)
-        write_whole(Path(path), lambda file: np.savez(file, **arrays))
+        write_whole(Path(path), lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
 
     def _header(self) -> dict[str, Any]:
         return {
@@ -189,18 +191,24 @@ class AffineMap:
 
     def _row(self, row: int) -> Array:
         if not -len(self.b) <= row < len(self.b):
-            raise RowsError(f"row {row} is outside the map's {len(self.b)} rows (positions in `rows`, not output indices)")
-        return self.W[row] if isinstance(self.W, np.ndarray) else self.W[[row]].toarray()[0]
+            raise RowsError(
+                f"row {row} is outside the map's {len(self.b)} rows (positions in `rows`, not output indices)"
+            )
+        return np.asarray(self.W[row] if isinstance(self.W, np.ndarray) else self.W[[row]].toarray()[0])
 
     def _flatten(self, z: Any) -> Array:
         given = z if isinstance(z, Mapping) else {next(iter(self.inputs)): z}
         if set(given) != set(self.inputs):
-            raise InputError(f"this map takes the inputs {', '.join(self.inputs)}; given: {', '.join(map(str, given))}")
+            raise InputError(
+                f"this map takes the inputs {', '.join(self.inputs)}; given: {', '.join(map(str, given))}"
+            )
         parts = []
         for name, own in self.inputs.items():
             value = np.asarray(given[name])
             if value.shape not in (own.shape, own.shape[1:]) or value.size != own.size:
-                raise InputError(f"input {name!r} has shape {list(own.shape)}, but z has shape {list(value.shape)}")
+                raise InputError(
+                    f"input {name!r} has shape {list(own.shape)}, but z has shape {list(value.shape)}"
+                )
             parts.append(value.ravel())
         return np.concatenate(parts).astype(self.b.dtype)
 
@@ -222,13 +230,17 @@ def load(path: str | os.PathLike[str]) -> AffineMap:
     except FileNotFoundError:
         raise OutputError(f"no such file: {path}") from None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise OutputError(f"{path} is not a map saved by ilin, or it is truncated or corrupt: {error}") from error
+        raise OutputError(
+            f"{path} is not a map saved by ilin, or it is truncated or corrupt: {error}"
+        ) from error
     if header.get("format") != FORMAT:
         raise OutputError(f"{path} has format {header.get('format')}; this version reads format {FORMAT}")
     if "W" in arrays:
         W: Array | sparse.csr_array = arrays["W"]
     else:
-        W = sparse.csr_array((arrays["W_data"], arrays["W_indices"], arrays["W_indptr"]), shape=header["shape"])
+        W = sparse.csr_array(
+            (arrays["W_data"], arrays["W_indices"], arrays["W_indptr"]), shape=header["shape"]
+        )
     layers = tuple(
         Layer(a["name"], a["op"], a["output"], tuple(a["shape"]), Kind(a["kind"]), share)
         for a, share in zip(header["layers"], arrays["bias_shares"], strict=True)

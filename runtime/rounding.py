@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -16,23 +17,23 @@ _DERIVED = 4
 
 
 def unit_roundoff(dtype: DTypeLike) -> float:
-    """u = ε/2 of a floating type (float16, bfloat16, float32 or float64)."""
+    """U = ε/2 of a floating type (float16, bfloat16, float32 or float64)."""
     try:
         return float(np.finfo(dtype).eps) / 2
     except ValueError:  # numpy does not know bfloat16
         import ml_dtypes
 
-        return float(ml_dtypes.finfo(dtype).eps) / 2
+        return float(ml_dtypes.finfo(dtype).eps) / 2  # type: ignore[no-untyped-call]
 
 
-def growth(terms: int | Array, u: float) -> float | Array:
+def growth(terms: int, u: float) -> float:
     """Relative error of a sum of `terms` rounded products, measured against Σ|products|.
 
     min(n, λ√n)·u: the deterministic γₙ to first order (Higham, Accuracy and Stability, §3.1), or
     where it is smaller the probabilistic bound of Higham and Mary (SIAM J. Sci. Comput. 41, 2019).
     """
-    n = np.maximum(terms, 1)
-    return np.minimum(n, _LAMBDA * np.sqrt(n)) * u
+    n = max(terms, 1)
+    return min(n, _LAMBDA * math.sqrt(n)) * u
 
 
 def step_rounding(step: Step, values: Mapping[str, Array], u: float) -> Array:
@@ -58,4 +59,4 @@ def step_rounding(step: Step, values: Mapping[str, Array], u: float) -> Array:
     if step.offset is not None:
         size = size + np.abs(step.offset)
     # Constants that a rule derives (a reciprocal, a square root, a folded scale) carry a few roundings more.
-    return size * np.asarray(growth(step.fan_in + _DERIVED, u), size.dtype)
+    return np.multiply(size, growth(step.fan_in + _DERIVED, u), dtype=size.dtype)

@@ -46,7 +46,7 @@ class Session:
             self._session = onnxruntime.InferenceSession(
                 serialized, options, providers=list(providers or ["CPUExecutionProvider"])
             )
-        except (*_failures(), RuntimeError, ValueError) as error:
+        except _failures() as error:
             raise ModelError(f"onnxruntime does not accept this model: {_one_line(error)}") from error
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Any]:
@@ -65,7 +65,7 @@ class Session:
             values = self._session.run(
                 list(self.outputs), {name: np.asarray(a) for name, a in feeds.items() if name in known}
             )
-        except (*_failures(), RuntimeError, ValueError) as error:
+        except _failures() as error:
             raise ModelError(f"onnxruntime failed while running the model: {_one_line(error)}") from error
         return dict(zip(self.outputs, values, strict=True))
 
@@ -117,7 +117,7 @@ def evaluate_constants(
 
 
 def version() -> str:
-    """onnxruntime's version."""
+    """Onnxruntime's version."""
     import onnxruntime
 
     return str(onnxruntime.__version__)
@@ -137,6 +137,8 @@ def _failures() -> tuple[type[Exception], ...]:
         state.NotImplemented,
         state.RuntimeException,
         state.EPFail,
+        RuntimeError,
+        ValueError,
     )
 
 

@@ -76,8 +76,8 @@ class Primitive(ABC):
 
 
 def _same(a: Any, b: Any) -> bool:
-    if sparse.issparse(a) and sparse.issparse(b):
-        return a.shape == b.shape and (a != b).nnz == 0
+    if isinstance(a, sparse.csr_array) and isinstance(b, sparse.csr_array):
+        return bool(a.shape == b.shape and abs(a - b).max() == 0)
     if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
         return np.array_equal(a, b)
     return bool(a == b)

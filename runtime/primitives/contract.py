@@ -64,7 +64,9 @@ class Contract(Primitive):
         values = np.broadcast_to(spread.transpose([(w + missing).index(label) for label in order]), full)
         per_row = math.prod(sizes[label] for label in summed)
         indptr = np.arange(self.out_size + 1) * per_row
-        return sparse.csr_array((values.ravel(), columns.ravel(), indptr), shape=(self.out_size, self.in_size))
+        return sparse.csr_array(
+            (values.ravel(), columns.ravel(), indptr), shape=(self.out_size, self.in_size)
+        )
 
     def apply(self, block: Array) -> Array:
         """One batched matrix product: labels in all three operands are its batch axes."""
@@ -78,12 +80,14 @@ class Contract(Primitive):
         def extent(axes: list[str]) -> int:
             return math.prod(sizes[a] for a in axes)
 
-        left = block.transpose([*(x.index(a) + 1 for a in batch), 0, *(x.index(a) + 1 for a in rows + summed)])
+        left = block.transpose(
+            [*(x.index(a) + 1 for a in batch), 0, *(x.index(a) + 1 for a in rows + summed)]
+        )
         left = left.reshape(extent(batch), len(block) * extent(rows), extent(summed))
         right = self.weight.astype(block.dtype, copy=False)
         right = right.transpose([w.index(a) for a in batch + summed + columns])
         right = right.reshape(extent(batch), extent(summed), extent(columns))
-        product = left @ right
+        product: Array = left @ right
         named = product.reshape(*(sizes[a] for a in batch), len(block), *(sizes[a] for a in rows + columns))
         order = [*batch, "", *rows, *columns]
         return named.transpose([order.index(""), *(order.index(a) for a in y)])
@@ -100,10 +104,10 @@ class Contract(Primitive):
 
     def reach(self, mask: Array) -> Array:
         """Entries of y that share their free labels with a reached entry of x."""
-        x, w, y = self._axes
+        x, _, y = self._axes
         summed = tuple(axis for axis, label in enumerate(x) if label not in y)
         kept = [label for label in x if label in y]
-        reached = mask.any(axis=summed)
+        reached: Array = np.any(mask, axis=summed)
         order = [kept.index(label) for label in y if label in kept]
         shape = [self._sizes[label] if label in kept else 1 for label in y]
         return np.broadcast_to(reached.transpose(order).reshape(shape), self.out_shape)

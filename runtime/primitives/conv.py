@@ -106,7 +106,7 @@ class Conv(Primitive):
         y = np.zeros((images, G, M // G, *self.window.out_size), block.dtype)
         weight = self.weight.astype(block.dtype, copy=False).reshape(G, M // G, channels, *self.window.kernel)
         for tap, outputs, inputs in self.window.taps():
-            y[(..., *outputs)] += _mix_channels(weight[(..., *tap)], x[(..., *inputs)])
+            y[(..., *outputs)] += _mix_channels(weight[(..., *tap)], x[(..., *inputs)])  # type: ignore[arg-type]
         return y.reshape(len(block), *self.out_shape)
 
     @property
@@ -160,8 +160,8 @@ class ConvTranspose(Primitive):
         x = np.zeros((images, G, channels, *self.window.in_size), block.dtype)
         weight = self.weight.astype(block.dtype, copy=False).reshape(G, M // G, channels, *self.window.kernel)
         for tap, outputs, inputs in self.window.taps():
-            mixed = _mix_channels(weight[(..., *tap)].swapaxes(1, 2), y[(..., *outputs)])
-            x[(..., *inputs)] += mixed
+            mixed = _mix_channels(weight[(..., *tap)].swapaxes(1, 2), y[(..., *outputs)])  # type: ignore[arg-type]
+            x[(..., *inputs)] += mixed  # type: ignore[arg-type]
         return x.reshape(len(block), *self.out_shape)
 
     @property
@@ -176,7 +176,7 @@ class ConvTranspose(Primitive):
     @property
     def fan_in(self) -> int:
         """Channels times the taps that can meet in one place."""
-        taps = math.prod(
+        taps: int = math.prod(
             -(-k // (s // math.gcd(s, d)))
             for k, s, d in zip(self.window.kernel, self.window.strides, self.window.dilations, strict=True)
         )

@@ -33,9 +33,8 @@ class Scale(Primitive):
 
     def apply(self, block: Array) -> Array:
         """Multiply every tensor of the block."""
-        if self.factor.dtype == bool:
-            return block * self.factor
-        return block * self.factor.astype(block.dtype, copy=False)
+        factor = self.factor if self.factor.dtype == bool else self.factor.astype(block.dtype, copy=False)
+        return np.multiply(block, factor, dtype=block.dtype)
 
     @property
     def T(self) -> Primitive:
@@ -48,7 +47,7 @@ class Scale(Primitive):
 
     def reach(self, mask: Array) -> Array:
         """Zeros of the factor stop the dependence."""
-        return mask & (np.broadcast_to(self.factor, self.in_shape) != 0)
+        return np.asarray(np.logical_and(mask, self.factor))
 
     @property
     def fan_in(self) -> int:

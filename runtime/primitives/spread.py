@@ -60,7 +60,7 @@ class Sum(Primitive):
     def apply(self, block: Array) -> Array:
         """Sum every tensor of the block."""
         axes = tuple(axis + 1 for axis in _summed_axes(self.out_shape, self.in_shape))
-        return block.sum(axis=axes).reshape(len(block), *self.out_shape)
+        return np.asarray(block.sum(axis=axes)).reshape(len(block), *self.out_shape)
 
     @property
     def T(self) -> Primitive:
@@ -69,7 +69,8 @@ class Sum(Primitive):
 
     def reach(self, mask: Array) -> Array:
         """Sums with a reached term."""
-        return mask.any(axis=_summed_axes(self.out_shape, self.in_shape)).reshape(self.out_shape)
+        met = np.any(mask, axis=_summed_axes(self.out_shape, self.in_shape))
+        return np.asarray(met).reshape(self.out_shape)
 
     @property
     def fan_in(self) -> int:

@@ -1,0 +1,171 @@
+"""Oracles that know nothing of ilin: onnxruntime for values, onnx's reference evaluator for slopes.
+
+The reference evaluator is plain numpy and mostly ignores declared types, so a model whose floating types are
+rewritten to float64 gives finite differences that are good to about ten digits.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+Feeds = Mapping[str, np.ndarray]
+Function = Callable[[np.ndarray], np.ndarray]  # flat active inputs -> flat floating outputs, both float64
+
+FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16}
+_TYPE_ATTRIBUTES = {("Cast", "to"), ("EyeLike", "dtype"), ("RandomNormal", "dtype"), ("CastLike", "to")}
+
+
+# -- the two evaluators --------------------------------------------------------------------------------
+
+
+def run_onnxruntime(model: onnx.ModelProto, feeds: Feeds) -> dict[str, np.ndarray]:
+    """Run the model as it is written, without graph rewrites."""
+    return session_of(model)(feeds)
+
+
+def session_of(model: onnx.ModelProto) -> Callable[[Feeds], dict[str, np.ndarray]]:
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 4
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    names = [put.name for put in session.get_outputs()]
+    known = {put.name for put in session.get_inputs()}
+
+    def run(feeds: Feeds) -> dict[str, np.ndarray]:
+        given = {name: value for name, value in feeds.items() if name in known}
+        return dict(zip(names, session.run(names, given), strict=True))
+
+    return run
+
+
+def reference_of(model: onnx.ModelProto) -> Callable[[Feeds], dict[str, np.ndarray]]:
+    """The reference evaluator in float64."""
+    evaluator = ReferenceEvaluator(as_float64(model))
+    names = list(evaluator.output_names)
+
+    def run(feeds: Feeds) -> dict[str, np.ndarray]:
+        given = {name: _double(value) for name, value in feeds.items()}
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            return dict(zip(names, evaluator.run(None, given), strict=True))
+
+    return run
+
+
+def as_float64(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same model with every floating tensor in float64."""
+    wide = onnx.ModelProto()
+    wide.CopyFrom(model)
+    _widen_graph(wide.graph)
+    for function in wide.functions:
+        _widen_nodes(function.node)
+    return wide
+
+
+def _widen_graph(graph: onnx.GraphProto) -> None:
+    for tensor in graph.initializer:
+        _widen_tensor(tensor)
+    for put in (*graph.input, *graph.output, *graph.value_info):
+        kind = put.type.tensor_type
+        if kind.elem_type in FLOATS:
+            kind.elem_type = TensorProto.DOUBLE
+    _widen_nodes(graph.node)
+
+
+def _widen_nodes(nodes: Sequence[onnx.NodeProto]) -> None:
+    for node in nodes:
+        for attribute in node.attribute:
+            if (node.op_type, attribute.name) in _TYPE_ATTRIBUTES and attribute.i in FLOATS:
+                attribute.i = TensorProto.DOUBLE
+            if attribute.HasField("t"):
+                _widen_tensor(attribute.t)
+            if attribute.HasField("g"):
+                _widen_graph(attribute.g)
+            if node.op_type == "Constant" and attribute.name in ("value_float", "value_floats"):
+                value = np.asarray(helper.get_attribute_value(attribute), np.float64)
+                attribute.CopyFrom(helper.make_attribute("value", numpy_helper.from_array(value)))
+
+
+def _widen_tensor(tensor: onnx.TensorProto) -> None:
+    if tensor.data_type in FLOATS - {TensorProto.DOUBLE}:
+        name = tensor.name
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float64), name))
+
+
+def is_floating(value: object) -> bool:
+    return isinstance(value, np.ndarray) and (value.dtype.kind == "f" or value.dtype.name == "bfloat16")
+
+
+def _double(value: np.ndarray) -> np.ndarray:
+    return value.astype(np.float64) if is_floating(value) else value
+
+
+# -- functions of a flat vector --------------------------------------------------------------------------
+
+
+def flat_function(
+    run: Callable[[Feeds], dict[str, np.ndarray]],
+    feeds: Feeds,
+    active: Sequence[str],
+    outputs: Sequence[str],
+    *,
+    keep_type: bool = False,
+) -> Function:
+    """The model as a function of its flattened active inputs, the others held."""
+
+    def function(flat: np.ndarray) -> np.ndarray:
+        given, start = dict(feeds), 0
+        for name in active:
+            own = feeds[name]
+            part = flat[start : start + own.size].reshape(own.shape)
+            given[name] = part.astype(own.dtype) if keep_type else part
+            start += own.size
+        values = run(given)
+        return flattened([values[name] for name in outputs])
+
+    return function
+
+
+def flattened(values: Sequence[np.ndarray]) -> np.ndarray:
+    return np.concatenate([np.ravel(np.asarray(value)).astype(np.float64) for value in values])
+
+
+# -- finite differences ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Slopes:
+    """One-sided differences of each output along one direction."""
+
+    ahead: np.ndarray
+    behind: np.ndarray
+    tolerance: np.ndarray  # absolute, for each output
+
+    @property
+    def smooth(self) -> np.ndarray:
+        """Outputs on one piece: both sides agree."""
+        return np.abs(self.ahead - self.behind) <= 2 * self.tolerance
+
+    def misses(self, ours: np.ndarray) -> np.ndarray:
+        """Outputs whose slope is neither of the two (one, where they agree)."""
+        return (np.abs(ours - self.ahead) > self.tolerance) & (np.abs(ours - self.behind) > self.tolerance)
+
+
+def slopes(function: Function, x: np.ndarray, d: np.ndarray, step: float, relative: float) -> Slopes:
+    """Both one-sided differences of `function` at x along d."""
+    above, here, below = function(x + step * d), function(x), function(x - step * d)
+    ahead, behind = (above - here) / step, (here - below) / step
+    size = np.maximum(np.abs(ahead), np.abs(behind))
+    floor = float(np.median(size[size > 0])) if (size > 0).any() else 1.0
+    return Slopes(ahead, behind, relative * np.maximum(size, min(floor, 1.0)))
