@@ -35,14 +35,10 @@ class Composed:
 
 @dataclass(frozen=True)
 class Magnitudes:
-    """What the rounding bound is made of: step errors at P points of the region.
+    """What the rounding bound is made of: errors at P points of the region."""
 
-    `errors` has for each step the error that evaluating it may make, (P, *shape); `inputs` the
-    absolute values of the points themselves, (P, N).
-    """
-
-    errors: Mapping[str, Array]
-    inputs: Array
+    errors: Mapping[str, Array]  # step output to the error that evaluating that step may make, (P, *shape)
+    inputs: Array  # the points, (P, N)
 
 
 def compose(
@@ -121,10 +117,8 @@ def _sweep_back(
             shares[position] += block.reshape(len(rows), -1).astype(dtype, copy=False) @ np.ravel(
                 offset
             ).astype(dtype)
-        errors = magnitudes.errors.get(step.output)
-        if errors is not None:
-            flat = np.abs(block).reshape(len(rows), -1)
-            rounding += errors.reshape(len(errors), -1).astype(dtype, copy=False) @ flat.T
+        errors = magnitudes.errors[step.output].reshape(len(magnitudes.inputs), -1)
+        rounding += errors.astype(dtype, copy=False) @ np.abs(block).reshape(len(rows), -1).T
         for index, (name, _) in enumerate(step.terms):
             part = multiplier.back((position, index), block)
             adjoint[name] = adjoint[name] + part if name in adjoint else part
@@ -221,14 +215,15 @@ def _running_bound(program: LinearProgram, rows: Array, magnitudes: Magnitudes) 
     """Running error analysis, (P, K): e ← Σ |Lᵢ| eᵢ + the step's own error (Higham, §3.3)."""
     P = len(magnitudes.inputs)
     errors = {name: np.zeros((P, *shape)) for name, shape in program.inputs}
-    for step in program.steps:
-        total = np.zeros((P, *step.shape))
+    last = program.last_uses()
+    for position, step in enumerate(program.steps):
+        total = magnitudes.errors[step.output].astype(np.float64)
         for name, L in step.terms:
-            total = total + L.magnitude().apply(errors[name])
-        own = magnitudes.errors.get(step.output)
-        errors[step.output] = total if own is None else total + own
-    stacked = np.concatenate([errors[name].reshape(P, -1) for name, _ in program.outputs], axis=1)
-    return stacked[:, rows]
+            total += L.magnitude().apply(errors[name])
+        errors[step.output] = total
+        for name in last.get(position, ()):
+            errors.pop(name, None)
+    return np.concatenate([errors[name].reshape(P, -1) for name, _ in program.outputs], axis=1)[:, rows]
 
 
 # -- both ------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from .compose import Composed, Magnitudes, Progress, compose
 from .engine import ENGINES, Engine, EngineName
 from .graph import Graph, ModelSource, load
 from .lower import Cache, lower
-from .region import Point, draw_rays, inner_points, same_pattern
+from .region import Neighbour, Point, draw_rays, neighbours, same_piece
 from .scope import Scope, scope_of
 from .trace import Given, Trace, feeds_of, observe, require_finite
 from .verify import Observation, check_points, check_steps
@@ -76,17 +76,17 @@ class CompiledModel:
         program = self._lower(trace)
         chosen = self._rows(program, trace, rows)
         budget = self._plan(program, len(chosen))
-        points, tried = self._fresh_points(program, trace)
+        fresh, tried = self._fresh_points(program, trace)
         composed = compose(
             program,
             chosen,
             engine=self._engine,
             dtype=self.dtype,
-            magnitudes=self._magnitudes(program, [self._free_values(trace), *(point for point, _ in points)]),
+            magnitudes=self._magnitudes(program, trace, fresh),
             budget=budget,
             progress=progress,
         )
-        certificate = self._verify(program, composed, chosen, trace, points, tried)
+        certificate = self._verify(program, composed, chosen, trace, fresh, tried)
         return self._answer(program, composed, chosen, trace, certificate, notes)
 
     def at_many(self, X: Given, rows: Rows = "all") -> Iterator[AffineMap]:
@@ -134,37 +134,39 @@ class CompiledModel:
             )
         return min(limit - size, 1 << 30)
 
-    def _fresh_points(self, program: LinearProgram, trace: Trace) -> tuple[list[tuple[Point, Trace]], int]:
-        """Points of the same region, with what onnxruntime computes there."""
+    def _fresh_points(self, program: LinearProgram, trace: Trace) -> tuple[list[Neighbour], int]:
+        """Points of the same region with what onnxruntime computes there, and how many were tried."""
         x = self._free_values(trace)
-        seen: list[tuple[Point, Trace]] = []
 
-        def accepts(point: Point) -> bool:
+        def visit(z: Point) -> Neighbour | None:
             try:
-                there = observe(self._prober, {**trace.feeds, **point}, self.scope.active)
+                there = observe(self._prober, {**trace.feeds, **z}, self.scope.active)
             except NonFiniteError:
-                return False
-            if not same_pattern(program, self._lower(Trace(there.feeds, {**there.values, **point}))):
-                return False
-            seen.append((point, there))
-            return True
+                return None
+            there = Trace(there.feeds, {**there.values, **z})
+            allowance = same_piece(program, self._lower(there), z, self.dtype, self._roundoff)
+            return None if allowance is None else Neighbour(z, there, allowance)
 
-        rays = draw_rays(program, x, FRESH_POINTS, self.dtype)
-        _, tried = inner_points(x, rays, FRESH_POINTS, accepts)
-        return seen, tried
+        rays = draw_rays(program, x, FRESH_POINTS, self.dtype, self._roundoff)
+        return neighbours(x, rays, FRESH_POINTS, visit)
 
-    def _magnitudes(self, program: LinearProgram, points: Sequence[Point]) -> Magnitudes:
-        """What rounding may do at each step, on either side, at all points at once."""
+    def _magnitudes(self, program: LinearProgram, trace: Trace, fresh: Sequence[Neighbour]) -> Magnitudes:
+        """What rounding may do at each step, on either side, at x and all fresh points at once."""
+        points = [self._free_values(trace), *(neighbour.point for neighbour in fresh)]
         block = {
             name: np.stack([point[name] for point in points]).astype(self.dtype) for name, _ in program.inputs
         }
         u = self._model_roundoff + unit_roundoff(self.dtype)
-        errors = {
-            step.output: step_rounding(step, values, u)
-            for step, values in program.walk(block, [1.0] * len(points))
-        }
-        flat = np.concatenate([block[name].reshape(len(points), -1) for name, _ in program.inputs], axis=1)
-        return Magnitudes(errors, flat)
+        errors: dict[str, Array] = {}
+        for step, values in program.walk(block, [1.0] * len(points)):
+            error = step_rounding(step, values, u)
+            for index, neighbour in enumerate(fresh, start=1):
+                if step.output in neighbour.allowance:
+                    error[index] += neighbour.allowance[step.output][0]
+            errors[step.output] = error
+        return Magnitudes(
+            errors, np.stack([_flat(point, program.inputs) for point in points]).astype(self.dtype)
+        )
 
     def _verify(
         self,
@@ -172,18 +174,19 @@ class CompiledModel:
         composed: Composed,
         rows: Array,
         trace: Trace,
-        points: Sequence[tuple[Point, Trace]],
+        fresh: Sequence[Neighbour],
         tried: int,
     ) -> Certificate:
         audited = {**self._auditor.run(trace.feeds), **trace.values}
         for step in program.steps:
             require_finite(step.output, audited[step.output])
-        steps = check_steps(program, audited, max(self._model_roundoff, unit_roundoff(self.dtype)))
-        observations = [
-            Observation(_flat(values, program.inputs), _flat(there.values, program.outputs)[rows])
-            for values, there in [(self._free_values(trace), trace), *points]
+        steps = check_steps(program, audited, self._roundoff)
+        places = [(self._free_values(trace), trace), *((n.point, n.trace) for n in fresh)]
+        seen = [
+            Observation(_flat(point, program.inputs), _flat(there.values, program.outputs)[rows])
+            for point, there in places
         ]
-        at_x, in_region = check_points(composed, observations[0], observations[1:])
+        at_x, in_region = check_points(composed, seen[0], seen[1:])
         guards = [guard for step in program.steps for guard in step.guards]
         return Certificate(
             steps=steps,
@@ -192,7 +195,7 @@ class CompiledModel:
             in_region=in_region[0],
             in_region_over_bound=in_region[1],
             points_tried=tried,
-            points_held=len(points),
+            points_held=len(fresh),
             ties=sum(guard.ties for guard in guards),
             guards=sum(guard.choice.size for guard in guards),
             reason=_reason(steps, at_x[1], in_region[1]),
@@ -284,6 +287,11 @@ class CompiledModel:
         puts = (*self.graph.inputs, *self.graph.outputs)
         declared = [put.dtype for put in puts if put.dtype is not None and put.floating]
         return max(declared, key=unit_roundoff, default=np.dtype(np.float32))
+
+    @property
+    def _roundoff(self) -> float:
+        """Unit roundoff of the coarser of the model's arithmetic and the composition's."""
+        return max(self._model_roundoff, unit_roundoff(self.dtype))
 
     @property
     def _model_roundoff(self) -> float:

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from ..runtime.primitives import Array
-from ..runtime.program import HalfSpaces, LinearProgram, Step
+from ..runtime.program import Guard, HalfSpaces, LinearProgram, Step
+from ..runtime.rounding import running_errors
+from .trace import Trace
 
 Point = Mapping[str, Array]
 
@@ -22,30 +24,84 @@ class Ray:
     length: float  # in multiples of the direction; infinite where nothing gives way
 
 
-def draw_rays(program: LinearProgram, x: Point, count: int, dtype: np.dtype[Any], seed: int = 0) -> list[Ray]:
+@dataclass(frozen=True)
+class Neighbour:
+    """A fresh point of x's region."""
+
+    point: Point
+    trace: Trace
+    allowance: Mapping[str, Array]  # step output to what units at the edge of rounding add to the error
+
+
+def draw_rays(program: LinearProgram, x: Point, count: int, dtype: np.dtype[Any], u: float) -> list[Ray]:
     """Draw directions and find their exact length inside the region, by one tangent sweep.
 
     Directions are of several families, as some regions are flat in most of them: where x is zero over a
     wide area, pre-activations often sit exactly on a kink there, and only a change of the other entries
     stays inside. Families: every entry moves; entries move in proportion to x; x as a whole is scaled.
+    Each is tried along and against. After these rays come the same ones with lengths that pass over units
+    whose margin at x is below the rounding error, such as differences of two equal terms.
 
-    Returns:
-        Rays along every direction and against it, longest first.
+    Args:
+        program: the network at x.
+        x: the point, by input name.
+        count: directions of each random family.
+        dtype: floating type to sweep in.
+        u: unit roundoff of the coarser arithmetic.
     """
+    directions = _directions(x, count)
+    block = {
+        name: np.stack([value, *(direction[name] for direction in directions)]).astype(dtype)
+        for name, value in x.items()
+    }
+    at_x = {name: value[:1] for name, value in block.items()}
+    strict = np.full((2, len(directions)), np.inf)  # along, against
+    relaxed = strict.copy()
+    tangents = program.walk(block, [1.0] + [0.0] * len(directions))
+    for (step, values), (_, _, errors) in zip(tangents, running_errors(program, at_x, u), strict=True):
+        for guard in step.guards:
+            margin, rates, doubt = _closing(step, guard.half_spaces(), values, errors)
+            strict = np.minimum(strict, _lengths(margin, rates))
+            relaxed = np.minimum(relaxed, _lengths(margin[margin > doubt], rates[:, margin > doubt]))
+    return [*_rays(directions, strict), *_rays(directions, relaxed)]
+
+
+def _directions(x: Point, count: int, seed: int = 0) -> list[Point]:
     random = np.random.default_rng(seed)
     directions: list[Point] = [{name: np.asarray(value, float) for name, value in x.items()}]
     for _ in range(count):
         noise = {name: random.standard_normal(value.shape) for name, value in x.items()}
         directions.append({name: noise[name] * (float(np.abs(x[name]).mean()) or 1.0) for name in x})
         directions.append({name: noise[name] * x[name] for name in x})
-    block = {
-        name: np.stack([value, *(direction[name] for direction in directions)]).astype(dtype)
-        for name, value in x.items()
-    }
-    lengths = np.full((2, len(directions)), np.inf)  # along, against
-    for step, values in program.walk(block, [1.0] + [0.0] * len(directions)):
-        for guard in step.guards:
-            lengths = np.minimum(lengths, _lengths(step, guard.half_spaces(), values))
+    return directions
+
+
+def _closing(
+    step: Step, half_spaces: HalfSpaces, values: Mapping[str, Array], errors: Mapping[str, Array]
+) -> tuple[Array, Array, Array]:
+    """Margins at x, (rows,), their rates along each direction, (directions, rows), and doubt, (rows,)."""
+    total, doubt = np.zeros(()), np.zeros(())
+    for position, L in half_spaces.terms:
+        name = step.operands[position]
+        assert name is not None
+        total = total + L.apply(values[name])
+        doubt = doubt + L.magnitude().apply(errors[name])
+    flat = total.reshape(len(total), -1)
+    margin = flat[0] + np.broadcast_to(half_spaces.offset, total.shape[1:]).ravel()
+    return np.maximum(margin, 0), flat[1:], doubt.reshape(-1)
+
+
+def _lengths(margin: Array, rates: Array) -> Array:
+    """Largest t with margin ± t·rate ≥ 0 in every row, (2, directions)."""
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        lengths = margin / np.abs(rates)
+    return np.stack(
+        [np.where(closes, lengths, np.inf).min(axis=1, initial=np.inf) for closes in (rates < 0, rates > 0)]
+    )
+
+
+def _rays(directions: list[Point], lengths: Array) -> list[Ray]:
+    """Rays along and against the directions, longest first."""
     found = [
         Ray({name: sign * value for name, value in direction.items()}, float(length))
         for sign, row in zip((1, -1), lengths, strict=True)
@@ -54,41 +110,21 @@ def draw_rays(program: LinearProgram, x: Point, count: int, dtype: np.dtype[Any]
     return sorted(found, key=lambda ray: -ray.length)
 
 
-def _lengths(step: Step, half_spaces: HalfSpaces, values: Mapping[str, Array]) -> Array:
-    """Largest t with margin ± t·rate ≥ 0 for every half-space, (2, directions). Row 0 of values is x."""
-    directions = len(next(iter(values.values()))) - 1
-    total: Array | None = None
-    for position, L in half_spaces.terms:
-        name = step.operands[position]
-        assert name is not None
-        part = L.apply(values[name])
-        total = part if total is None else total + part
-    if total is None or not total.size:
-        return np.full((2, directions), np.inf)
-    flat = total.reshape(len(total), -1)
-    offset = np.broadcast_to(half_spaces.offset, total.shape[1:]).ravel()
-    margin = np.maximum(flat[0] + offset, 0)
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        lengths = margin / np.abs(flat[1:])
-    closing = [np.where(rates, lengths, np.inf).min(axis=1) for rates in (flat[1:] < 0, flat[1:] > 0)]
-    return np.stack(closing)
-
-
-def inner_points(
-    x: Point, rays: list[Ray], count: int, accepts: Callable[[Point], bool]
-) -> tuple[list[Point], int]:
-    """Step along rays to points that keep the pattern.
+def neighbours(
+    x: Point, rays: list[Ray], count: int, visit: Callable[[Point], Neighbour | None]
+) -> tuple[list[Neighbour], int]:
+    """Step along rays to fresh points of the region.
 
     Args:
         x: the point that the rays leave from.
-        rays: longest first.
+        rays: in the order in which they are tried.
         count: how many points are wanted.
-        accepts: whether the model shows x's activation pattern at a point.
+        visit: observes a point, and returns it if the model shows x's activation pattern there.
 
     Returns:
-        The accepted points, and how many were tried.
+        The points found, and how many were tried.
     """
-    kept: list[Point] = []
+    kept: list[Neighbour] = []
     tried = 0
     for ray in rays:
         if len(kept) == count:
@@ -101,15 +137,53 @@ def inner_points(
         if all(np.array_equal(point[name], x[name]) for name in x):
             continue  # the region is thinner than the spacing of floating-point numbers along this ray
         tried += 1
-        if accepts(point):
-            kept.append(point)
+        found = visit(point)
+        if found is not None:
+            kept.append(found)
     return kept, tried
 
 
-def same_pattern(a: LinearProgram, b: LinearProgram) -> bool:
-    """Whether two programs of one model made the same choices everywhere."""
-    return all(
-        np.array_equal(first.choice, second.choice)
-        for one, other in zip(a.steps, b.steps, strict=True)
+def same_piece(
+    at_x: LinearProgram, at_z: LinearProgram, z: Point, dtype: np.dtype[Any], u: float
+) -> dict[str, Array] | None:
+    """Compare the choices that the model made at x and at z.
+
+    Returns:
+        None where they differ. Units whose margin at z is below the rounding error there may differ, as
+        neither choice is certain; what the other choice would change of their step's output is returned,
+        by step output, (1, *shape).
+    """
+    differing = {
+        one.output
+        for one, other in zip(at_x.steps, at_z.steps, strict=True)
         for first, second in zip(one.guards, other.guards, strict=True)
-    )
+        if not np.array_equal(first.choice, second.choice)
+    }
+    allowance: dict[str, Array] = {}
+    if not differing:
+        return allowance
+    block = {name: value[None].astype(dtype) for name, value in z.items()}
+    walk = zip(running_errors(at_x, block, u), at_z.steps, strict=True)
+    for (step, values, errors), other in walk:
+        if step.output not in differing:
+            continue
+        if not all(
+            _in_doubt(step, first, second, values, errors)
+            for first, second in zip(step.guards, other.guards, strict=True)
+        ):
+            return None
+        allowance[step.output] = np.abs(values[step.output] - other.apply(values, np.ones(1, dtype)))
+    return allowance
+
+
+def _in_doubt(
+    step: Step, first: Guard, second: Guard, values: Mapping[str, Array], errors: Mapping[str, Array]
+) -> bool:
+    """Whether every unit that chose differently has a margin within rounding, where one can tell."""
+    changed = np.ravel(first.choice != second.choice)
+    if not changed.any():
+        return True
+    _, _, doubt = _closing(step, first.half_spaces(), values, errors)
+    if doubt.size != changed.size:  # pairs within windows, not one half-space for each unit
+        return False
+    return bool((np.ravel(second.margin)[changed] <= doubt[changed]).all())

@@ -84,9 +84,12 @@ def coordinates(axis: Axis, mode: str) -> Array:
 
 # -- nearest -------------------------------------------------------------------------------------------
 
+# onnxruntime takes what is this close to a half for a tie (before 1.27, only an exact half).
+_TIE = 1e-6
+
 ROUNDINGS: dict[str, Callable[[Array], Array]] = {
-    "round_prefer_floor": lambda x: np.ceil(x - 0.5),
-    "round_prefer_ceil": lambda x: np.floor(x + 0.5),
+    "round_prefer_floor": lambda x: np.ceil(x - 0.5 - _TIE),
+    "round_prefer_ceil": lambda x: np.floor(x + 0.5 + _TIE),
     "floor": np.floor,
     "ceil": np.ceil,
 }

@@ -60,9 +60,9 @@ def _picked(site: Site, axes: list[Axis], at: list[Array], outside: list[Array])
 
 def _weighted(site: Site, axes: list[Axis], at: list[Array], outside: list[Array]) -> Primitive:
     """Weighted means, along one axis after another; the axis that shrinks most comes first."""
-    kind = _filter(site)
     channels_last = len(axes) == 4 and not axes[1].still
-    if channels_last and (kind.cubic or kind.antialias) and any(beyond.any() for beyond in outside):
+    kind = _filter(site, channels_last)
+    if kind.antialias and channels_last and any(beyond.any() for beyond in outside):
         raise site.refuse(
             "where it crops a channels-last tensor with mode cubic or antialias, onnxruntime puts "
             "extrapolation_value at the wrong entries; transpose the tensor to channels first before this node"
@@ -108,11 +108,13 @@ def _choice(site: Site, name: str, default: str, known: Collection[str]) -> str:
     return value
 
 
-def _filter(site: Site) -> Filter:
+def _filter(site: Site, channels_last: bool) -> Filter:
+    cubic = site.attribute("mode") == "cubic"
     return Filter(
-        cubic=site.attribute("mode") == "cubic",
+        cubic=cubic,
         coefficient=np.float32(site.attribute("cubic_coeff_a", -0.75)),
-        antialias=bool(site.attribute("antialias", 0)),
+        # onnxruntime has no other cubic kernel for channels last, and there takes only scales ≥ 1 without antialias
+        antialias=bool(site.attribute("antialias", 0)) or (cubic and channels_last),
         exclude_outside=bool(site.attribute("exclude_outside", 0)),
     )
 

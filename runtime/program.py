@@ -61,6 +61,23 @@ class Step:
     guards: tuple[Guard, ...] = ()
     operands: tuple[str | None, ...] = ()  # the node's inputs, which half-spaces refer to by position
 
+    def apply(self, values: Mapping[str, Array], homogeneous: Array) -> Array:
+        """Evaluate the step on blocks of its inputs.
+
+        Args:
+            values: tensor name to (B, *shape), the step's inputs among them.
+            homogeneous: (B,) weights of the offset, in the floating type of the result.
+
+        Returns:
+            (B, *shape).
+        """
+        block = np.zeros((len(homogeneous), *self.shape), homogeneous.dtype)
+        for name, L in self.terms:
+            block += L.apply(values[name])
+        if self.offset is not None:
+            block += homogeneous.reshape(-1, *(1,) * len(self.shape)) * self.offset
+        return block
+
     def offset_block(self) -> Array | None:
         """The offset in the output's own shape, (*shape), or None."""
         return None if self.offset is None else np.broadcast_to(self.offset, self.shape)
@@ -121,17 +138,11 @@ class LinearProgram:
             Each step, once it is evaluated, with the tensors that are alive: its inputs, its output and
             what later steps read, (B, *shape) each.
         """
-        weight = np.asarray(homogeneous)
-        dtype = next(iter(inputs.values())).dtype
+        weights = np.asarray(homogeneous, next(iter(inputs.values())).dtype)
         values = dict(inputs)
         last = self.last_uses()
         for position, step in enumerate(self.steps):
-            block = np.zeros((len(weight), *step.shape), dtype)
-            for name, L in step.terms:
-                block += L.apply(values[name])
-            if step.offset is not None:
-                block += along_block(weight.astype(dtype), step.shape) * step.offset
-            values[step.output] = block
+            values[step.output] = step.apply(values, weights)
             yield step, values
             for name in last.get(position, ()):
                 values.pop(name, None)
@@ -155,8 +166,3 @@ class LinearProgram:
             offset = "" if step.offset is None else " + c"
             lines.append(f"{step.output}{list(step.shape)} = {terms}{offset}   # {step.op_type}, {step.kind}")
         return "\n".join(lines)
-
-
-def along_block(weights: Array, shape: Shape) -> Array:
-    """(B,) to (B, 1, …, 1), to multiply a block of tensors of `shape`."""
-    return weights.reshape(len(weights), *(1,) * len(shape))

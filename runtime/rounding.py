@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from .primitives import Array
-from .program import Step
+from .program import LinearProgram, Step
 
 # Confidence of the probabilistic bound: a sum breaks it with probability below 2·exp(-λ²/2) ≈ 3e-14.
 _LAMBDA = 8.0
@@ -60,3 +60,26 @@ def step_rounding(step: Step, values: Mapping[str, Array], u: float) -> Array:
         size = size + np.abs(step.offset)
     # Constants that a rule derives (a reciprocal, a square root, a folded scale) carry a few roundings more.
     return np.multiply(size, growth(step.fan_in + _DERIVED, u), dtype=size.dtype)
+
+
+def running_errors(
+    program: LinearProgram, inputs: Mapping[str, Array], u: float
+) -> Iterator[tuple[Step, Mapping[str, Array], Mapping[str, Array]]]:
+    """Walk a program forward with a bound on each tensor's accumulated rounding error.
+
+    e ← Σ |Lᵢ| eᵢ + the step's own error (running error analysis; Higham, Accuracy and Stability, §3.3).
+
+    Yields:
+        Each step, the tensors alive and the bounds on their errors, (B, *shape) each.
+    """
+    count = len(next(iter(inputs.values())))
+    errors = {name: np.zeros_like(value) for name, value in inputs.items()}
+    last = program.last_uses()
+    for position, (step, values) in enumerate(program.walk(inputs, [1.0] * count)):
+        error = step_rounding(step, values, u)
+        for name, L in step.terms:
+            error = error + L.magnitude().apply(errors[name])
+        errors[step.output] = error
+        yield step, values, errors
+        for name in last.get(position, ()):
+            errors.pop(name, None)

@@ -180,7 +180,7 @@ class ConvTranspose(Primitive):
             -(-k // (s // math.gcd(s, d)))
             for k, s, d in zip(self.window.kernel, self.window.strides, self.window.dilations, strict=True)
         )
-        return self.weight.shape[0] // self.group * taps
+        return int(self.weight.shape[0]) // self.group * taps
 
     @property
     def work(self) -> int:

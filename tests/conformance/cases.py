@@ -10,11 +10,10 @@ from functools import cache, cached_property
 import numpy as np
 import onnx
 import onnx.inliner
-from onnx import TensorProto
+from onnx import numpy_helper
 from onnx.backend.test.loader import load_model_tests
 
-import ilin.ops  # noqa: F401  (fills the registry)
-from ilin.ops._rule import REGISTRY, Entry
+from ilin.ops import REGISTRY, Entry
 from ilin.runtime.program import Kind
 
 from .oracle import FLOATS
@@ -22,15 +21,18 @@ from .oracle import FLOATS
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One case of the suite with local functions inlined."""
+    """One case of the suite, local functions inlined."""
 
     name: str
     model: onnx.ModelProto
-    inputs: tuple[object, ...]  # values in the order of the graph's inputs
+    inputs: tuple[object, ...]  # in the order of the graph's inputs
 
     @cached_property
     def feeds(self) -> dict[str, object]:
-        return {put.name: value for put, value in zip(self.model.graph.input, self.inputs, strict=False)}
+        """Input name to value; numpy scalars and tensors in protobuf become arrays."""
+        return {
+            put.name: _as_array(value) for put, value in zip(self.model.graph.input, self.inputs, strict=False)
+        }
 
     @cached_property
     def floating_inputs(self) -> tuple[str, ...]:
@@ -41,46 +43,32 @@ class Case:
         return tuple(put.name for put in self.model.graph.output if _floating(put))
 
     @cached_property
-    def dependent(self) -> tuple[onnx.NodeProto, ...]:
-        """Nodes that depend on a floating input."""
-        moving = set(self.floating_inputs)
-        found = []
-        for node in self.model.graph.node:
-            if moving.intersection((*node.input, *_captured(node))):
-                found.append(node)
-                moving.update(node.output)
-        return tuple(found)
-
-    @cached_property
-    def operators(self) -> tuple[str, ...]:
-        return tuple(sorted({_label(node) for node in self.model.graph.node}))
+    def holds_other_than_tensors(self) -> bool:
+        """Whether an input or output is a sequence, an optional or a map."""
+        puts = (*self.model.graph.input, *self.model.graph.output)
+        return not all(put.type.HasField("tensor_type") for put in puts)
 
     @cached_property
     def without_rule(self) -> tuple[str, ...]:
-        """Operators that depend on an input and that ilin does not know."""
-        return tuple(sorted({_label(node) for node in self.dependent if entry_of(node) is None}))
+        """Operators that depend on a floating input and that ilin does not know."""
+        moving = set(self.floating_inputs)
+        found = set()
+        for node in self.model.graph.node:
+            if moving.intersection((*node.input, *_captured(node))):
+                moving.update(node.output)
+                if entry_of(node) is None:
+                    found.add(label(node))
+        return tuple(sorted(found))
 
     @cached_property
     def subject(self) -> str:
-        """The operator that the case is about, as far as ilin sees it."""
-        known = [_label(node) for node in self.model.graph.node if entry_of(node) is not None]
-        return known[-1] if known else self.operators[-1]
-
-    @property
-    def relevant(self) -> bool:
-        """Whether any operator of the graph has a rule."""
-        return any(entry_of(node) is not None for node in self.model.graph.node)
-
-
-def entry_of(node: onnx.NodeProto) -> Entry | None:
-    return REGISTRY.get(
-        (node.domain.removeprefix("ai.onnx") if node.domain == "ai.onnx" else node.domain, node.op_type)
-    )
+        """The operator to report the case under: the last one that has a rule."""
+        return [label(node) for node in self.model.graph.node if entry_of(node) is not None][-1]
 
 
 @cache
 def all_cases() -> tuple[Case, ...]:
-    """All node cases, built in memory by the onnx package, with local functions inlined."""
+    """All node cases, built in memory by the onnx package."""
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         found = load_model_tests(kind="node")
@@ -89,59 +77,78 @@ def all_cases() -> tuple[Case, ...]:
 
 @cache
 def relevant_cases() -> tuple[Case, ...]:
-    return tuple(case for case in all_cases() if case.relevant)
+    """Cases with an operator that has a rule, and whose other operators have one where they depend on an input."""
+    return tuple(case for case in _with_rule() if not case.without_rule)
+
+
+@cache
+def blocked_cases() -> tuple[Case, ...]:
+    """Cases with an operator that has a rule, and with another that would need one."""
+    return tuple(case for case in _with_rule() if case.without_rule)
+
+
+def _with_rule() -> list[Case]:
+    return [case for case in all_cases() if any(entry_of(node) is not None for node in case.model.graph.node)]
+
+
+# -- which inputs are active -------------------------------------------------------------------------------
 
 
 def choices(case: Case) -> Iterator[tuple[str, ...]]:
-    """Sets of inputs to make active together, each once: the largest that are allowed, and each input alone."""
-    names = case.floating_inputs
-    if not names:
-        return
-    groups = [names]
-    if len(case.model.graph.node) == 1 and (entry := entry_of(case.model.graph.node[0])):
-        groups = _allowed(case.model.graph.node[0], entry, names)
+    """Sets of inputs to be active together: the largest that the operator allows, then each input alone."""
+    groups = _allowed_groups(case) or ([case.floating_inputs] if case.floating_inputs else [])
     singles = [(name,) for group in groups for name in group]
-    seen = set()
-    for group in (*groups, *singles):
-        if group and group not in seen:
-            seen.add(group)
-            yield group
+    yield from dict.fromkeys(group for group in (*groups, *singles) if group)
 
 
 def forbidden(case: Case) -> tuple[str, ...] | None:
-    """All floating inputs together, where the operator multiplies two of them or holds one as a parameter."""
-    names = case.floating_inputs
-    if len(case.model.graph.node) != 1 or len(names) < 2:
-        return None
+    """All floating inputs together, where the operator multiplies two of them or takes one as a parameter."""
+    groups = _allowed_groups(case)
+    return None if groups is None or case.floating_inputs in groups else case.floating_inputs
+
+
+def _allowed_groups(case: Case) -> list[tuple[str, ...]] | None:
+    """What the one operator of the case allows; None where the graph has several, or the operator is constant."""
     entry = entry_of(case.model.graph.node[0])
-    if entry is None or entry.kind is Kind.LOCALLY_CONSTANT:
+    if len(case.model.graph.node) != 1 or entry is None or entry.kind is Kind.LOCALLY_CONSTANT:
         return None
-    return None if names in _allowed(case.model.graph.node[0], entry, names) else names
-
-
-def _allowed(node: onnx.NodeProto, entry: Entry, names: tuple[str, ...]) -> list[tuple[str, ...]]:
-    places = {name: [i for i, put in enumerate(node.input) if put == name] for name in names}
-    free = [n for n in names if entry.linear_in is None or set(places[n]) <= set(entry.linear_in)]
-    groups = [tuple(free)]
+    places = {
+        name: {i for i, put in enumerate(case.model.graph.node[0].input) if put == name}
+        for name in case.floating_inputs
+    }
+    free = tuple(n for n in places if entry.linear_in is None or places[n] <= set(entry.linear_in))
+    groups = [free] if free else []
     for left, right in entry.products:
-        split = []
-        for group in groups:
-            on_left = {n for n in group if left in places[n]}
-            on_right = {n for n in group if right in places[n]}
-            if on_left and on_right:
-                split += [tuple(n for n in group if n not in side) for side in (on_right, on_left)]
-            else:
-                split.append(group)
-        groups = split
+        groups = [part for group in groups for part in _parted(group, places, left, right)]
     return groups
+
+
+def _parted(group: tuple[str, ...], places: dict[str, set[int]], left: int, right: int) -> list[tuple[str, ...]]:
+    sides = [{name for name in group if at in places[name]} for at in (left, right)]
+    if not all(sides):
+        return [group]
+    return [tuple(name for name in group if name not in side) for side in reversed(sides)]
+
+
+# -- protobuf ------------------------------------------------------------------------------------------------
+
+
+def entry_of(node: onnx.NodeProto) -> Entry | None:
+    return REGISTRY.get(("" if node.domain == "ai.onnx" else node.domain, node.op_type))
+
+
+def label(node: onnx.NodeProto) -> str:
+    return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
+
+
+def _as_array(value: object) -> object:
+    if isinstance(value, onnx.TensorProto):
+        return numpy_helper.to_array(value)
+    return np.asarray(value) if isinstance(value, np.generic) else value
 
 
 def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:
     return onnx.inliner.inline_local_functions(model) if model.functions else model
-
-
-def _label(node: onnx.NodeProto) -> str:
-    return f"{node.domain}.{node.op_type}" if node.domain not in ("", "ai.onnx") else node.op_type
 
 
 def _floating(put: onnx.ValueInfoProto) -> bool:
@@ -149,14 +156,5 @@ def _floating(put: onnx.ValueInfoProto) -> bool:
 
 
 def _captured(node: onnx.NodeProto) -> set[str]:
-    graphs = [g for a in node.attribute for g in (a.g, *a.graphs)]
-    return {name for g in graphs for inner in g.node for name in (*inner.input, *_captured(inner))}
-
-
-def has_tensors_only(case: Case) -> bool:
-    """Whether every input and output is a tensor (not a sequence, an optional or a map)."""
-    puts = (*case.model.graph.input, *case.model.graph.output)
-    return all(
-        put.type.HasField("tensor_type") and put.type.tensor_type.elem_type != TensorProto.UNDEFINED
-        for put in puts
-    )
+    graphs = [graph for attribute in node.attribute for graph in (attribute.g, *attribute.graphs)]
+    return {name for graph in graphs for inner in graph.node for name in (*inner.input, *_captured(inner))}

@@ -1,7 +1,7 @@
 """Oracles that know nothing of ilin: onnxruntime for values, onnx's reference evaluator for slopes.
 
-The reference evaluator is plain numpy and mostly ignores declared types, so a model whose floating types are
-rewritten to float64 gives finite differences that are good to about ten digits.
+The reference evaluator is plain numpy and mostly ignores declared types, so a model whose floating tensors are
+rewritten to float64 gives differences that are good to about ten digits.
 """
 
 from __future__ import annotations
@@ -17,28 +17,23 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 Feeds = Mapping[str, np.ndarray]
-Function = Callable[[np.ndarray], np.ndarray]  # flat active inputs -> flat floating outputs, both float64
+Runner = Callable[[Feeds], dict[str, np.ndarray]]
+Function = Callable[[np.ndarray], np.ndarray]  # flat active inputs -> flat outputs, both float64
 
 FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16}
-_TYPE_ATTRIBUTES = {("Cast", "to"), ("EyeLike", "dtype"), ("RandomNormal", "dtype"), ("CastLike", "to")}
+_TYPE_ATTRIBUTES = {("Cast", "to"), ("EyeLike", "dtype")}
 
 
 # -- the two evaluators --------------------------------------------------------------------------------
 
 
-def run_onnxruntime(model: onnx.ModelProto, feeds: Feeds) -> dict[str, np.ndarray]:
-    """Run the model as it is written, without graph rewrites."""
-    return session_of(model)(feeds)
-
-
-def session_of(model: onnx.ModelProto) -> Callable[[Feeds], dict[str, np.ndarray]]:
+def onnxruntime_of(model: onnx.ModelProto) -> Runner:
+    """The model run by onnxruntime as it is written, without graph rewrites."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     names = [put.name for put in session.get_outputs()]
     known = {put.name for put in session.get_inputs()}
 
@@ -49,16 +44,15 @@ def session_of(model: onnx.ModelProto) -> Callable[[Feeds], dict[str, np.ndarray
     return run
 
 
-def reference_of(model: onnx.ModelProto) -> Callable[[Feeds], dict[str, np.ndarray]]:
-    """The reference evaluator in float64."""
+def reference_of(model: onnx.ModelProto) -> Runner:
+    """The model run by the reference evaluator in float64."""
     evaluator = ReferenceEvaluator(as_float64(model))
-    names = list(evaluator.output_names)
 
     def run(feeds: Feeds) -> dict[str, np.ndarray]:
-        given = {name: _double(value) for name, value in feeds.items()}
+        given = {name: value.astype(np.float64) if is_floating(value) else value for name, value in feeds.items()}
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
-            return dict(zip(names, evaluator.run(None, given), strict=True))
+            return dict(zip(evaluator.output_names, evaluator.run(None, given), strict=True))
 
     return run
 
@@ -77,9 +71,8 @@ def _widen_graph(graph: onnx.GraphProto) -> None:
     for tensor in graph.initializer:
         _widen_tensor(tensor)
     for put in (*graph.input, *graph.output, *graph.value_info):
-        kind = put.type.tensor_type
-        if kind.elem_type in FLOATS:
-            kind.elem_type = TensorProto.DOUBLE
+        if put.type.tensor_type.elem_type in FLOATS:
+            put.type.tensor_type.elem_type = TensorProto.DOUBLE
     _widen_nodes(graph.node)
 
 
@@ -99,28 +92,18 @@ def _widen_nodes(nodes: Sequence[onnx.NodeProto]) -> None:
 
 def _widen_tensor(tensor: onnx.TensorProto) -> None:
     if tensor.data_type in FLOATS - {TensorProto.DOUBLE}:
-        name = tensor.name
-        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float64), name))
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float64), tensor.name))
 
 
-def is_floating(value: object) -> bool:
-    return isinstance(value, np.ndarray) and (value.dtype.kind == "f" or value.dtype.name == "bfloat16")
-
-
-def _double(value: np.ndarray) -> np.ndarray:
-    return value.astype(np.float64) if is_floating(value) else value
+def is_floating(value: np.ndarray) -> bool:
+    return value.dtype.kind == "f" or value.dtype.name == "bfloat16"
 
 
 # -- functions of a flat vector --------------------------------------------------------------------------
 
 
 def flat_function(
-    run: Callable[[Feeds], dict[str, np.ndarray]],
-    feeds: Feeds,
-    active: Sequence[str],
-    outputs: Sequence[str],
-    *,
-    keep_type: bool = False,
+    run: Runner, feeds: Feeds, active: Sequence[str], outputs: Sequence[str], *, keep_type: bool = False
 ) -> Function:
     """The model as a function of its flattened active inputs, the others held."""
 
@@ -153,19 +136,38 @@ class Slopes:
     tolerance: np.ndarray  # absolute, for each output
 
     @property
-    def smooth(self) -> np.ndarray:
-        """Outputs on one piece: both sides agree."""
-        return np.abs(self.ahead - self.behind) <= 2 * self.tolerance
+    def kinked(self) -> np.ndarray:
+        """Outputs whose two sides disagree: x sits on a kink, or it lies within the step."""
+        return np.abs(self.ahead - self.behind) > self.tolerance
 
     def misses(self, ours: np.ndarray) -> np.ndarray:
-        """Outputs whose slope is neither of the two (one, where they agree)."""
+        """Outputs whose slope is neither side's (the one, where they agree)."""
         return (np.abs(ours - self.ahead) > self.tolerance) & (np.abs(ours - self.behind) > self.tolerance)
 
+    def outside(self, ours: np.ndarray) -> np.ndarray:
+        """Outputs whose slope is not even between the two sides."""
+        low, high = np.minimum(self.ahead, self.behind), np.maximum(self.ahead, self.behind)
+        return (ours < low - self.tolerance) | (ours > high + self.tolerance)
 
-def slopes(function: Function, x: np.ndarray, d: np.ndarray, step: float, relative: float) -> Slopes:
-    """Both one-sided differences of `function` at x along d."""
+
+@dataclass(frozen=True)
+class Accuracy:
+    """How differences of one function are taken, and how good they are."""
+
+    step: float
+    roundoff: float  # unit roundoff of the arithmetic behind the function
+    relative: float  # tolerance in parts of the terms that add up to a slope
+
+
+IN_FLOAT64 = Accuracy(step=1e-6, roundoff=2.0**-53, relative=1e-6)
+IN_FLOAT32 = Accuracy(step=2.0**-6, roundoff=2.0**-24, relative=1e-5)
+IN_FLOAT16 = Accuracy(step=2.0**-4, roundoff=2.0**-11, relative=1e-3)
+
+
+def slopes(function: Function, x: np.ndarray, d: np.ndarray, accuracy: Accuracy, size: np.ndarray | float) -> Slopes:
+    """Both one-sided differences of `function` at x along d; `size` bounds the terms that add up to each slope."""
+    step = accuracy.step
     above, here, below = function(x + step * d), function(x), function(x - step * d)
     ahead, behind = (above - here) / step, (here - below) / step
-    size = np.maximum(np.abs(ahead), np.abs(behind))
-    floor = float(np.median(size[size > 0])) if (size > 0).any() else 1.0
-    return Slopes(ahead, behind, relative * np.maximum(size, min(floor, 1.0)))
+    rounding = 64 * accuracy.roundoff / step * (1 + np.abs(here))
+    return Slopes(ahead, behind, accuracy.relative * np.maximum(size, np.abs(ahead)) + rounding)

@@ -1,51 +1,61 @@
+"""Run, passed and skipped cases by operator: `python -m tests.conformance.report [-v]` in the repository root."""
+
+from __future__ import annotations
+
+import sys
 import time
+import warnings
 from collections import Counter, defaultdict
 
-from .cases import choices, relevant_cases
-from .check import Skipped, check
+from .cases import Case, blocked_cases, choices, relevant_cases
+from .check import Outcome, SkippedCase, check
 
 
-def main():
-    t = time.time()
-    cases = relevant_cases()
-    print(len(cases), time.time() - t)
-    c = Counter()
-    oracles = Counter()
-    ops = defaultdict(Counter)
-    for case in cases:
+def result_of(case: Case, active: tuple[str, ...]) -> tuple[str, str]:
+    """("passed" | "skipped" | "FAILED", why)."""
+    try:
+        outcome: Outcome = check(case, active)
+    except SkippedCase as skipped:
+        return "skipped", str(skipped)
+    except Exception as error:  # a report goes on
+        return "FAILED", f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
+    return "passed", f"slopes from the {outcome.oracle}" + (", kinks" if outcome.kinks else "")
+
+
+def main(arguments: list[str]) -> int:
+    """Print the table; the exit code is 1 where a case fails."""
+    verbose = "-v" in arguments
+    rows: dict[str, Counter[str]] = defaultdict(Counter)
+    reasons: dict[str, Counter[tuple[str, str]]] = defaultdict(Counter)
+    for case in relevant_cases():
         for active in list(choices(case)) or [()]:
-            t = time.time()
-            try:
-                o = check(case, active)
-                c["pass"] += 1
-                oracles[o.oracle] += 1
-                ops[case.subject]["pass"] += 1
-                if o.oracle != "reference evaluator":
-                    print("ORT", case.name, active, o.oracle)
-                if o.ties:
-                    print("TIES", case.name, active, o.ties, o.compared)
-            except Skipped as e:
-                c["skip " + str(e)[:80]] += 1
-                ops[case.subject]["skip"] += 1
-            except Exception as e:
-                c["fail"] += 1
-                ops[case.subject]["fail"] += 1
-                print(
-                    "FAIL",
-                    case.name,
-                    active,
-                    case.operators[:6],
-                    [a for n in case.model.graph.node for a in n.attribute] if 0 else "",
-                    type(e).__name__,
-                    str(e)[:300].replace("\n", " "),
-                    flush=True,
-                )
-            if time.time() - t > 1:
-                print("SLOW", case.name, time.time() - t)
-    for k, v in c.most_common():
-        print(v, k)
-    for k, v in sorted(ops.items()):
-        print(k, dict(v))
+            start = time.perf_counter()
+            status, why = result_of(case, active)
+            rows[case.subject][status] += 1
+            reasons[case.subject][status, why] += 1
+            if verbose or status == "FAILED":
+                took = time.perf_counter() - start
+                print(f"{status:8}{case.name}[{'+'.join(active)}] {took:.2f} s: {why}", flush=True)
+    print(f"{'operator':24}{'run':>6}{'passed':>8}{'failed':>8}{'skipped':>9}")
+    for operator, row in sorted(rows.items()):
+        _line(operator, row)
+        for (status, why), count in sorted(reasons[operator].items()):
+            if status == "skipped" or "onnxruntime" in why:
+                print(f"{'':26}{count} {status}: {why}")
+    total = sum(rows.values(), Counter())
+    _line("all", total)
+    missing = Counter(", ".join(case.without_rule) for case in blocked_cases())
+    print(f"\n{sum(missing.values())} more cases hold an operator with a rule behind or before one without:")
+    for operators, count in missing.most_common():
+        print(f"  {count:4} need {operators}")
+    return 1 if total["FAILED"] else 0
 
 
-main()
+def _line(operator: str, row: Counter[str]) -> None:
+    run = row["passed"] + row["FAILED"]
+    print(f"{operator:24}{run:6}{row['passed']:8}{row['FAILED']:8}{row['skipped']:9}")
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,28 @@
+"""The command line: `ilin` with its commands, and `ilin-compile`, which is `ilin compile`."""
+
+from __future__ import annotations
+
+import click
+
+from .._version import __version__
+from ._guard import GuardedGroup
+from .compile import compile_main
+from .inspect import inspect_main
+
+__all__ = ["compile_main", "main"]
+
+
+@click.group(
+    "ilin",
+    cls=GuardedGroup,
+    commands={"compile": compile_main, "inspect": inspect_main},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 88},
+)
+@click.version_option(__version__, "--version", prog_name="ilin", message="%(prog)s %(version)s")
+def main() -> None:
+    """From an ONNX model and one input x to the exact affine map F(z) = W z + b around x.
+
+    \b
+    ilin inspect MODEL.onnx           can it be linearised? a verdict per node, before anything runs
+    ilin compile MODEL.onnx X.npy     W and b at x, verified against onnxruntime (also: ilin-compile)
+    """

@@ -1,0 +1,82 @@
+"""Text for people: lines to either stream, numbers, shapes and names that fit a terminal."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+
+def say(text: str) -> None:
+    """Write a part of the result to standard output."""
+    click.echo(text, color=_colour())
+
+
+def note(text: str) -> None:
+    """Write a line that is not the result to standard error."""
+    click.echo(f"note: {one_line(text)}", err=True, color=_colour())
+
+
+def error_line(text: str, *, after_echo: bool = False) -> None:
+    """Write one line `error: …` to standard error.
+
+    Args:
+        text: what went wrong, where, and what to do next.
+        after_echo: start on a fresh line where a terminal has just echoed ^C.
+    """
+    if after_echo and sys.stderr is not None and sys.stderr.isatty():
+        click.echo(err=True)
+    click.echo(click.style("error:", fg="red", bold=True) + " " + one_line(text), err=True, color=_colour())
+
+
+def _colour() -> bool | None:
+    """False where the user wants no colour; None lets click look at the stream."""
+    return False if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" else None
+
+
+def one_line(text: str) -> str:
+    """The text in one line. Names come from models that nobody here wrote: no control characters pass."""
+    return "".join(c if c.isprintable() else " " if c.isspace() else ascii(c)[1:-1] for c in text)
+
+
+def shortened(name: str, width: int) -> str:
+    """A name that fits, with its middle left out."""
+    name = one_line(name)
+    if len(name) <= width:
+        return name
+    left = (width - 1) // 2
+    return f"{name[:left]}…{name[len(name) - (width - 1 - left):]}"
+
+
+def number(value: float | None, signed: bool = False) -> str:
+    """Five significant digits."""
+    return "?" if value is None else f"{value:{'+' if signed else ''}.5g}"
+
+
+def column(values: Sequence[float], *, signed: bool = False) -> list[str]:
+    """Numbers of one column, all in the same format: five digits of the largest."""
+    largest = max((abs(v) for v in values if math.isfinite(v)), default=0.0)
+    exponent = math.floor(math.log10(largest)) if largest else 0
+    form = f".{min(4, 4 - exponent)}f" if 0 <= exponent <= 4 else f".{4 - exponent}f" if -3 <= exponent < 0 else ".3e"
+    return [f"{v:{'+' if signed else ''}{form}}" for v in values]
+
+
+def dimensions(shape: Sequence[int | str | None] | None) -> str:
+    """A shape as 1×3×?×?; a scalar's is empty, an open rank's is a question mark."""
+    if shape is None:
+        return "?"
+    return "×".join("?" if d is None else one_line(str(d)) for d in shape) or "scalar"
+
+
+def plural(count: int, noun: str) -> str:
+    """1 node, 2 nodes."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def listed(parts: Sequence[str], most: int = 3) -> str:
+    """The first few, and how many are left out."""
+    rest = len(parts) - most
+    return ", ".join(parts[:most]) + (f" and {rest} more" if rest > 0 else "")
