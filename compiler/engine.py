@@ -18,7 +18,7 @@ EngineName = Literal["auto", "sparse", "matrix-free"]
 ENGINES: tuple[EngineName, ...] = ("auto", "sparse", "matrix-free")
 
 # Cost of one multiply-add in nanoseconds, measured on two cores of an AMD EPYC (docs/decisions/0002): a
-# sparse product over active units, and building its matrix, once per model and sliced per input; and the
+# sparse product over live units, and building its matrix, once per model and sliced per input; and the
 # same work done by BLAS on all units.
 _SPARSE_PRODUCT, _SLICE_ENTRY, _DENSE_PRODUCT = 0.08, 12.0, 0.012
 _LARGEST_MATRIX = 30_000_000  # entries: 240 MB in float32
@@ -64,20 +64,20 @@ class Engine:
 
     def prepare(self, program: LinearProgram, rows: Array, dtype: DTypeLike) -> Multiplier:
         """Decide for each term of a program how it is multiplied by, and get its matrix where one is used."""
-        active, read = active_units(program), read_units(program, rows)
+        live, read = live_units(program), read_units(program, rows)
         free: dict[tuple[int, int], Primitive] = {}
         explicit: dict[tuple[int, int], tuple[Primitive, sparse.csr_array, Array, Array]] = {}
         for position, step in enumerate(program.steps):
             above = read.get(step.output)
             for index, (name, L) in enumerate(step.terms):
-                if above is None or not self._explicit(L, len(rows), above, active[name]):
+                if above is None or not self._explicit(L, len(rows), above, live[name]):
                     free[position, index] = L
                 else:
-                    explicit[position, index] = (L, *self._sliced(L, above, active[name], dtype))
+                    explicit[position, index] = (L, *self._sliced(L, above, live[name], dtype))
         return Multiplier(free, explicit)
 
     def _explicit(self, L: Primitive, K: int, above: Array, below: Array) -> bool:
-        """Whether the active part of an explicit matrix is expected to beat the matrix-free product."""
+        """Whether the live part of an explicit matrix is expected to beat the matrix-free product."""
         if self.name != "auto":
             return self.name == "sparse"
         if not isinstance(L, Conv | ConvTranspose) or L.work > _LARGEST_MATRIX:
@@ -88,7 +88,7 @@ class Engine:
     def _sliced(
         self, L: Primitive, above: Array, below: Array, dtype: DTypeLike
     ) -> tuple[sparse.csr_array, Array, Array]:
-        """The rows and columns of L's matrix that are active, with their positions."""
+        """The rows and columns of L's matrix that are live, with their positions."""
         matrix = self._matrix(L)
         rows, columns = np.flatnonzero(above), np.flatnonzero(below)
         if len(rows) < matrix.shape[0]:
@@ -107,15 +107,17 @@ class Engine:
         return kept[1]
 
 
-def active_units(program: LinearProgram) -> dict[str, Array]:
-    """Tensor to the mask of its units that can change with the inputs: dead ones cost nothing."""
-    active = {name: np.ones(shape, bool) for name, shape in program.inputs}
+def live_units(program: LinearProgram) -> dict[str, Array]:
+    """Tensor to the mask of its units that can be nonzero, by x or by an offset: dead ones cost nothing."""
+    live = {name: np.ones(shape, bool) for name, shape in program.inputs}
     for step in program.steps:
         mask = np.zeros(step.shape, bool)
         for name, L in step.terms:
-            mask = mask | L.reach(active[name])
-        active[step.output] = mask
-    return {name: mask.ravel() for name, mask in active.items()}
+            mask = mask | L.reach(live[name])
+        if step.offset is not None:
+            mask = mask | (step.offset != 0)
+        live[step.output] = mask
+    return {name: mask.ravel() for name, mask in live.items()}
 
 
 def read_units(program: LinearProgram, rows: Array) -> dict[str, Array]:

@@ -113,6 +113,14 @@ def is_floating(dtype: np.dtype[Any]) -> bool:
     return dtype.kind == "f" or dtype.name == "bfloat16"
 
 
+def floating_target(node: Node) -> np.dtype[Any] | None:
+    """The floating type that a Cast casts to; None for every other node."""
+    if node.op_type != "Cast" or node.domain:
+        return None
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(node.attributes["to"])
+    return dtype if is_floating(dtype) else None
+
+
 def _read(model: ModelSource) -> tuple[onnx.ModelProto, str, str]:
     if isinstance(model, onnx.ModelProto):
         proto = onnx.ModelProto()

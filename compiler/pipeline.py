@@ -23,7 +23,7 @@ from ..runtime.rounding import step_rounding, unit_roundoff
 from ..runtime.session import Session, with_inputs
 from .compose import Composed, Magnitudes, Progress, compose
 from .engine import ENGINES, Engine, EngineName
-from .graph import Graph, ModelSource, load
+from .graph import Graph, ModelSource, floating_target, load
 from .lower import Cache, lower
 from .region import Neighbour, Point, draw_rays, neighbours, same_piece
 from .scope import Scope, scope_of
@@ -147,7 +147,7 @@ class CompiledModel:
             allowance = same_piece(program, self._lower(there), z, self.dtype, self._roundoff)
             return None if allowance is None else Neighbour(z, there, allowance)
 
-        rays = draw_rays(program, x, FRESH_POINTS, self.dtype, self._roundoff)
+        rays = draw_rays(program, x, self.dtype, self._roundoff)
         return neighbours(x, rays, FRESH_POINTS, visit)
 
     def _magnitudes(self, program: LinearProgram, trace: Trace, fresh: Sequence[Neighbour]) -> Magnitudes:
@@ -283,9 +283,10 @@ class CompiledModel:
 
     @cached_property
     def _model_dtype(self) -> np.dtype[Any]:
-        """The coarsest floating type that the model declares."""
+        """The coarsest floating type that the model declares or casts to."""
         puts = (*self.graph.inputs, *self.graph.outputs)
         declared = [put.dtype for put in puts if put.dtype is not None and put.floating]
+        declared += [cast for node in self.scope.nodes if (cast := floating_target(node)) is not None]
         return max(declared, key=unit_roundoff, default=np.dtype(np.float32))
 
     @property

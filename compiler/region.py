@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,75 +33,42 @@ class Neighbour:
     allowance: Mapping[str, Array]  # step output to what units at the edge of rounding add to the error
 
 
-def draw_rays(program: LinearProgram, x: Point, count: int, dtype: np.dtype[Any], u: float) -> list[Ray]:
-    """Draw directions and find their exact length inside the region, by one tangent sweep.
+def draw_rays(program: LinearProgram, x: Point, dtype: np.dtype[Any], u: float) -> Iterator[Ray]:
+    """Draw directions and find their exact length inside the region, by a tangent sweep.
 
     Directions are of several families, as some regions are flat in most of them: where x is zero over a
     wide area, pre-activations often sit exactly on a kink there, and only a change of the other entries
     stays inside. Families: every entry moves; entries move in proportion to x; x as a whole is scaled.
-    Each is tried along and against. After these rays come the same ones with lengths that pass over units
-    whose margin at x is below the rounding error, such as differences of two equal terms.
+    Each is tried along and against.
 
     Args:
         program: the network at x.
         x: the point, by input name.
-        count: directions of each random family.
         dtype: floating type to sweep in.
         u: unit roundoff of the coarser arithmetic.
+
+    Yields:
+        Rays, longest first; then, computed only when asked for, further ones with lengths that pass over
+        units whose margin at x is below the rounding error, such as differences of two equal terms.
     """
-    directions = _directions(x, count)
+    yield from _measured(program, x, _directions(x, seed=0), dtype)
+    yield from _measured(program, x, _directions(x, seed=1), dtype, u)
+
+
+def _measured(
+    program: LinearProgram, x: Point, directions: list[Point], dtype: np.dtype[Any], u: float | None = None
+) -> list[Ray]:
+    """Rays along and against the directions, longest first; with u, units in doubt are passed over."""
     block = {
         name: np.stack([value, *(direction[name] for direction in directions)]).astype(dtype)
         for name, value in x.items()
     }
-    at_x = {name: value[:1] for name, value in block.items()}
-    strict = np.full((2, len(directions)), np.inf)  # along, against
-    relaxed = strict.copy()
-    tangents = program.walk(block, [1.0] + [0.0] * len(directions))
-    for (step, values), (_, _, errors) in zip(tangents, running_errors(program, at_x, u), strict=True):
+    doubts = None if u is None else running_errors(program, {n: v[:1] for n, v in block.items()}, u)
+    lengths = np.full((2, len(directions)), np.inf)  # along, against
+    for step, values in program.walk(block, [1.0] + [0.0] * len(directions)):
+        errors = None if doubts is None else next(doubts)[2]
         for guard in step.guards:
-            margin, rates, doubt = _closing(step, guard.half_spaces(), values, errors)
-            strict = np.minimum(strict, _lengths(margin, rates))
-            relaxed = np.minimum(relaxed, _lengths(margin[margin > doubt], rates[:, margin > doubt]))
-    return [*_rays(directions, strict), *_rays(directions, relaxed)]
-
-
-def _directions(x: Point, count: int, seed: int = 0) -> list[Point]:
-    random = np.random.default_rng(seed)
-    directions: list[Point] = [{name: np.asarray(value, float) for name, value in x.items()}]
-    for _ in range(count):
-        noise = {name: random.standard_normal(value.shape) for name, value in x.items()}
-        directions.append({name: noise[name] * (float(np.abs(x[name]).mean()) or 1.0) for name in x})
-        directions.append({name: noise[name] * x[name] for name in x})
-    return directions
-
-
-def _closing(
-    step: Step, half_spaces: HalfSpaces, values: Mapping[str, Array], errors: Mapping[str, Array]
-) -> tuple[Array, Array, Array]:
-    """Margins at x, (rows,), their rates along each direction, (directions, rows), and doubt, (rows,)."""
-    total, doubt = np.zeros(()), np.zeros(())
-    for position, L in half_spaces.terms:
-        name = step.operands[position]
-        assert name is not None
-        total = total + L.apply(values[name])
-        doubt = doubt + L.magnitude().apply(errors[name])
-    flat = total.reshape(len(total), -1)
-    margin = flat[0] + np.broadcast_to(half_spaces.offset, total.shape[1:]).ravel()
-    return np.maximum(margin, 0), flat[1:], doubt.reshape(-1)
-
-
-def _lengths(margin: Array, rates: Array) -> Array:
-    """Largest t with margin ± t·rate ≥ 0 in every row, (2, directions)."""
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        lengths = margin / np.abs(rates)
-    return np.stack(
-        [np.where(closes, lengths, np.inf).min(axis=1, initial=np.inf) for closes in (rates < 0, rates > 0)]
-    )
-
-
-def _rays(directions: list[Point], lengths: Array) -> list[Ray]:
-    """Rays along and against the directions, longest first."""
+            lengths = np.minimum(lengths, _lengths(step, guard.half_spaces(), values, errors))
     found = [
         Ray({name: sign * value for name, value in direction.items()}, float(length))
         for sign, row in zip((1, -1), lengths, strict=True)
@@ -110,8 +77,48 @@ def _rays(directions: list[Point], lengths: Array) -> list[Ray]:
     return sorted(found, key=lambda ray: -ray.length)
 
 
+def _directions(x: Point, seed: int) -> list[Point]:
+    random = np.random.default_rng(seed)
+    noise = {name: random.standard_normal(value.shape) for name, value in x.items()}
+    return [
+        {name: noise[name] * (float(np.abs(x[name]).mean()) or 1.0) for name in x},
+        {name: noise[name] * x[name] for name in x},
+        {name: np.asarray(value, float) for name, value in x.items()},
+    ]
+
+
+def _lengths(
+    step: Step, half_spaces: HalfSpaces, values: Mapping[str, Array], errors: Mapping[str, Array] | None
+) -> Array:
+    """Largest t with margin ± t·rate ≥ 0 for every half-space, (2, directions). Row 0 of values is x."""
+    total = _on_operands(step, half_spaces, values, magnitude=False)
+    flat = total.reshape(len(total), -1)
+    margin = np.maximum(flat[0] + np.broadcast_to(half_spaces.offset, total.shape[1:]).ravel(), 0)
+    rates = flat[1:]
+    if errors is not None:
+        sure = margin > _on_operands(step, half_spaces, errors, magnitude=True).ravel()
+        margin, rates = margin[sure], rates[:, sure]
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        lengths = margin / np.abs(rates)
+    return np.stack(
+        [np.where(closes, lengths, np.inf).min(axis=1, initial=np.inf) for closes in (rates < 0, rates > 0)]
+    )
+
+
+def _on_operands(
+    step: Step, half_spaces: HalfSpaces, values: Mapping[str, Array], *, magnitude: bool
+) -> Array:
+    """Σ Lᵢ uᵢ (or Σ |Lᵢ| uᵢ) of the half-spaces over blocks of the node's inputs, (B, *rows)."""
+    total = np.zeros((), np.float32)
+    for position, L in half_spaces.terms:
+        name = step.operands[position]
+        assert name is not None
+        total = total + (L.magnitude() if magnitude else L).apply(values[name])
+    return np.asarray(total)
+
+
 def neighbours(
-    x: Point, rays: list[Ray], count: int, visit: Callable[[Point], Neighbour | None]
+    x: Point, rays: Iterable[Ray], count: int, visit: Callable[[Point], Neighbour | None]
 ) -> tuple[list[Neighbour], int]:
     """Step along rays to fresh points of the region.
 
@@ -127,8 +134,6 @@ def neighbours(
     kept: list[Neighbour] = []
     tried = 0
     for ray in rays:
-        if len(kept) == count:
-            break
         # Half-way to the boundary, and no farther than a change of x by about half its own size.
         length = min(0.5 * ray.length, 0.5)
         point = {
@@ -140,6 +145,8 @@ def neighbours(
         found = visit(point)
         if found is not None:
             kept.append(found)
+        if len(kept) == count:
+            break
     return kept, tried
 
 
@@ -168,7 +175,7 @@ def same_piece(
         if step.output not in differing:
             continue
         if not all(
-            _in_doubt(step, first, second, values, errors)
+            _in_doubt(step, first, second, errors)
             for first, second in zip(step.guards, other.guards, strict=True)
         ):
             return None
@@ -176,14 +183,12 @@ def same_piece(
     return allowance
 
 
-def _in_doubt(
-    step: Step, first: Guard, second: Guard, values: Mapping[str, Array], errors: Mapping[str, Array]
-) -> bool:
+def _in_doubt(step: Step, first: Guard, second: Guard, errors: Mapping[str, Array]) -> bool:
     """Whether every unit that chose differently has a margin within rounding, where one can tell."""
     changed = np.ravel(first.choice != second.choice)
     if not changed.any():
         return True
-    _, _, doubt = _closing(step, first.half_spaces(), values, errors)
+    doubt = _on_operands(step, first.half_spaces(), errors, magnitude=True).ravel()
     if doubt.size != changed.size:  # pairs within windows, not one half-space for each unit
         return False
     return bool((np.ravel(second.margin)[changed] <= doubt[changed]).all())

@@ -74,7 +74,7 @@ def feeds_of(graph: Graph, x: Given) -> tuple[dict[str, Array], tuple[str, ...]]
         )
     feeds, notes = {}, []
     for put in graph.inputs:
-        feeds[put.name], found = _fitted(put, np.asarray(given[put.name]))
+        feeds[put.name], found = _fitted(put, np.asarray(given[put.name], order="C"))
         notes += found
     return feeds, tuple(notes)
 
@@ -118,11 +118,11 @@ def _cast(put: TensorInfo, value: Array, notes: list[str]) -> Array:
 def _reshaped(put: TensorInfo, value: Array, notes: list[str]) -> Array:
     assert put.shape is not None
     if _matches(put.shape, value.shape):
-        return np.ascontiguousarray(value)
+        return value
     first = put.shape[0] if put.shape else None
     if put.shape and not (isinstance(first, int) and first != 1) and _matches(put.shape, (1, *value.shape)):
         notes.append(f"input {put.name!r}: a leading batch axis of 1 was added to shape {list(value.shape)}")
-        return np.ascontiguousarray(value[None])
+        return value[None]
     expected = "[" + ", ".join("?" if d is None else str(d) for d in put.shape) + "]"
     raise InputError(f"input {put.name!r} takes shape {expected}, but x has shape {list(value.shape)}")
 

@@ -22,8 +22,9 @@ def depth_to_space(site: Site) -> Local:
 
 @lowers("SpaceToDepth")
 def space_to_depth(site: Site) -> Local:
-    """Stack b × b pixels as channels."""
+    """Stack b × b pixels as channels; in DCR order the block comes first in depth, in CRD order last."""
     n, c, h, w = site.shape()
     b = site.attribute("blocksize")
-    blocks = positions(site).reshape(n, c, h // b, b, w // b, b).transpose(0, 3, 5, 1, 2, 4)
+    order = (0, 3, 5, 1, 2, 4) if site.attribute("mode", "DCR") == "DCR" else (0, 1, 3, 5, 2, 4)
+    blocks = positions(site).reshape(n, c, h // b, b, w // b, b).transpose(order)
     return Local(gathered(site, blocks.reshape(n, c * b**2, h // b, w // b)))

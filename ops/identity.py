@@ -3,6 +3,8 @@
 https://onnx.ai/onnx/operators/onnx__Identity.html, …Dropout.html, …Cast.html
 """
 
+import numpy as np
+
 from ..runtime.primitives import Reshape
 from ._rule import Local, Site, lowers
 
@@ -19,7 +21,7 @@ def identity(site: Site) -> Local:
 @lowers("Dropout", linear_in=(0,), constant_outputs=(1,))
 def dropout(site: Site) -> Local:
     """Pass x: at inference nothing is dropped."""
-    if site.has(2) and bool(site.value(2)) and float(site.parameter("ratio", 0.5)) > 0:
+    if site.has(2) and bool(np.all(site.value(2))) and float(np.max(site.parameter("ratio", 0.5))) > 0:
         raise site.refuse("training_mode = true drops entries at random; export the model for inference")
     return identity(site)
 
@@ -32,4 +34,4 @@ def cast(site: Site) -> Local:
             "casts a value that depends on x to a type that is not floating point; "
             "name a tensor before it in outputs"
         )
-    return identity(site)
+    return Local(Reshape(site.shape(), site.shape()), rounds=True)

@@ -81,8 +81,13 @@ def _weighted(site: Site, axes: list[Axis], at: list[Array], outside: list[Array
 def _along(shape: Shape, position: int, matrix: sparse.csr_array) -> Sparse:
     """I ⊗ M ⊗ I: M applied along one axis of a tensor."""
     outer, inner = math.prod(shape[:position]), math.prod(shape[position + 1 :])
-    before, after = (sparse.eye_array(n, dtype=matrix.dtype) for n in (outer, inner))
-    entries = sparse.kron(sparse.kron(before, matrix), after, format="csr")
+    block = sparse.kron(matrix, sparse.eye_array(inner, dtype=matrix.dtype), format="csr")
+    rows, columns, count = outer * block.shape[0], outer * block.shape[1], outer * block.nnz
+    compact = np.int32 if max(rows, columns, count) < np.iinfo(np.int32).max else np.int64
+    copies = np.arange(outer, dtype=compact)[:, None]  # of the block, along the diagonal
+    indices = (block.indices.astype(compact) + copies * block.shape[1]).ravel()
+    indptr = np.append(np.zeros(1, compact), block.indptr[1:].astype(compact) + copies * block.nnz)
+    entries = sparse.csr_array((np.tile(block.data, outer), indices, indptr), shape=(rows, columns))
     return Sparse(shape, (*shape[:position], matrix.shape[0], *shape[position + 1 :]), entries)
 
 

@@ -52,7 +52,7 @@ def step_rounding(step: Step, values: Mapping[str, Array], u: float) -> Array:
         part = L.magnitude().apply(np.abs(values[name]))
         size = part if size is None else size + part
     if step.fan_in == 0 and size is not None:
-        return np.zeros_like(size)
+        return size * u if step.rounds else np.zeros_like(size)
     batch = len(next(iter(values.values())))
     if size is None:
         size = np.zeros((batch, *step.shape), np.float32)

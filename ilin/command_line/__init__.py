@@ -12,17 +12,22 @@ from .inspect import inspect_main
 __all__ = ["compile_main", "main"]
 
 
+_HELP = """From an ONNX model and one input x to the exact affine map F(z) = W z + b.
+
+\b
+ilin inspect MODEL.onnx        can it be linearised? a verdict on every node
+ilin compile MODEL.onnx X.npy  W and b at x, checked against onnxruntime;
+                               ilin-compile is the same command
+"""
+
+
 @click.group(
     "ilin",
     cls=GuardedGroup,
+    help=_HELP,
     commands={"compile": compile_main, "inspect": inspect_main},
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 88},
 )
 @click.version_option(__version__, "--version", prog_name="ilin", message="%(prog)s %(version)s")
 def main() -> None:
-    """From an ONNX model and one input x to the exact affine map F(z) = W z + b around x.
-
-    \b
-    ilin inspect MODEL.onnx           can it be linearised? a verdict per node, before anything runs
-    ilin compile MODEL.onnx X.npy     W and b at x, verified against onnxruntime (also: ilin-compile)
-    """
+    """See `_HELP`."""

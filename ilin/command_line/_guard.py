@@ -10,8 +10,9 @@ import errno
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any, TextIO
 
 import click
@@ -35,12 +36,20 @@ class _Guarded(click.Command):
         **extra: Any,
     ) -> Any:
         """Run the command and exit; with `standalone_mode=False`, as click does."""
-        call = (args, prog_name or self.name, complete_var, False, windows_expand_args)
+        call: Callable[[], Any] = partial(
+            super().main,
+            args=args,
+            prog_name=prog_name or self.name,
+            complete_var=complete_var,
+            windows_expand_args=windows_expand_args,
+            standalone_mode=False,
+            **extra,
+        )
         if not standalone_mode:
-            return super().main(*call, **extra)
+            return call()
         _never_fail_to_encode()
         try:
-            code = super().main(*call, **extra)
+            code: Any = call()
         except click.ClickException as error:
             error_line(_usage(error))
             code = error.exit_code

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 import click
 
+NOT_FINITE = "not finite"
+
 
 def say(text: str) -> None:
     """Write a part of the result to standard output."""
@@ -48,20 +50,20 @@ def shortened(name: str, width: int) -> str:
     if len(name) <= width:
         return name
     left = (width - 1) // 2
-    return f"{name[:left]}…{name[len(name) - (width - 1 - left):]}"
+    return f"{name[:left]}…{name[len(name) - (width - 1 - left) :]}"
 
 
-def number(value: float | None, signed: bool = False) -> str:
+def number(value: float | None) -> str:
     """Five significant digits."""
-    return "?" if value is None else f"{value:{'+' if signed else ''}.5g}"
+    return NOT_FINITE if value is None else f"{value:.5g}"
 
 
-def column(values: Sequence[float], *, signed: bool = False) -> list[str]:
+def column(values: Sequence[float | None], *, signed: bool = False) -> list[str]:
     """Numbers of one column, all in the same format: five digits of the largest."""
-    largest = max((abs(v) for v in values if math.isfinite(v)), default=0.0)
+    largest = max((abs(v) for v in values if v is not None), default=0.0)
     exponent = math.floor(math.log10(largest)) if largest else 0
-    form = f".{min(4, 4 - exponent)}f" if 0 <= exponent <= 4 else f".{4 - exponent}f" if -3 <= exponent < 0 else ".3e"
-    return [f"{v:{'+' if signed else ''}{form}}" for v in values]
+    form = f".{4 - exponent}f" if -4 < exponent < 5 else ".3e"
+    return [NOT_FINITE if v is None else f"{v:{'+' if signed else ''}{form}}" for v in values]
 
 
 def dimensions(shape: Sequence[int | str | None] | None) -> str:
@@ -80,3 +82,8 @@ def listed(parts: Sequence[str], most: int = 3) -> str:
     """The first few, and how many are left out."""
     rest = len(parts) - most
     return ", ".join(parts[:most]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def labelled(label: str, text: str, colour: str | None = None) -> str:
+    """A line whose label stands in the margin."""
+    return click.style(f"{label:<11}", bold=True, fg=colour) + text

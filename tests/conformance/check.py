@@ -38,8 +38,9 @@ BY_DESIGN = {
 # evaluator computes them in float64.
 LOOSER = {"Resize": 2e-5, "Upsample": 2e-5}
 
-LARGEST = 2_000_000  # entries of W; beyond it only some rows are asked for
+LARGEST = 250_000  # entries of W; beyond it only some rows are asked for
 SOME_ROWS = 48
+LOOPED = 50_000  # outputs that the reference evaluator, which loops over them in Python, takes seconds for
 
 
 class SkippedCase(Exception):
@@ -104,7 +105,8 @@ def check_slopes(case: Case, affine: ilin.AffineMap, x: np.ndarray, y: np.ndarra
         wrong = np.where(found.kinked, found.outside(ours), found.misses(ours))
         assert not wrong.any(), _describe(wrong, ours, found)
         compared, kinks, kinked = compared + ours.size, kinks + int(found.kinked.sum()), kinked | found.kinked
-    for column in _some(np.arange(x.size) if kinked.any() else np.arange(0), random):
+    exactly_on_kinks = kinked.any() and accuracy.step <= IN_FLOAT64.step
+    for column in _some(np.arange(x.size), random) if exactly_on_kinks else ():
         # Where several entries tie, a slope along d may lie between the two sides; along an axis it may not.
         d = np.zeros_like(x)
         d[column] = 1
@@ -154,14 +156,17 @@ def oracle_of(case: Case, active: tuple[str, ...], y: np.ndarray) -> tuple[Funct
     epsilon = max(_epsilon(expected[name]) for name in case.floating_outputs)
     try:
         function = flat_function(reference_of(case.model), case.feeds, active, case.floating_outputs)
-        here = function(x)
+        here = function(x) if y.size <= LOOPED else None
     except Exception as error:  # it raises whatever numpy raises
         why = f"the reference evaluator fails: {_one_line(error)}"
     else:
-        if here.shape == y.shape and np.allclose(here, y, rtol=64 * epsilon, atol=64 * epsilon * np.abs(y).max(initial=0)):
+        if here is None:
+            why = f"{y.size} outputs, which the reference evaluator loops over"
+        elif here.shape == y.shape and np.allclose(here, y, rtol=64 * epsilon, atol=64 * epsilon * np.abs(y).max(initial=0)):
             return function, IN_FLOAT64, "reference evaluator"
-        off = f"{np.abs(here - y).max():.2g}" if here.shape == y.shape else f"size {here.size} against {y.size}"
-        why = f"the reference evaluator is off by {off}"
+        else:
+            off = f"{np.abs(here - y).max():.2g}" if here.shape == y.shape else f"size {here.size} against {y.size}"
+            why = f"the reference evaluator is off by {off}"
     runner = onnxruntime_of(case.model)
     function = flat_function(runner, case.feeds, active, case.floating_outputs, keep_type=True)
     return function, IN_FLOAT16 if epsilon > 1e-6 else IN_FLOAT32, f"onnxruntime ({why})"

@@ -1,4 +1,4 @@
-"""Run, passed and skipped cases by operator: `python -m tests.conformance.report [-v]` in the repository root."""
+"""Run, passed and skipped cases by operator: `python -m tests.conformance.report [-v] [PART_OF_A_NAME]` in the repository root."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ def result_of(case: Case, active: tuple[str, ...]) -> tuple[str, str]:
 def main(arguments: list[str]) -> int:
     """Print the table; the exit code is 1 where a case fails."""
     verbose = "-v" in arguments
+    part = next((argument for argument in arguments if not argument.startswith("-")), "")
     rows: dict[str, Counter[str]] = defaultdict(Counter)
     reasons: dict[str, Counter[tuple[str, str]]] = defaultdict(Counter)
-    for case in relevant_cases():
+    for case in (case for case in relevant_cases() if part in case.name):
         for active in list(choices(case)) or [()]:
             start = time.perf_counter()
             status, why = result_of(case, active)

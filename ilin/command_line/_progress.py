@@ -1,0 +1,98 @@
+"""A progress bar on standard error: on a terminal only, and only when the work exceeds two seconds."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+PATIENCE = 2.0  # seconds
+
+
+class Meter:
+    """Shows how many of the passes of all instances are done. Call it as `CompiledModel.at` calls back."""
+
+    def __init__(self, instances: int, *, quiet: bool) -> None:
+        self._instances, self._instance, self._share = instances, 0, 0.0
+        self._timer: threading.Timer | None = None
+        self._bar: Progress | None = None
+        self._lock = threading.RLock()
+        if not quiet and sys.stderr is not None and sys.stderr.isatty():
+            self._timer = threading.Timer(PATIENCE, self._show)
+            self._timer.daemon = True
+
+    def __enter__(self) -> Self:
+        if self._timer:
+            self._timer.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._timer:
+            self._timer.cancel()
+        with self._lock:
+            self._timer = None
+            if self._bar:
+                self._bar.stop()
+
+    def __call__(self, done: int, total: int) -> None:
+        """Passes done of the current instance."""
+        self._share = done / max(1, total)
+        self._update()
+
+    def next_instance(self) -> None:
+        """One more instance is done."""
+        self._instance, self._share = self._instance + 1, 0.0
+        self._update()
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Take the bar away while something else writes to the terminal."""
+        with self._lock:
+            if self._bar:
+                self._bar.stop()
+            yield
+            if self._bar:
+                self._bar.start()
+
+    def _show(self) -> None:
+        """Runs in the timer's thread; the imports are paid for only here."""
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        with self._lock:
+            if self._timer is None:  # the work ended meanwhile
+                return
+            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
+            self._bar = Progress(
+                *columns,
+                TimeElapsedColumn(),
+                console=Console(stderr=True),
+                transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
+            self._bar.add_task("linearising", total=self._instances)
+            self._update()
+            self._bar.start()
+
+    def _update(self) -> None:
+        with self._lock:
+            if self._bar:
+                which = (
+                    f" {min(self._instance + 1, self._instances)} of {self._instances}"
+                    if self._instances > 1
+                    else ""
+                )
+                self._bar.update(
+                    self._bar.task_ids[0],
+                    completed=self._instance + self._share,
+                    description=f"linearising{which}",
+                )

@@ -1,0 +1,166 @@
+"""`ilin compile` and `ilin-compile`: W and b at one input or several, verified."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from .._version import __version__
+from ..compiler.engine import ENGINES, EngineName
+from ..compiler.pipeline import DTYPES, Rows, compile
+from ..runtime.errors import RowsError
+from ..runtime.memory import limit_of
+from ._guard import GuardedCommand, native_messages
+from .destination import check_destination, numbered
+from .inputs import instances, read
+from .run import Job, Shown, run
+
+_HELP = """From an ONNX model and one input x to the exact affine map F(z) = W z + b around x.
+
+Runs MODEL once at X with onnxruntime, and composes W and b from the operators' own equations; on a
+piecewise-linear network the map is exact on the whole linear region around x. Checks the answer against
+onnxruntime, step by step at x and at fresh points of the region. Shows what each entry of x contributes to
+the largest output, and how closely all of that was verified.
+
+X.npy holds one instance, or several along axis 0; X.npz names several inputs, by graph input name.
+
+\b
+Examples:
+  ilin-compile model.onnx x.npy                    a summary
+  ilin-compile model.onnx x.npy -o map.npz         keep W and b
+  ilin-compile model.onnx x.npy --rows top5        the 5 largest outputs only
+  ilin-compile model.onnx x.npy --outputs logits   a tensor before the softmax
+  ilin-compile model.onnx several.npy --json       a document for machines
+
+\b
+What -o holds: W (or W_data, W_indices and W_indptr where it is sparse), b,
+rows, bias_shares (what each layer adds to b), x and y, and a header: names,
+shapes, hashes, versions, the certificate. numpy.load reads it without pickle,
+ilin.load gives the map back. An existing file is replaced whole or not at
+all. Several instances go to OUT.0.npz, OUT.1.npz, ...
+
+\b
+Exit codes:
+  0  done and verified
+  1  computed but not verified; standard error names the failure
+  2  bad usage or bad input
+  3  the model holds something unsupported; ilin inspect MODEL shows what
+"""
+
+
+def names_of(
+    _ctx: click.Context, _parameter: click.Parameter, values: Sequence[str]
+) -> tuple[str, ...] | None:
+    """Names from an option that may be repeated and may list several; None where none is given."""
+    names = tuple(name.strip() for value in values for name in value.split(","))
+    if not all(names):
+        raise click.BadParameter("an empty name")
+    return names or None
+
+
+def rows_of(_ctx: click.Context, _parameter: click.Parameter, text: str) -> Rows:
+    """`all`, `top5` or `3,5` as `CompiledModel.at` takes them."""
+    text = text.strip()
+    if text == "all":
+        return text
+    if match := re.fullmatch(r"top([1-9]\d*)", text):
+        return int(match[1])
+    if re.fullmatch(r"-?\d+(\s*,\s*-?\d+)*", text):
+        return [int(row) for row in text.split(",")]
+    raise RowsError(f"--rows {text!r} is not understood; write all, top5, or flat output indices such as 3,5")
+
+
+@click.command(
+    "ilin-compile",
+    cls=GuardedCommand,
+    help=_HELP,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 88},
+    short_help="W and b at x, verified against onnxruntime.",
+)
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("x", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), metavar="OUT.npz", help="Write the map to this file."
+)
+@click.option(
+    "--rows",
+    default="all",
+    callback=rows_of,
+    metavar="all|top5|3,5",
+    help="Outputs to explain: all, the largest few, or flat indices.  [default: all]",
+)
+@click.option(
+    "--inputs",
+    multiple=True,
+    callback=names_of,
+    metavar="NAME,...",
+    help="Tensors to differentiate by; the others are held.  [default: every floating-point graph input]",
+)
+@click.option(
+    "--outputs",
+    multiple=True,
+    callback=names_of,
+    metavar="NAME,...",
+    help="Tensors to explain, intermediate ones included.  [default: every floating-point graph output]",
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(DTYPES),
+    default="float32",
+    show_default=True,
+    help="Type that W and b are composed in.",
+)
+@click.option(
+    "--engine",
+    type=click.Choice(ENGINES),
+    default="auto",
+    show_default=True,
+    help="How steps are multiplied.",
+)
+@click.option("--memory-limit", metavar="SIZE", help="Such as 4GiB.  [default: 80 % of what is available]")
+@click.option("--whole", is_flag=True, help="Take X as one input, even where it could be several instances.")
+@click.option("--json", "as_json", is_flag=True, help="Write one JSON document instead of the summary.")
+@click.option("-q", "--quiet", is_flag=True, help="Write nothing but errors; the exit code tells.")
+@click.option(
+    "-v", "--verbose", is_flag=True, help="Add each layer's bias share; let messages of onnxruntime through."
+)
+@click.version_option(__version__, "--version", prog_name="ilin-compile", message="%(prog)s %(version)s")
+@click.pass_context
+def compile_main(
+    ctx: click.Context,
+    /,
+    model: Path,
+    x: Path,
+    output: Path | None,
+    rows: Rows,
+    inputs: tuple[str, ...] | None,
+    outputs: tuple[str, ...] | None,
+    dtype: str,
+    engine: EngineName,
+    memory_limit: str | None,
+    whole: bool,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+) -> None:
+    """See `_HELP`."""
+    started = time.perf_counter()
+    shown = Shown("nothing" if quiet else "json" if as_json else "text", verbose)
+    limit_of(memory_limit)
+    if output is not None:
+        check_destination(output, sources=(model, x))
+    with native_messages(shown=verbose):
+        given = read(x)
+        compiled = compile(
+            model, inputs=inputs, outputs=outputs, engine=engine, dtype=dtype, memory_limit=memory_limit
+        )
+        points = instances(given, compiled.graph.inputs, whole=whole)
+        targets = numbered(output, len(points))
+        for target in targets:
+            if target not in (None, output):
+                check_destination(target, sources=(model, x))
+        ctx.exit(run(Job(compiled, x, points, rows, targets, shown, started)))

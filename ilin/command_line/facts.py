@@ -1,0 +1,171 @@
+"""What there is to say of one map, as plain data: the JSON document, and what the summary is written from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from .._version import __version__
+from ..compiler.graph import Graph, TensorInfo
+from ..compiler.pipeline import CompiledModel
+from ..runtime.affine_map import AffineMap
+from ..runtime.primitives import Array, Shape
+
+Facts = dict[str, Any]
+LARGEST = 5  # outputs and contributions that are listed
+
+
+def facts_of(affine: AffineMap, seconds: float) -> Facts:
+    """Everything the summary shows of one instance.
+
+    Args:
+        affine: the map.
+        seconds: that it took.
+    """
+    y = _flat(affine.outputs)
+    top = int(np.argmax(y[affine.rows]))
+    facts: Facts = strict(
+        {
+            "inputs": _tensors(affine.inputs),
+            "outputs": _tensors(affine.outputs),
+            "prediction": [_output(affine, int(row), y) for row in np.argsort(-y, kind="stable")[:LARGEST]],
+            "map": _map(affine, len(y)),
+            "explained": _explained(affine, top, y),
+            "layers": _layers(affine, top),
+            "certificate": affine.certificate.as_dict(),
+            "notes": list(affine.notes),
+            "seconds": seconds,
+            "settings": {name: affine.provenance.get(name) for name in ("engine", "direction", "dtype")},
+        }
+    )
+    return facts
+
+
+def model_facts(compiled: CompiledModel) -> Facts:
+    """What is the same for every instance."""
+    graph, scope = compiled.graph, compiled.scope
+    held = [put_facts(put) for put in graph.inputs if put.name not in scope.inputs]
+    return {"ilin": __version__, "model": {**graph_facts(graph), "held_inputs": held}}
+
+
+def graph_facts(graph: Graph) -> Facts:
+    """A model, whatever is done with it."""
+    return {
+        "file": graph.name,
+        "sha256": graph.sha256,
+        "producer": graph.producer,
+        "opsets": {domain or "ai.onnx": version for domain, version in graph.opsets.items()},
+        "nodes": len(graph.nodes),
+    }
+
+
+def put_facts(put: TensorInfo) -> Facts:
+    """A declared graph input or output."""
+    shape = None if put.shape is None else list(put.shape)
+    return {"name": put.name, "dtype": None if put.dtype is None else str(put.dtype), "shape": shape}
+
+
+def strict(value: Any) -> Any:
+    """The same as strict JSON has it: plain numbers, and null where they are not finite."""
+    if isinstance(value, Mapping):
+        return {str(name): strict(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [strict(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value
+
+
+def _tensors(values: Mapping[str, Array]) -> list[Facts]:
+    return [
+        {"name": name, "dtype": str(value.dtype), "shape": list(value.shape)}
+        for name, value in values.items()
+    ]
+
+
+def _map(affine: AffineMap, outputs: int) -> Facts:
+    W = affine.W
+    K, N = W.shape
+    nnz = int(np.count_nonzero(W)) if isinstance(W, np.ndarray) else int(W.count_nonzero())
+    size = W.nbytes if isinstance(W, np.ndarray) else W.data.nbytes + W.indices.nbytes + W.indptr.nbytes
+    everything = outputs == K and bool(np.array_equal(affine.rows, np.arange(outputs)))
+    return {
+        "K": K,
+        "N": N,
+        "rows": "all" if everything else affine.rows.tolist(),
+        "dtype": str(W.dtype),
+        "sparse": bool(sparse.issparse(W)),
+        "nnz": nnz,
+        "bytes": int(size),
+        "kind": str(affine.kind),
+    }
+
+
+def _output(affine: AffineMap, row: int, y: Array) -> Facts:
+    name, index = _place(row, affine.output_shapes)
+    return {"row": row, "output": name, "index": index, "value": float(y[row])}
+
+
+def _explained(affine: AffineMap, position: int, y: Array) -> Facts:
+    """The ledger of one row: Σ W[k, j] x[j] + b[k] = y[k], with its largest terms."""
+    row = int(affine.rows[position])
+    x, weights = _flat(affine.inputs), _flat(affine.weights(position))
+    contributions = _flat(affine.contributions(position))
+    total, b = float(contributions.sum()), float(affine.b[position])
+    largest = np.argsort(-np.abs(contributions), kind="stable")[:LARGEST]
+    return {
+        **_output(affine, row, y),
+        "b": b,
+        "b_share": b / float(y[row]) if y[row] else None,
+        "contributions_sum": total,
+        "sum": total + b,
+        "others": {
+            "count": int(np.count_nonzero(contributions) - np.count_nonzero(contributions[largest])),
+            "contribution": total - float(contributions[largest].sum()),
+        },
+        "contributions": [
+            {
+                **dict(zip(("input", "index"), _place(int(j), affine.input_shapes), strict=True)),
+                "x": float(x[j]),
+                "weight": float(weights[j]),
+                "contribution": float(contributions[j]),
+            }
+            for j in largest
+        ],
+    }
+
+
+def _layers(affine: AffineMap, position: int) -> list[Facts]:
+    return [
+        {
+            "name": layer.name,
+            "op": layer.op,
+            "output": layer.output,
+            "shape": list(layer.shape),
+            "kind": str(layer.kind),
+            "bias_share": float(layer.bias_share[position]),
+        }
+        for layer in affine.layers
+    ]
+
+
+def _flat(values: Any) -> Array:
+    """One array, or name to array, flattened and stacked in float64."""
+    parts = values.values() if isinstance(values, Mapping) else [values]
+    return np.concatenate([np.ravel(part).astype(np.float64) for part in parts])
+
+
+def _place(position: int, shapes: Mapping[str, Shape]) -> tuple[str, list[int]]:
+    """The tensor that a stacked, flat position lies in, and the index there."""
+    for name, shape in shapes.items():
+        size = math.prod(shape)
+        if position < size:
+            return name, [int(i) for i in np.unravel_index(position, shape)]
+        position -= size
+    raise IndexError(position)

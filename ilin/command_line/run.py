@@ -1,0 +1,167 @@
+"""One run of `ilin compile`: linearise at every point, show, save, and give the exit code."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ..compiler.pipeline import CompiledModel, Rows
+from ..compiler.trace import feeds_of
+from ..runtime.affine_map import AffineMap
+from ..runtime.errors import IlinError, MemoryLimitError
+from ..runtime.memory import peak
+from ._progress import Meter
+from ._text import error_line, note, say
+from .facts import Facts, facts_of, model_facts
+from .inputs import Given, Instances
+from .summary import summary, table_head, table_row, totals
+
+VERIFIED, NOT_VERIFIED = 0, 1
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the user wants to see."""
+
+    form: Literal["text", "json", "nothing"]
+    verbose: bool
+
+    @property
+    def quiet(self) -> bool:
+        """Nothing but errors."""
+        return self.form == "nothing"
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that one run needs, checked."""
+
+    compiled: CompiledModel
+    source: Path  # of x
+    points: Instances
+    rows: Rows
+    targets: Sequence[Path | None]  # one for each instance
+    shown: Shown
+    started: float  # by time.perf_counter
+
+
+def run(job: Job) -> int:
+    """Do the job.
+
+    Returns:
+        0 where every map is verified, else 1.
+    """
+    if len(job.points) == 1:
+        return _exit_code([_one(job)])
+    if not job.shown.quiet:
+        note(f"{job.source}: {len(job.points)} instances along axis 0 (--whole takes it as one input)")
+    _check_all(job)
+    found = _several(job)
+    if job.targets[0] is not None and not job.shown.quiet:
+        note(f"wrote {len(job.targets)} files, {job.targets[0]} to {job.targets[-1]}")
+    return _exit_code(found)
+
+
+def _one(job: Job) -> Facts:
+    """The single instance: one screen, or one document."""
+    with Meter(1, quiet=job.shown.quiet) as meter:
+        affine, facts = _linearised(job, job.points[0], meter)
+    _notes(job, affine)
+    if job.targets[0] is not None:
+        affine.save(job.targets[0].resolve())
+        if not job.shown.quiet:
+            note(f"wrote {job.targets[0]}")
+    document = {**model_facts(job.compiled), **facts, "saved": _name(job.targets[0]), **_cost(job)}
+    if job.shown.form == "json":
+        _say_json(document)
+    elif job.shown.form == "text":
+        say(summary(document, layers=job.shown.verbose))
+    return facts
+
+
+def _several(job: Job) -> list[Facts]:
+    """Each instance: a table, line by line as they are done, or one document in the end."""
+    common, found = model_facts(job.compiled), list[Facts]()
+    text = job.shown.form == "text"
+    with Meter(len(job.points), quiet=job.shown.quiet) as meter:
+        for index, target in enumerate(job.targets):
+            with _naming(index):
+                affine, facts = _linearised(job, job.points[index], meter)
+                if target is not None:
+                    affine.save(target.resolve())
+            found.append({"instance": index, **facts, "saved": _name(target)})
+            meter.next_instance()
+            with meter.aside():
+                if index == 0:
+                    _notes(job, affine)
+                if text:
+                    say(
+                        table_row(index, facts)
+                        if index
+                        else f"{table_head(common, facts)}\n{table_row(index, facts)}"
+                    )
+    if job.shown.form == "json":
+        _say_json({**common, "instances": found, **_cost(job)})
+    elif text:
+        say(totals(found, _cost(job)))
+    return found
+
+
+def _linearised(job: Job, point: Given, meter: Meter) -> tuple[AffineMap, Facts]:
+    started = time.perf_counter()
+    try:
+        affine = job.compiled.at(point, job.rows, progress=meter)
+    except MemoryLimitError as error:
+        raise MemoryLimitError(f"{error} (here: --rows top3, --outputs NAME, --memory-limit SIZE)") from error
+    return affine, facts_of(affine, time.perf_counter() - started)
+
+
+def _check_all(job: Job) -> None:
+    """Refuse a bad instance before the first one is computed."""
+    for index in range(len(job.points)):
+        with _naming(index):
+            feeds_of(job.compiled.graph, job.points[index])
+
+
+@contextmanager
+def _naming(index: int) -> Iterator[None]:
+    """Say which instance an error is about."""
+    try:
+        yield
+    except IlinError as error:
+        raise type(error)(f"instance {index}: {error}") from error
+
+
+def _notes(job: Job, affine: AffineMap) -> None:
+    for text in () if job.shown.quiet else affine.notes:
+        note(text)
+
+
+def _cost(job: Job) -> Facts:
+    return {"total_seconds": time.perf_counter() - job.started, "peak_memory_bytes": peak()}
+
+
+def _say_json(document: Any) -> None:
+    say(json.dumps(document, indent=2, allow_nan=False))
+
+
+def _name(target: Path | None) -> str | None:
+    return None if target is None else str(target)
+
+
+def _exit_code(found: Sequence[Facts]) -> int:
+    """0 where all is verified; else 1, and the failure on standard error."""
+    bad = [i for i, facts in enumerate(found) if not facts["certificate"]["verified"]]
+    if not bad:
+        return VERIFIED
+    reason = found[bad[0]]["certificate"]["reason"]
+    which = (
+        f"{len(bad)} of {len(found)} instances, the first is instance {bad[0]}: " if len(found) > 1 else ""
+    )
+    error_line(f"computed but not verified: {which}{reason}")
+    return NOT_VERIFIED
