@@ -364,16 +364,12 @@ def choose_rows(rows: Rows, y: Array) -> Array:
         if not 1 <= rows <= len(y):
             raise RowsError(f"rows = {rows} asks for that many outputs, but the model has {len(y)}")
         return np.argsort(-y.astype(np.float64), kind="stable")[: int(rows)]
-    try:
-        chosen = np.asarray(rows).astype(np.int64, casting="safe").ravel()
-    except (TypeError, ValueError):
-        raise RowsError(
-            f'rows {rows!r} is not understood; write "all", an integer k, or a list of indices'
-        ) from None
+    chosen = np.asarray(rows).ravel()
+    if chosen.dtype.kind not in "iu":  # an empty list too, which numpy takes for floating point
+        raise RowsError(f'rows {rows!r} is not understood; write "all", an integer k, or a list of indices')
     outside = [int(row) for row in chosen if not -len(y) <= row < len(y)]
-    if outside or not len(chosen):
-        found = f"row {outside[0]} is" if outside else "an empty list of rows is"
-        raise RowsError(f"{found} outside the output's {len(y)} elements (0 to {len(y) - 1})")
+    if outside:
+        raise RowsError(f"row {outside[0]} is outside the output's {len(y)} elements (0 to {len(y) - 1})")
     return np.where(chosen < 0, chosen + len(y), chosen)
 
 

@@ -6,19 +6,19 @@
 
 from __future__ import annotations
 
-import errno
+import ctypes
 import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any, TextIO
+from typing import Any
 
 import click
 
 from ..runtime.errors import IlinError
-from ._text import error_line
+from ._text import StandardOutputError, error_line
 
 INTERRUPTED, BROKEN_PIPE = 130, 141
 
@@ -68,9 +68,8 @@ class _Guarded(click.Command):
         except KeyboardInterrupt as error:
             error_line("interrupted", after_echo=True)
             raise click.exceptions.Exit(INTERRUPTED) from error
-        except OSError as error:
-            _stop_if_unwritable(error)
-            raise
+        except StandardOutputError as error:
+            raise click.exceptions.Exit(_unwritable(error)) from error
 
 
 class GuardedCommand(_Guarded):
@@ -81,53 +80,40 @@ class GuardedGroup(_Guarded, click.Group):
     """A guarded group of commands."""
 
 
-class StandardOutputError(OSError):
-    """Standard output does not take what is written to it."""
-
-
 @contextmanager
 def native_messages(shown: bool) -> Iterator[None]:
-    """Keep what C++ code prints, and Python's warnings, off standard error; our own lines still pass.
+    """Keep what C++ code prints, and Python's warnings, off both streams. Wrap calls into the library only.
 
     Args:
         shown: leave everything as it is.
     """
-    keep = None if shown else _duplicate_of_stderr()
-    if keep is None:
+    if shown:
         yield
         return
-    ours, own = sys.stderr, _is_descriptor_two(sys.stderr)
-    if own:
-        ours.flush()
-        sys.stderr = os.fdopen(os.dup(keep), "w", encoding=ours.encoding, errors="replace", buffering=1)
-    with suppress(OSError), open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a device, not a path
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        with warnings.catch_warnings():
-            if not sys.warnoptions:
-                warnings.simplefilter("ignore")
-            yield
-    finally:
-        os.dup2(keep, 2)
-        os.close(keep)
-        if own:
-            sys.stderr.close()
-            sys.stderr = ours
+    with _nowhere(1), _nowhere(2), warnings.catch_warnings():
+        if not sys.warnoptions:
+            warnings.simplefilter("ignore")
+        yield
 
 
-def _duplicate_of_stderr() -> int | None:
-    """A copy of file descriptor 2, or None where it is closed."""
+@contextmanager
+def _nowhere(descriptor: int) -> Iterator[None]:
+    """Point a file descriptor nowhere for a while; one that is closed stays so."""
     try:
-        return os.dup(2)
+        keep = os.dup(descriptor)
     except OSError:
-        return None
-
-
-def _is_descriptor_two(stream: TextIO | None) -> bool:
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, descriptor)
+    os.close(nowhere)
     try:
-        return stream is not None and stream.fileno() == 2
-    except (OSError, ValueError):  # a test's or an embedder's stream
-        return False
+        yield
+    finally:
+        with suppress(OSError, TypeError, AttributeError):  # Windows has no CDLL(None)
+            ctypes.CDLL(None).fflush(None)  # what C still buffers must not come out later
+        os.dup2(keep, descriptor)
+        os.close(keep)
 
 
 def _usage(error: click.ClickException) -> str:
@@ -145,15 +131,13 @@ def _never_fail_to_encode() -> None:
             reconfigure(errors="replace")
 
 
-def _stop_if_unwritable(error: OSError) -> None:
-    """Leave quietly when the reader of standard output went away, and in one line when it is full."""
-    if not isinstance(error, StandardOutputError | BrokenPipeError):
-        return
+def _unwritable(error: StandardOutputError) -> int:
+    """Leave quietly where the reader of standard output went away, and in one line where it is full."""
     _silence_stdout()
-    if error.errno == errno.EPIPE:
-        raise click.exceptions.Exit(BROKEN_PIPE) from error
-    error_line(f"cannot write to standard output: {error.strerror}")
-    raise click.exceptions.Exit(2) from error
+    if error.reader_gone:
+        return BROKEN_PIPE
+    error_line(f"cannot write to standard output: {error}")
+    return 2
 
 
 def _silence_stdout() -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TextIO
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -23,7 +24,9 @@ class Meter:
         self._timer: threading.Timer | None = None
         self._bar: Progress | None = None
         self._lock = threading.RLock()
+        self._terminal: TextIO | None = None  # a stream of its own: descriptor 2 is silenced meanwhile
         if not quiet and sys.stderr is not None and sys.stderr.isatty():
+            self._terminal = os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding="utf-8", errors="replace")
             self._timer = threading.Timer(PATIENCE, self._show)
             self._timer.daemon = True
 
@@ -41,6 +44,8 @@ class Meter:
             self._timer = None
             if self._bar:
                 self._bar.stop()
+            if self._terminal:
+                self._terminal.close()
 
     def __call__(self, done: int, total: int) -> None:
         """Passes done of the current instance."""
@@ -74,7 +79,7 @@ class Meter:
             self._bar = Progress(
                 *columns,
                 TimeElapsedColumn(),
-                console=Console(stderr=True),
+                console=Console(file=self._terminal),
                 transient=True,
                 redirect_stdout=False,
                 redirect_stderr=False,

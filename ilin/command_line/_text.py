@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import sys
@@ -12,9 +13,24 @@ import click
 NOT_FINITE = "not finite"
 
 
+class StandardOutputError(Exception):
+    """Standard output does not take what is written to it: its reader went away, or it is full."""
+
+    def __init__(self, cause: OSError) -> None:
+        super().__init__(cause.strerror or str(cause))
+        self.reader_gone = cause.errno == errno.EPIPE
+
+
 def say(text: str) -> None:
-    """Write a part of the result to standard output."""
-    click.echo(text, color=_colour())
+    """Write a part of the result to standard output.
+
+    Raises:
+        StandardOutputError: it cannot be written.
+    """
+    try:
+        click.echo(text, color=_colour())
+    except OSError as error:
+        raise StandardOutputError(error) from error
 
 
 def note(text: str) -> None:

@@ -153,14 +153,14 @@ def compile_main(
     limit_of(memory_limit)
     if output is not None:
         check_destination(output, sources=(model, x))
+    given = read(x)
     with native_messages(shown=verbose):
-        given = read(x)
         compiled = compile(
             model, inputs=inputs, outputs=outputs, engine=engine, dtype=dtype, memory_limit=memory_limit
         )
-        points = instances(given, compiled.graph.inputs, whole=whole)
-        targets = numbered(output, len(points))
-        for target in targets:
-            if target not in (None, output):
-                check_destination(target, sources=(model, x))
-        ctx.exit(run(Job(compiled, x, points, rows, targets, shown, started)))
+    points = instances(given, compiled.graph.inputs, whole=whole)
+    targets = numbered(output, len(points))
+    for target in targets:
+        if target is not None and target != output:
+            check_destination(target, sources=(model, x))
+    ctx.exit(run(Job(compiled, x, points, rows, targets, shown, started)))

@@ -15,11 +15,13 @@ from ..compiler.trace import feeds_of
 from ..runtime.affine_map import AffineMap
 from ..runtime.errors import IlinError, MemoryLimitError
 from ..runtime.memory import peak
+from ._guard import native_messages
 from ._progress import Meter
 from ._text import error_line, note, say
 from .facts import Facts, facts_of, model_facts
 from .inputs import Given, Instances
-from .summary import summary, table_head, table_row, totals
+from .several import table_head, table_row, totals
+from .summary import summary
 
 VERIFIED, NOT_VERIFIED = 0, 1
 
@@ -115,7 +117,8 @@ def _several(job: Job) -> list[Facts]:
 def _linearised(job: Job, point: Given, meter: Meter) -> tuple[AffineMap, Facts]:
     started = time.perf_counter()
     try:
-        affine = job.compiled.at(point, job.rows, progress=meter)
+        with native_messages(shown=job.shown.verbose):
+            affine = job.compiled.at(point, job.rows, progress=meter)
     except MemoryLimitError as error:
         raise MemoryLimitError(f"{error} (here: --rows top3, --outputs NAME, --memory-limit SIZE)") from error
     return affine, facts_of(affine, time.perf_counter() - started)

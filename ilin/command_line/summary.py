@@ -29,7 +29,7 @@ def summary(facts: Facts, *, layers: bool = False) -> str:
     """
     lines = [
         *model_lines(facts["model"]),
-        *_tensors(facts),
+        *tensor_lines(facts),
         _prediction(facts),
         _map(facts["map"]),
         "",
@@ -37,7 +37,7 @@ def summary(facts: Facts, *, layers: bool = False) -> str:
         "",
         *(_layers(facts) if layers else ()),
         *_verified(facts["certificate"]),
-        labelled("took", _cost(facts)),
+        labelled("took", cost_of(facts)),
     ]
     return "\n".join(lines)
 
@@ -62,7 +62,8 @@ def _opsets(opsets: Mapping[str, int]) -> str:
     return listed([*own, *others], 2)
 
 
-def _tensors(facts: Facts) -> Iterator[str]:
+def tensor_lines(facts: Facts) -> Iterator[str]:
+    """Inputs, held inputs and outputs with their shapes at x."""
     yield labelled("input", _shapes(facts["inputs"]))
     if facts["model"]["held_inputs"]:
         yield labelled("held", _shapes(facts["model"]["held_inputs"]))
@@ -79,13 +80,13 @@ def _shapes(tensors: Sequence[Facts]) -> str:
 def _prediction(facts: Facts) -> str:
     """The largest outputs, as many as fit one line."""
     parts = [
-        f"{_label(output, facts['outputs'])}: {number(output['value'])}" for output in facts["prediction"]
+        f"{label_of(output, facts['outputs'])}: {number(output['value'])}" for output in facts["prediction"]
     ]
     kept = [part for i, part in enumerate(parts) if not i or len("   ".join(parts[: i + 1])) <= WIDTH - 11]
     return labelled("prediction", "   ".join(kept))
 
 
-def _label(place: Facts, tensors: Sequence[Facts], key: str = "output", width: int = 20) -> str:
+def label_of(place: Facts, tensors: Sequence[Facts], key: str = "output", width: int = 20) -> str:
     """An entry of a tensor: its number in a vector, else its index; with a name where there are several."""
     shape = next(t["shape"] for t in tensors if t["name"] == place[key])
     if math.prod(shape) == math.prod(shape[-1:]):
@@ -109,60 +110,58 @@ def _explained(facts: Facts) -> Iterator[str]:
     """The ledger of the top output, added up as one would on paper."""
     told = facts["explained"]
     entries = told["contributions"]
-    name = _label(told, facts["outputs"])
+    name = label_of(told, facts["outputs"])
     asked = facts["map"]["rows"]
-    which = "" if asked == "all" else f", largest of {plural(len(asked), 'row')}"
+    which = f" (row {told['row']})" if name.endswith("]") else ""
+    which += "" if asked == "all" else f", largest of {plural(len(asked), 'row')}"
     yield click.style(_row(f"output {name}{which}", "x", "weight", "contribution", margin=0), bold=True)
     x = column([entry["x"] for entry in entries])
     weights = column([entry["weight"] for entry in entries], signed=True)
     terms = [*(entry["contribution"] for entry in entries), told["others"]["contribution"], told["b"]]
     *amounts, others, b, total = column([*terms, told["sum"]], signed=True)
     for entry, value, weight, amount in zip(entries, x, weights, amounts, strict=True):
-        yield _row(_label(entry, facts["inputs"], "input"), value, weight, amount)
+        yield _row(label_of(entry, facts["inputs"], "input"), value, weight, amount)
     if told["others"]["count"]:
         yield _row(f"{told['others']['count']:,} others", "", "", others)
     share = told["b_share"]
-    yield _row(f"b[{told['row']}]", "", "", b, "" if share is None else f"{100 * share:.3g} % of the sum")
+    yield _row("b", "", "", b, "" if share is None else f"{100 * share:.3g} % of the sum")
     yield _row("sum", "", "", total, f"onnxruntime {number(told['value'])}")
 
 
 def _row(entry: str, x: str, weight: str, amount: str, remark: str = "", margin: int = 2) -> str:
     start = f"{'':{margin}}{entry}"
-    return f"{start:<22} {x:>10} {weight:>10} {amount:>12}  {remark}".rstrip()
+    return f"{start}{x:>{max(33 - len(start), len(x) + 1)}} {weight:>10} {amount:>12}  {remark}".rstrip()
 
 
 def _layers(facts: Facts) -> Iterator[str]:
     layers = facts["layers"]
-    yield click.style(f"what each layer adds to b[{facts['explained']['row']}]", bold=True)
-    for layer, share in zip(
-        layers, column([layer["bias_share"] for layer in layers], signed=True), strict=True
-    ):
+    yield click.style("what each layer adds to b", bold=True)
+    shares = column([layer["bias_share"] for layer in layers], signed=True)
+    for layer, share in zip(layers, shares, strict=True):
         yield f"  {shortened(layer['name'], 27):<27} {layer['op']:<18} {layer['kind']:<16} {share:>12}"
     yield ""
 
 
 def _verified(certificate: Facts) -> Iterator[str]:
     if certificate["verified"]:
-        yield labelled("verified", "against onnxruntime; % of what rounding may do", "green")
-    else:
-        yield (
-            click.style("NOT verified", fg="red", bold=True)
-            + f" {shortened(certificate['reason'], WIDTH - 13)}"
+        yield labelled(
+            "verified", f"{'against onnxruntime':<36} {'deviation':>10} {'of its bound':>13}", "green"
         )
+    else:
+        reason = shortened(certificate["reason"], WIDTH - 13)
+        yield f"{click.style('NOT verified', fg='red', bold=True)} {reason}"
     steps = certificate["steps"]
     yield _check(f"{plural(steps['compared'], 'step')} at x, one by one", "", steps["worst"])
-    yield _check("W x + b at x", _small(certificate["at_x"]), certificate["at_x_over_bound"])
+    yield _check("W x + b at x", small(certificate["at_x"]), certificate["at_x_over_bound"])
     held, tried = certificate["points_held"], certificate["points_tried"]
     if held:
         within = f"{plural(held, 'fresh point')} of the region"
-        yield _check(within, _small(certificate["in_region"]), certificate["in_region_over_bound"])
+        yield _check(within, small(certificate["in_region"]), certificate["in_region_over_bound"])
     elif tried:
         yield labelled("", f"no fresh point of the region found; points tried: {tried}")
     if certificate["guards"]:
-        yield labelled(
-            "",
-            f"{certificate['ties']:,} of {certificate['guards']:,} units lie exactly on a kink at x (ties)",
-        )
+        ties = f"{certificate['ties']:,} of {certificate['guards']:,} units"
+        yield labelled("", f"{ties} lie exactly on a kink at x (ties)")
 
 
 def _check(what: str, deviation: str, ratio: float | None) -> str:
@@ -170,74 +169,12 @@ def _check(what: str, deviation: str, ratio: float | None) -> str:
     return labelled("", f"{what:<36} {deviation:>10} {share:>13}")
 
 
-def _small(value: float | None) -> str:
+def small(value: float | None) -> str:
+    """A deviation in two digits."""
     return NOT_FINITE if value is None else f"{value:.1e}" if value else "0"
 
 
-def _cost(facts: Facts) -> str:
+def cost_of(facts: Facts) -> str:
+    """Time and memory of a run."""
     memory = facts["peak_memory_bytes"]
     return f"{facts['total_seconds']:.2f} s" + ("" if memory is None else f", peak memory {readable(memory)}")
-
-
-# -- several instances ---------------------------------------------------------------------------------
-
-_COLUMNS = {
-    "instance": 8,
-    "output": 12,
-    "value": 10,
-    "b": 10,
-    "nonzero": 8,
-    "at x": 8,
-    "region": 8,
-    "verified": 8,
-}
-
-
-def table_head(facts: Facts, shape: Facts) -> str:
-    """What is the same for all instances, and the table's first line."""
-    lines = [*model_lines(facts["model"]), *_tensors({**facts, **shape}), ""]
-    return "\n".join([*lines, click.style(_cells(list(_COLUMNS)), bold=True)])
-
-
-def table_row(index: int, facts: Facts) -> str:
-    """One line for one instance."""
-    told, certificate, W = facts["explained"], facts["certificate"], facts["map"]
-    share = f"{100 * W['nnz'] / max(1, W['K'] * W['N']):.3g} %"
-    cells = [
-        str(index),
-        shortened(_label(told, facts["outputs"]), 12),
-        number(told["value"]),
-        number(told["b"]),
-        share,
-        _small(certificate["at_x"]),
-        _small(certificate["in_region"]) if certificate["points_held"] else "-",
-        "yes" if certificate["verified"] else click.style("NO".rjust(8), fg="red"),
-    ]
-    return _cells(cells)
-
-
-def _cells(cells: Sequence[str]) -> str:
-    return " ".join(cell.rjust(width) for cell, width in zip(cells, _COLUMNS.values(), strict=True))
-
-
-def totals(all_facts: Sequence[Facts], cost: Facts) -> str:
-    """The table's last lines."""
-    certificates = [facts["certificate"] for facts in all_facts]
-    good = sum(certificate["verified"] for certificate in certificates)
-    kinds = sorted({facts["map"]["kind"] for facts in all_facts})
-    W = all_facts[0]["map"]
-    lines = [
-        "",
-        labelled("W", f"{W['K']:,} × {W['N']:,} {W['dtype']} each; {' or '.join(kinds)}"),
-        labelled(
-            "verified",
-            f"{good} of {plural(len(all_facts), 'instance')}",
-            "green" if good == len(all_facts) else "red",
-        ),
-        labelled(
-            "ties",
-            f"{sum(c['ties'] for c in certificates):,} of {sum(c['guards'] for c in certificates):,} units",
-        ),
-        labelled("took", _cost(cost)),
-    ]
-    return "\n".join(lines)

@@ -1,0 +1,311 @@
+"""The pipeline end to end: what it differentiates by, what it explains, and that every way agrees."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, numpy_helper
+from onnx.helper import make_graph, make_model, make_node, make_opsetid, make_tensor_value_info
+
+import ilin
+
+DIGITS = Path(__file__).parents[2] / "examples" / "digits"
+FLOAT = TensorProto.FLOAT
+RANDOM = np.random.default_rng(7)
+
+
+def model(nodes, inputs, outputs, opset=17, **weights):
+    """A checked float model from nodes; weights are initializers by name."""
+    puts = [
+        [make_tensor_value_info(name, FLOAT, shape) for name, shape in given.items()]
+        for given in (inputs, outputs)
+    ]
+    tensors = [numpy_helper.from_array(np.asarray(value), name) for name, value in weights.items()]
+    graph = make_graph(nodes, "net", *puts, tensors)
+    proto = make_model(graph, opset_imports=[make_opsetid("", opset)], ir_version=8)
+    onnx.checker.check_model(proto)
+    return proto
+
+
+def weights(*shape):
+    return RANDOM.standard_normal(shape).astype(np.float32)
+
+
+def mlp(sizes=(6, 20, 15, 4)):
+    """Gemm-Relu layers; hidden tensors h1, h2 after their Relu."""
+    nodes, parameters, current = [], {}, "x"
+    for index, (rows, columns) in enumerate(zip(sizes, sizes[1:], strict=False), start=1):
+        parameters |= {f"W{index}": weights(rows, columns), f"b{index}": weights(columns)}
+        last = index == len(sizes) - 1
+        nodes.append(make_node("Gemm", [current, f"W{index}", f"b{index}"], ["y" if last else f"a{index}"]))
+        if not last:
+            nodes.append(make_node("Relu", [f"a{index}"], [f"h{index}"]))
+            current = f"h{index}"
+    return model(nodes, {"x": [1, sizes[0]]}, {"y": [1, sizes[-1]]}, **parameters), parameters
+
+
+def by_hand(parameters, x, layers=3):
+    """W and b of the mlp by multiplying masked matrices, in float64."""
+    W, b, value = np.eye(x.size), np.zeros(x.size), x.astype(np.float64)
+    for index in range(1, layers + 1):
+        M, c = parameters[f"W{index}"].astype(np.float64).T, parameters[f"b{index}"].astype(np.float64)
+        W, b, value = M @ W, M @ b + c, M @ value + c
+        if index < layers:
+            mask = value > 0
+            W, b, value = mask[:, None] * W, mask * b, mask * value
+    return W, b
+
+
+@pytest.mark.parametrize("engine", ["auto", "sparse", "matrix-free"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_mlp_equals_the_product_of_masked_matrices(engine, dtype):
+    proto, parameters = mlp()
+    x = weights(1, 6)
+    affine = ilin.linearize(proto, x, engine=engine, dtype=dtype)
+    W, b = by_hand(parameters, x[0])
+    tolerance = 1e-4 if dtype == "float32" else 1e-11
+    np.testing.assert_allclose(affine.W, W, rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(affine.b, b, rtol=tolerance, atol=tolerance)
+    assert affine.W.dtype == affine.b.dtype == dtype
+    assert affine.certificate.verified
+    assert affine.certificate.points_held == 2
+    assert affine.kind == "piecewise-linear"
+
+
+def test_forward_and_reverse_agree_on_a_wide_output():
+    proto, parameters = mlp((3, 10, 12, 50))
+    x = weights(1, 3)
+    affine = ilin.linearize(proto, x)
+    few = ilin.linearize(proto, x, rows=[0, 7, 49])
+    assert affine.provenance["direction"] == "forward"
+    assert few.provenance["direction"] == "reverse"
+    W, b = by_hand(parameters, x[0])
+    np.testing.assert_allclose(affine.W, W, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(affine.W[few.rows], few.W, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(affine.b, b, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(affine.bias_shares[:, few.rows], few.bias_shares, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("engine", ["sparse", "matrix-free"])
+def test_engines_agree_on_the_digits_network(engine):
+    x = np.load(DIGITS / "x.npy")
+    reference = ilin.linearize(DIGITS / "model.onnx", x, dtype="float64", engine="matrix-free")
+    affine = ilin.linearize(DIGITS / "model.onnx", x, engine=engine)
+    np.testing.assert_allclose(affine.W, reference.W, atol=2e-4 * np.abs(reference.W).max())
+    np.testing.assert_allclose(affine.b, reference.b, atol=1e-4)
+
+
+def test_units_held_at_a_constant_keep_their_share_of_b():
+    """A saturated Clip does not depend on x, but what it passes on does add to b."""
+    proto = model(
+        [make_node("Clip", ["x", "lo", "hi"], ["t"]), make_node("Conv", ["t", "w"], ["y"])],
+        {"x": [1, 1, 8, 8]},
+        {"y": [1, 4, 6, 6]},
+        lo=np.float32(-0.1),
+        hi=np.float32(0.1),
+        w=weights(4, 1, 3, 3),
+    )
+    x = weights(1, 1, 8, 8)
+    x[..., 4:] = 5
+    for engine in ("auto", "sparse", "matrix-free"):
+        affine = ilin.linearize(proto, x, engine=engine)
+        assert affine.certificate.verified, engine
+        np.testing.assert_allclose(affine(x), affine.y, atol=1e-5)
+
+
+def test_maps_between_layers_compose_to_the_whole():
+    proto, _ = mlp()
+    x = weights(1, 6)
+    whole = ilin.linearize(proto, x)
+    below = ilin.linearize(proto, x, outputs=["h1"])
+    above = ilin.linearize(proto, x, inputs=["h1"])
+    assert list(above.input_shapes) == ["h1"]
+    assert above.certificate.verified
+    assert above.certificate.points_held == 2
+    np.testing.assert_allclose(above.W @ below.W, whole.W, atol=1e-4)
+    np.testing.assert_allclose(above.W @ below.b + above.b, whole.b, atol=1e-4)
+    np.testing.assert_allclose(above(above.x), whole.y, atol=1e-5)
+
+
+def two_inputs():
+    """y = [relu(u A) + v B + u C, v D]: residuals, several inputs, several outputs, shared weight A."""
+    nodes = [
+        make_node("MatMul", ["u", "A"], ["a"]),
+        make_node("Relu", ["a"], ["r"]),
+        make_node("MatMul", ["v", "A"], ["s"]),
+        make_node("Add", ["r", "s"], ["t"]),
+        make_node("Add", ["t", "a"], ["y"]),
+        make_node("Sub", ["s", "v"], ["z"]),
+    ]
+    A = weights(3, 3)
+    return model(nodes, {"u": [1, 3], "v": [1, 3]}, {"y": [1, 3], "z": [1, 3]}, A=A), A.astype(np.float64)
+
+
+def test_several_inputs_and_outputs_with_a_shared_weight():
+    proto, A = two_inputs()
+    u, v = weights(1, 3), weights(1, 3)
+    affine = ilin.linearize(proto, {"u": u, "v": v}, dtype="float64")
+    D = np.diag((u @ A > 0)[0]) + np.eye(3)
+    expected = np.block([[D @ A.T, A.T], [np.zeros((3, 3)), A.T - np.eye(3)]])
+    np.testing.assert_allclose(affine.W, expected, atol=1e-6)
+    assert list(affine.y) == ["y", "z"]
+    assert affine.certificate.verified
+    contributions = affine.contributions(0)
+    assert {name: value.shape for name, value in contributions.items()} == {"u": (1, 3), "v": (1, 3)}
+
+
+def test_an_input_that_is_not_differentiated_is_held():
+    proto, A = two_inputs()
+    u, v = weights(1, 3), weights(1, 3)
+    affine = ilin.linearize(proto, {"u": u, "v": v}, inputs=["v"], outputs=["y"], dtype="float64")
+    np.testing.assert_allclose(affine.W, A.T, atol=1e-6)
+    held = np.maximum(u @ A, 0) + u @ A
+    np.testing.assert_allclose(affine.b, held[0], atol=1e-5)
+    assert affine.kind == "affine"
+    assert affine.certificate.verified
+
+
+def test_an_output_that_does_not_depend_on_x_is_locally_constant():
+    proto, _ = two_inputs()
+    affine = ilin.linearize(proto, {"u": weights(1, 3), "v": weights(1, 3)}, inputs=["u"], outputs=["z"])
+    assert not affine.W.any()
+    np.testing.assert_allclose(affine.b, affine.y.ravel(), atol=1e-6)
+    assert affine.kind == "locally constant"
+    assert affine.certificate.verified
+
+
+def test_a_tensor_used_twice_by_one_node_counts_twice():
+    proto = model([make_node("Add", ["x", "x"], ["y"])], {"x": [2]}, {"y": [2]})
+    np.testing.assert_array_equal(ilin.linearize(proto, np.float32([1, 2])).W, 2 * np.eye(2))
+
+
+def test_an_output_that_is_an_input():
+    proto = model([make_node("Relu", ["x"], ["y"])], {"x": [2]}, {"y": [2], "x": [2]})
+    affine = ilin.linearize(proto, np.float32([1, -2]))
+    np.testing.assert_array_equal(affine.W, [[1, 0], [0, 0], [1, 0], [0, 1]])
+
+
+def test_rows():
+    proto, _ = mlp()
+    x = weights(1, 6)
+    whole = ilin.linearize(proto, x)
+    top = ilin.linearize(proto, x, rows=2)
+    np.testing.assert_array_equal(top.rows, np.argsort(-whole.y.ravel())[:2])
+    chosen = ilin.linearize(proto, x, rows=[3, -4])
+    np.testing.assert_array_equal(chosen.rows, [3, 0])
+    np.testing.assert_allclose(chosen.W, whole.W[[3, 0]], atol=1e-6)
+    assert chosen(x).shape == (2,)
+
+
+@pytest.mark.parametrize("rows", [0, 5, [4], [], "top", [0.5], [[True]], None])
+def test_rows_that_make_no_sense(rows):
+    proto, _ = mlp()
+    with pytest.raises(ilin.RowsError, match=r"rows|row"):
+        ilin.linearize(proto, weights(1, 6), rows=rows)
+
+
+def test_at_many_yields_in_order():
+    compiled = ilin.compile(DIGITS / "model.onnx")
+    several = np.load(DIGITS / "several.npy")
+    maps = list(compiled.at_many(several))
+    assert [int(affine.y.argmax()) for affine in maps] == list(range(10))
+    assert all(affine.certificate.verified for affine in maps)
+    np.testing.assert_allclose(maps[3].W, compiled.at(several[3]).W)
+
+
+def test_at_many_with_several_inputs():
+    proto, _ = two_inputs()
+    stacks = {"u": weights(4, 3), "v": weights(4, 3)}
+    assert [affine.x["u"].shape for affine in ilin.compile(proto).at_many(stacks)] == [(1, 3)] * 4
+
+
+def test_points_of_different_shape_share_one_compiled_model():
+    proto = model([make_node("Relu", ["x"], ["y"])], {"x": ["n", 2]}, {"y": ["n", 2]})
+    compiled = ilin.compile(proto)
+    assert [compiled.at(weights(n, 2)).W.shape for n in (1, 3, 1)] == [(2, 2), (6, 6), (2, 2)]
+
+
+def test_x_is_fitted_to_the_input():
+    proto, _ = mlp()
+    affine = ilin.linearize(proto, np.ones(6))
+    assert affine.x.shape == (1, 6)
+    assert affine.notes == (
+        "input 'x' cast from float64 to float32",
+        "input 'x': a leading batch axis of 1 was added to shape [6]",
+    )
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (np.ones((1, 7), np.float32), r"input 'x' takes shape \[1, 6\], but x has shape \[1, 7\]"),
+        (
+            np.ones((1, 1, 1, 6), np.float32),
+            r"input 'x' takes shape \[1, 6\], but x has shape \[1, 1, 1, 6\]",
+        ),
+        (np.array([["a"] * 6]), r"input 'x' takes float32, but x holds <U1"),
+        (np.ones((1, 6), complex), r"input 'x' takes float32, but x holds complex128"),
+        ({"z": np.ones(6)}, r"x names 'z', but the model's inputs are x float32\[1×6\]"),
+        ({}, r"x gives no value for input x float32\[1×6\]"),
+    ],
+)
+def test_an_x_that_does_not_fit(x, message):
+    proto, _ = mlp()
+    with pytest.raises(ilin.InputError, match=message):
+        ilin.linearize(proto, x)
+
+
+@pytest.mark.parametrize(
+    ("value", "found"), [(np.nan, "NaN"), (np.inf, "an infinity"), (1e300, "an infinity")]
+)
+def test_non_finite_x_is_named(value, found):
+    proto, _ = mlp()
+    x = np.ones((1, 6))
+    x[0, 2] = value
+    with pytest.raises(ilin.NonFiniteError, match=f"tensor 'x' holds {found} at x .* flat index 2"):
+        ilin.linearize(proto, x)
+
+
+def test_the_first_non_finite_intermediate_value_is_named():
+    proto = model(
+        [
+            make_node("Mul", ["x", "big"], ["first"]),
+            make_node("Add", ["first", "x"], ["second"]),
+            make_node("Relu", ["second"], ["y"]),
+        ],
+        {"x": [2]},
+        {"y": [2]},
+        big=np.float32(1e38),
+    )
+    with pytest.raises(ilin.NonFiniteError, match="tensor 'first' holds an infinity"):
+        ilin.linearize(proto, np.float32([1, 1e6]))
+
+
+def test_a_w_that_does_not_fit_says_how_large_and_what_to_do():
+    proto, _ = mlp((200, 300, 200, 300))
+    compiled = ilin.compile(proto, memory_limit="100kB")
+    with pytest.raises(
+        ilin.MemoryLimitError, match=r"300 × 200 entries, 234\.4 KiB, over the limit of 97.* .rows=3 for"
+    ):
+        compiled.at(weights(1, 200))
+    assert compiled.at(weights(1, 200), rows=3).certificate.verified
+
+
+@pytest.mark.parametrize(
+    "options", [{"engine": "magic"}, {"dtype": "float16"}, {"memory_limit": "lots"}, {"memory_limit": -1}]
+)
+def test_options_outside_their_range(options):
+    with pytest.raises(ilin.OptionError):
+        ilin.compile(mlp()[0], **options)
+
+
+def test_batch_one_of_a_dynamic_axis_and_chunks_of_rows_agree():
+    """A budget of almost nothing forces one row at a time."""
+    proto, _ = mlp((5, 30, 30, 8))
+    x = weights(1, 5)
+    whole = ilin.linearize(proto, x, rows=[0, 1, 2, 3])
+    tight = ilin.linearize(proto, x, rows=[0, 1, 2, 3], memory_limit=100)
+    np.testing.assert_allclose(whole.W, tight.W, rtol=1e-4, atol=1e-4)

@@ -1,0 +1,76 @@
+"""The strategy: random graphs of the operators that ilin has rules for."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import onnx
+from hypothesis import assume
+from hypothesis import strategies as st
+
+from ilin.ops import REGISTRY
+
+from .builder import Builder, Draw, Graph, Refused
+from .operators import EMITTERS, function
+
+OLDEST, NEWEST = 7, onnx.defs.onnx_opset_version()
+
+KNOWN = sorted(op for op in EMITTERS if ("", op) in REGISTRY)
+WITHOUT_EMITTER = sorted(op for domain, op in REGISTRY if not domain and op not in EMITTERS)
+
+_IMAGES = [(1, 1, 4, 5), (1, 2, 5, 5), (2, 3, 4, 3), (1, 4, 6, 6), (2, 2, 3, 7), (1, 4, 3, 3)]
+_SHAPES = [(1, 4), (3, 5), (2, 3, 6), (1, 2, 9), (5,), (1, 2, 3, 4, 2), (), (1, 1, 7)]
+
+
+@st.composite
+def graphs(draw: Draw, *, must: str | None = None, most: int = 7) -> Graph:
+    """A random graph.
+
+    Args:
+        draw: given by hypothesis.
+        must: an operator that it holds in any case.
+        most: nodes at most, but for helpers such as constants.
+    """
+    b = Builder(draw, draw(st.integers(OLDEST, NEWEST)), draw(st.integers(0, 2**16)), draw(st.integers(0, 3)) == 3)
+    for _ in range(b.integer(1, 2)):
+        shape = b.choose(_IMAGES) if b.flag() else b.choose(_SHAPES)
+        b.put(b.array(*shape), free=True)
+    wanted: list[Any] = [draw(st.sampled_from([*KNOWN, "function"])) for _ in range(b.integer(0 if must else 1, most))]
+    if must:
+        wanted.insert(b.integer(0, len(wanted)), must)
+    added = set()
+    for op in wanted:
+        if _tried(b, op):
+            added.add(op)
+    assume(b.nodes and (must is None or must in added))
+    outputs = _outputs(b)
+    active = b.free
+    if b.flag() and b.flag():
+        inner = [name for name in b.active if name not in b.feeds and name not in outputs]
+        active = b.subset(inner)[:2] if inner else b.free
+    graph = b.finish(outputs, active, shuffled=b.flag() and b.flag())
+    assume(sum(b.values[name].size for name in graph.active) <= 400)
+    return graph
+
+
+def _tried(b: Builder, op: str) -> bool:
+    before = len(b.nodes)
+    try:
+        function(b) if op == "function" else EMITTERS[op](b)
+    except Refused:
+        return False
+    return len(b.nodes) > before
+
+
+def _outputs(b: Builder) -> list[str]:
+    """The tensors that nothing reads, and now and then one that something does."""
+    read = {name for node in b.nodes for name in node.input}
+    computed = [name for name in b.active if name not in b.feeds]
+    leaves = [name for name in computed if name not in read]
+    assume(computed)
+    extra = [b.choose(computed)] if b.flag() and b.flag() else []
+    found = list(dict.fromkeys([*(leaves or computed[-1:]), *extra]))
+    while sum(math.prod(b.shape(name)) for name in found) > 400:
+        found.pop(0)
+    return found
