@@ -18,4 +18,4 @@ def gathered(site: Site, index: Array, position: int = 0) -> Gather:
     """The map that takes an operand's entries at the given flat positions; -1 gives 0."""
     size = np.prod(site.shape(position), dtype=np.int64)
     compact = np.int32 if size < np.iinfo(np.int32).max else np.int64
-    return Gather(site.shape(position), np.ascontiguousarray(index, compact))
+    return Gather(site.shape(position), np.asarray(index, compact, order="C"))

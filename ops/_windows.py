@@ -50,11 +50,9 @@ def transposed_window_of(site: Site, spatial: Shape, kernel: Shape) -> Window:
     asked = site.attribute("output_shape")
     free = tuple((i - 1) * s + p + e for i, s, p, e in zip(spatial, strides, extra, extent, strict=True))
     if asked or auto_pad in ("SAME_UPPER", "SAME_LOWER"):
-        sizes = (
-            tuple(int(v) for v in asked[-rank:])
-            if asked
-            else tuple(i * s for i, s in zip(spatial, strides, strict=True))
-        )
+        # auto_pad only ever takes away: where the kernel is shorter than the stride the output stays short.
+        same = tuple(min(i * s, f) for i, s, f in zip(spatial, strides, free, strict=True))
+        sizes = tuple(int(v) for v in asked[-rank:]) if asked else same
         total = [max(0, f - o) for f, o in zip(free, sizes, strict=True)]
         half = [t // 2 for t in total]
         begin = half if auto_pad == "SAME_UPPER" else [t - h for t, h in zip(total, half, strict=True)]

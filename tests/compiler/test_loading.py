@@ -62,5 +62,5 @@ def test_external_data(tmp_path):
     x = np.load(DIGITS.parent / "x.npy")
     np.testing.assert_array_equal(ilin.linearize(path, x).W, ilin.linearize(DIGITS, x).W)
     (tmp_path / "weights.bin").unlink()
-    with pytest.raises(ilin.ModelError, match="external data of .* is missing or unreadable"):
+    with pytest.raises(ilin.ModelError, match=r"external data of .* is missing or unreadable"):
         ilin.compile(path)

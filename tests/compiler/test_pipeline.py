@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,7 @@ def weights(*shape):
 def mlp(sizes=(6, 20, 15, 4)):
     """Gemm-Relu layers; hidden tensors h1, h2 after their Relu."""
     nodes, parameters, current = [], {}, "x"
-    for index, (rows, columns) in enumerate(zip(sizes, sizes[1:], strict=False), start=1):
+    for index, (rows, columns) in enumerate(pairwise(sizes), start=1):
         parameters |= {f"W{index}": weights(rows, columns), f"b{index}": weights(columns)}
         last = index == len(sizes) - 1
         nodes.append(make_node("Gemm", [current, f"W{index}", f"b{index}"], ["y" if last else f"a{index}"]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from functools import reduce
 from pathlib import Path
 
@@ -86,7 +85,7 @@ def test_a_path_that_cannot_be_written(affine, tmp_path):
     (tmp_path / "folder.npz").mkdir()
     with pytest.raises(ilin.OutputError, match="cannot write"):
         affine.save(tmp_path / "folder.npz")
-    assert sorted(os.listdir(tmp_path)) == ["folder.npz"]
+    assert [file.name for file in tmp_path.iterdir()] == ["folder.npz"]
 
 
 def test_an_interrupted_save_leaves_the_old_file(affine, tmp_path, monkeypatch):
@@ -101,7 +100,7 @@ def test_an_interrupted_save_leaves_the_old_file(affine, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         affine.save(path)
     assert path.read_bytes() == b"precious"
-    assert os.listdir(tmp_path) == ["map.npz"]
+    assert [file.name for file in tmp_path.iterdir()] == ["map.npz"]
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04 and then nothing"])
