@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import DTypeLike
 
-from ..runtime.primitives import Array
+from ..runtime.primitives import Array, flat
 from ..runtime.program import LinearProgram
 from ..runtime.rounding import growth, unit_roundoff
 from .engine import Engine, Multiplier
@@ -114,17 +114,15 @@ def _sweep_back(
             continue
         offset = step.offset_block()
         if offset is not None:
-            shares[position] += block.reshape(len(rows), -1).astype(dtype, copy=False) @ np.ravel(
-                offset
-            ).astype(dtype)
-        errors = magnitudes.errors[step.output].reshape(len(magnitudes.inputs), -1)
-        rounding += errors.astype(dtype, copy=False) @ np.abs(block).reshape(len(rows), -1).T
+            shares[position] += flat(block) @ np.ravel(offset).astype(dtype)
+        errors = flat(magnitudes.errors[step.output])
+        rounding += errors.astype(dtype, copy=False) @ np.abs(flat(block)).T
         for index, (name, _) in enumerate(step.terms):
             part = multiplier.back((position, index), block)
             adjoint[name] = adjoint[name] + part if name in adjoint else part
     return np.concatenate(
         [
-            adjoint[name].reshape(len(rows), -1)
+            flat(adjoint[name])
             if name in adjoint
             else np.zeros((len(rows), int(np.prod(shape, dtype=np.int64))), dtype)
             for name, shape in program.inputs
@@ -207,7 +205,7 @@ def _sweep_on(
         for name in last.get(position, ()):
             if name not in keep:
                 values.pop(name, None)
-    stacked = np.concatenate([values[name].reshape(len(part), -1) for name, _ in program.outputs], axis=1)
+    stacked = np.concatenate([flat(values[name]) for name, _ in program.outputs], axis=1)
     return stacked[:, rows]
 
 
@@ -223,7 +221,7 @@ def _running_bound(program: LinearProgram, rows: Array, magnitudes: Magnitudes) 
         errors[step.output] = total
         for name in last.get(position, ()):
             errors.pop(name, None)
-    return np.concatenate([errors[name].reshape(P, -1) for name, _ in program.outputs], axis=1)[:, rows]
+    return np.concatenate([flat(errors[name]) for name, _ in program.outputs], axis=1)[:, rows]
 
 
 # -- both ------------------------------------------------------------------------------------------

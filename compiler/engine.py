@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 from scipy import sparse
 
-from ..runtime.primitives import Array, Chain, Contract, Conv, ConvTranspose, Primitive, Shape, Sparse
+from ..runtime.primitives import Array, Chain, Contract, Conv, ConvTranspose, Primitive, Shape, Sparse, flat
 from ..runtime.program import LinearProgram
 
 EngineName = Literal["auto", "sparse", "matrix-free"]
@@ -36,16 +36,14 @@ class Multiplier:
         if key in self.free:
             return self.free[key].T.apply(block)
         L, matrix, above, below = self.explicit[key]
-        flat = block.reshape(len(block), -1)
-        return _placed((matrix.T @ flat[:, above].T).T, below, L.in_shape)
+        return _placed((matrix.T @ flat(block)[:, above].T).T, below, L.in_shape)
 
     def on(self, key: tuple[int, int], block: Array) -> Array:
         """Columns on through a term: (B, *in_shape) to (B, *out_shape)."""
         if key in self.free:
             return self.free[key].apply(block)
         L, matrix, above, below = self.explicit[key]
-        flat = block.reshape(len(block), -1)
-        return _placed((matrix @ flat[:, below].T).T, above, L.out_shape)
+        return _placed((matrix @ flat(block)[:, below].T).T, above, L.out_shape)
 
 
 def _placed(values: Array, units: Array, shape: Shape) -> Array:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..runtime.primitives import Array
+from ..runtime.primitives import Array, flat
 from ..runtime.program import Guard, HalfSpaces, LinearProgram, Step
 from ..runtime.rounding import running_errors
 from .trace import Trace
@@ -92,9 +92,9 @@ def _lengths(
 ) -> Array:
     """Largest t with margin ± t·rate ≥ 0 for every half-space, (2, directions). Row 0 of values is x."""
     total = _on_operands(step, half_spaces, values, magnitude=False)
-    flat = total.reshape(len(total), -1)
-    margin = np.maximum(flat[0] + np.broadcast_to(half_spaces.offset, total.shape[1:]).ravel(), 0)
-    rates = flat[1:]
+    rows = flat(total)
+    margin = np.maximum(rows[0] + np.broadcast_to(half_spaces.offset, total.shape[1:]).ravel(), 0)
+    rates = rows[1:]
     if errors is not None:
         sure = margin > _on_operands(step, half_spaces, errors, magnitude=True).ravel()
         margin, rates = margin[sure], rates[:, sure]

@@ -4,7 +4,7 @@ Closed under transposition: `Scale`, `Reshape`, `Transpose`, `Contract`, `Sparse
 into their own kind; `Gather` into `Scatter`, `Broadcast` into `Sum`, `Conv` into `ConvTranspose`.
 """
 
-from .base import Array, Primitive, Shape
+from .base import Array, Primitive, Shape, flat
 from .contract import Contract
 from .conv import Conv, ConvTranspose, Window
 from .explicit import Chain, Sparse, chain
@@ -30,4 +30,5 @@ __all__ = [
     "Transpose",
     "Window",
     "chain",
+    "flat",
 ]

@@ -75,9 +75,14 @@ class Primitive(ABC):
         return all(_same(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))  # type: ignore[arg-type]
 
 
+def flat(block: Array) -> Array:
+    """(B, *shape) to (B, size); unlike reshape(B, -1), also where B or a length is 0."""
+    return block.reshape(len(block), math.prod(block.shape[1:]))
+
+
 def _same(a: Any, b: Any) -> bool:
     if isinstance(a, sparse.csr_array) and isinstance(b, sparse.csr_array):
-        return bool(a.shape == b.shape and abs(a - b).max() == 0)
+        return bool(a.shape == b.shape and abs(a - b).sum() == 0)
     if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
         return np.array_equal(a, b)
     return bool(a == b)

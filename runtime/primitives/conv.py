@@ -87,7 +87,7 @@ class Conv(Primitive):
         offsets = np.arange(channels)[:, None] * math.prod(self.window.in_size)
         columns = (positions[:, None, :] + offsets)[valid]  # of one output channel of group 0
         counts = valid.sum(axis=(1, 2))
-        weights = self.weight.reshape(M, 1, channels, -1)
+        weights = self.weight.reshape(M, 1, channels, math.prod(self.window.kernel))
         values = np.broadcast_to(weights, (M, *valid.shape))[:, valid]  # (M, nnz of one channel)
         group_of = np.arange(M) // (M // self.group)
         per_group = channels * math.prod(self.window.in_size)
@@ -192,5 +192,5 @@ def _mix_channels(weight: Array, x: Array) -> Array:
     """Σ_c weight[g, m, c] x[n, g, c, *s] → (n, g, m, *s)."""
     if weight.shape[2] == 1:  # depthwise: a matrix product of inner length 1 would only cost calls
         return weight.reshape(*weight.shape[:2], *(1,) * (x.ndim - 3)) * x
-    flat = x.reshape(*x.shape[:3], -1)
-    return (weight @ flat).reshape(*x.shape[:2], weight.shape[1], *x.shape[3:])
+    columns = x.reshape(*x.shape[:3], math.prod(x.shape[3:]))
+    return (weight @ columns).reshape(*x.shape[:2], weight.shape[1], *x.shape[3:])

@@ -8,7 +8,7 @@ from functools import reduce
 import numpy as np
 from scipy import sparse
 
-from .base import Array, Primitive, Shape
+from .base import Array, Primitive, Shape, flat
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +26,7 @@ class Sparse(Primitive):
     def apply(self, block: Array) -> Array:
         """Multiply every tensor of the block."""
         entries = self.entries.astype(block.dtype, copy=False)
-        product = (entries @ block.reshape(len(block), -1).T).T
+        product = (entries @ flat(block).T).T
         return np.ascontiguousarray(product).reshape(len(block), *self.out_shape)
 
     @property

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from scipy import sparse
 
-from .base import Array, Primitive, Shape
+from .base import Array, Primitive, Shape, flat
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,17 +93,17 @@ class Gather(Primitive):
 
     def matrix(self) -> sparse.csr_array:
         """Row o has a one in column index[o]."""
-        flat = self.index.ravel()
-        kept = flat >= 0
+        sources = self.index.ravel()
+        kept = sources >= 0
         indptr = np.concatenate([[0], np.cumsum(kept)])
         ones = np.ones(int(indptr[-1]), np.float32)
-        return sparse.csr_array((ones, flat[kept], indptr), shape=(self.out_size, self.in_size))
+        return sparse.csr_array((ones, sources[kept], indptr), shape=(self.out_size, self.in_size))
 
     def apply(self, block: Array) -> Array:
         """Take the entries of every tensor of the block."""
         if not self.in_size:
             return np.zeros((len(block), *self.out_shape), block.dtype)
-        taken = block.reshape(len(block), -1)[:, self.index]
+        taken = flat(block)[:, self.index]
         if self._has_gaps:
             taken[:, self.index < 0] = 0
         return taken  # (B, *out_shape)
@@ -135,8 +135,8 @@ class Scatter(Primitive):
     @cached_property
     def _sums(self) -> sparse.csr_array | None:
         """The matrix where several entries meet in one place; None where each has its own."""
-        flat = self.index.ravel()
-        hits = np.bincount(flat[flat >= 0], minlength=1)
+        targets = self.index.ravel()
+        hits = np.bincount(targets[targets >= 0], minlength=1)
         return self.matrix() if hits.max(initial=0) > 1 else None
 
     def matrix(self) -> sparse.csr_array:
@@ -145,13 +145,12 @@ class Scatter(Primitive):
 
     def apply(self, block: Array) -> Array:
         """Add every tensor's entries into place."""
-        flat = block.reshape(len(block), -1)
         if self._sums is not None:
-            summed = (self._sums.astype(block.dtype, copy=False) @ flat.T).T
+            summed = (self._sums.astype(block.dtype, copy=False) @ flat(block).T).T
             return np.ascontiguousarray(summed).reshape(len(block), *self.out_shape)
         placed = np.zeros((len(block), self.out_size), block.dtype)
         kept = self.index.ravel() >= 0
-        placed[:, self.index.ravel()[kept]] = flat[:, kept]
+        placed[:, self.index.ravel()[kept]] = flat(block)[:, kept]
         return placed.reshape(len(block), *self.out_shape)
 
     @property

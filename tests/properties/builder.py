@@ -32,6 +32,7 @@ REFERENCE_IS_WRONG = {
     "Pad": "refuses negative pads",
     "Resize": "does not know Resize-10; other coordinates with align_corners, other rounding between two entries",
     "Slice": "leaves nothing of an axis where a start below -n with a negative step is clamped to 0",
+    "Squeeze": "before opset 13 it squeezes one axis after another, which negative axes do not survive",
     "Upsample": "knows mode nearest by whole numbers alone, and these only as an input",
 }
 
