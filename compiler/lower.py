@@ -114,5 +114,15 @@ def _step(node: Node, output: str, local: Local) -> Step:
     offset = None if local.offset is None else np.asarray(local.offset)
     shape = terms[0][1].out_shape if terms else np.shape(offset if offset is not None else 0.0)
     return Step(
-        output, shape, node.name, node.op_type, kind, terms, offset, local.guards, local.rounds, node.inputs
+        output,
+        shape,
+        node.name,
+        node.op_type,
+        kind,
+        terms,
+        offset,
+        local.guards,
+        offset_size=None if local.offset_size is None else np.asarray(local.offset_size),
+        rounds=local.rounds,
+        operands=node.inputs,
     )

@@ -1,4 +1,4 @@
-"""Interpolation along one axis of Resize: the (out, in) matrix of its weights, and the entries that nearest picks.
+"""Interpolation along one axis of Resize: the (out, in) matrix of its weights, or the entries nearest picks.
 
 An output entry o sits at a coordinate x(o) among the input entries. Floors and ties decide which entries it
 reads, so coordinates and weights are rounded as onnxruntime rounds them: every step in float32.
@@ -49,6 +49,7 @@ def _half_pixel(o: Array, axis: Axis) -> Array:
 
 
 def _half_pixel_symmetric(o: Array, axis: Axis) -> Array:
+    # The one coordinate that onnxruntime sums up in float64.
     adjustment = np.float32(axis.resized) / (axis.scale * np.float32(axis.length))
     offset = np.float32(axis.length / 2) * (np.float32(1) - adjustment)
     return float(offset) + (o.astype(np.float64) + 0.5) / float(axis.scale) - 0.5
@@ -84,7 +85,7 @@ def coordinates(axis: Axis, mode: str) -> Array:
 
 # -- nearest -------------------------------------------------------------------------------------------
 
-# onnxruntime takes what is this close to a half for a tie (before 1.27, only an exact half).
+# onnxruntime 1.32 takes for a tie what is this close to a half; 1.20 and the specification, an exact half.
 _TIE = 1e-6
 
 ROUNDINGS: dict[str, Callable[[Array], Array]] = {
@@ -149,8 +150,6 @@ def _cubic(distance: Array, kind: Filter) -> Array:
     """Keys's cubic convolution kernel (IEEE Trans. ASSP 29, 1981) at distances ≥ 0."""
     a, d = kind.coefficient, distance
     near = ((a + 2) * d - (a + 3)) * d * d + 1
-    if kind.antialias:  # the same polynomial; onnxruntime's two orders of evaluation round up to 1e-6 apart
-        far = (((d - 5) * d + 8) * d - 4) * a
-    else:
-        far = ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
+    # One polynomial, in the two orders in which onnxruntime evaluates it: they round up to 1e-6 apart.
+    far = (((d - 5) * d + 8) * d - 4) * a if kind.antialias else ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
     return np.where(d < 1, near, np.where(d < 2, far, 0))

@@ -112,6 +112,7 @@ class Local:
     terms: Mapping[int, Primitive] | Primitive
     offset: Array | float | None = None
     guards: tuple[Guard, ...] = ()
+    offset_size: Array | float | None = None  # Σ |parts| where the offset is a sum whose parts may cancel
     rounds: bool = False  # stores its result in another floating type
     kind: Kind | None = None  # None: piecewise-linear with guards, else the kind the rule is registered with
 

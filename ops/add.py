@@ -14,6 +14,7 @@ def _weighted(site: Site, weights: list[float]) -> Local:
     shape = site.broadcast_shape()
     terms: dict[int, Primitive] = {}
     offset: Array | None = None
+    size: Array | float = 0.0
     for position, weight in enumerate(weights):
         if site.active(position):
             spread = site.spread(position, shape)
@@ -21,7 +22,8 @@ def _weighted(site: Site, weights: list[float]) -> Local:
         else:
             share = site.value(position) * weight
             offset = share if offset is None else offset + share
-    return Local(terms, offset)
+            size = size + np.abs(share)
+    return Local(terms, offset, offset_size=size)
 
 
 @lowers("Add")

@@ -24,4 +24,5 @@ def batch_normalization(site: Site) -> Local:
         per_channel = shape[1:]
     scale, bias, mean, var = (site.value(i).reshape(per_channel) for i in range(1, 5))
     slope = scale / np.sqrt(var + np.asarray(site.attribute("epsilon", 1e-5), var.dtype))
-    return Local(Scale(shape, slope), bias - mean * slope)
+    shift = mean * slope
+    return Local(Scale(shape, slope), bias - shift, offset_size=np.abs(bias) + np.abs(shift))

@@ -4,6 +4,8 @@ Linear in x for a fixed w: a matrix with one row for each output position and ch
 https://onnx.ai/onnx/operators/onnx__Conv.html
 """
 
+import numpy as np
+
 from ..runtime.primitives import Array, Broadcast, Conv, Primitive, Reshape, chain
 from ._rule import Local, Site, lowers
 from ._windows import transposed_window_of, window_of
@@ -14,10 +16,12 @@ def with_channel_bias(site: Site, slide: Primitive) -> Local:
     shape = slide.out_shape
     terms: dict[int, Primitive] = {}
     offset: Array | None = None
+    size: Array | float = 0.0
     if site.active(0):
         terms[0] = slide
     else:  # only the bias depends on x
         offset = slide.apply(site.value(0)[None])[0]
+        size = slide.fan_in * slide.magnitude().apply(np.abs(site.value(0))[None])[0]
     if site.has(2):
         column = (shape[1],) + (1,) * (len(shape) - 2)
         if site.active(2):
@@ -25,7 +29,8 @@ def with_channel_bias(site: Site, slide: Primitive) -> Local:
         else:
             share = site.value(2).reshape(column)
             offset = share if offset is None else offset + share
-    return Local(terms, offset)
+            size = size + np.abs(share)
+    return Local(terms, offset, offset_size=size)
 
 
 @lowers("Conv", products=((0, 1),), linear_in=(0, 2))

@@ -20,6 +20,7 @@ def gemm(site: Site) -> Local:
     shape = (sizes["m"], sizes["n"])
     terms: dict[int, Primitive] = {}
     offset: Array | None = None
+    size: Array | float = 0.0
     if site.active(0):
         terms[0] = Contract(site.shape(0), alpha * site.value(1), f"{a},{b}->mn")
     elif site.active(1):
@@ -27,9 +28,11 @@ def gemm(site: Site) -> Local:
     else:  # only C depends on x
         left = Contract(site.shape(0), alpha * site.value(1), f"{a},{b}->mn")
         offset = left.apply(site.value(0)[None])[0]
+        size = left.fan_in * left.magnitude().apply(np.abs(site.value(0))[None])[0]
     if site.active(2):
         terms[2] = chain(site.spread(2, shape), Scale(shape, np.array(beta)))
     elif site.has(2):
         share = beta * site.value(2)
         offset = share if offset is None else offset + share
-    return Local(terms, offset)
+        size = size + np.abs(share)
+    return Local(terms, offset, offset_size=size)

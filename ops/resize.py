@@ -1,8 +1,9 @@
 """Resize, Upsample: y = (M₁ ⊗ … ⊗ M_d) x — every axis is resampled by a matrix of its own.
 
-Linear in x for fixed scales: each output is a weighted mean of the inputs around its coordinate, or the nearest
-input. tf_crop_and_resize puts a constant, which is the offset, where the coordinate leaves x. Where onnxruntime
-and the specification differ (coordinates in float32; an axis of scale 1 is not touched), this follows onnxruntime.
+Linear in x for fixed scales: each output is a weighted mean of the inputs around its coordinate, or the input
+nearest to it. The offset is the constant that tf_crop_and_resize puts where a coordinate leaves x. Where
+onnxruntime departs from the specification (an axis of scale 1 is not touched; what is close to a tie is one;
+before opset 11 nearest rounds up where an axis shrinks), this follows onnxruntime.
 https://onnx.ai/onnx/operators/onnx__Resize.html, …Upsample.html
 """
 
@@ -47,25 +48,22 @@ def resize(site: Site) -> Local:
 
 def _picked(site: Site, axes: list[Axis], at: list[Array], outside: list[Array]) -> Primitive:
     """The nearest entry of x."""
-    picks = []
-    for axis, x in zip(axes, at, strict=True):
-        # Before nearest_mode, onnxruntime rounds up along an axis that shrinks and down along one that grows.
-        rounding = "ceil" if axis.scale < 1 else "floor"
-        if not _legacy(site):
-            rounding = _choice(site, "nearest_mode", "round_prefer_floor", ROUNDINGS)
-        picks.append(nearest(axis, x, rounding))
+    picks = [nearest(axis, x, _rounding(site, axis)) for axis, x in zip(axes, at, strict=True)]
     index = positions(site)[np.ix_(*picks)]
     return gathered(site, np.where(reduce(np.logical_or.outer, outside), -1, index))
 
 
 def _weighted(site: Site, axes: list[Axis], at: list[Array], outside: list[Array]) -> Primitive:
-    """Weighted means, along one axis after another; the axis that shrinks most comes first."""
+    """Weighted means, along one axis after another; the axis that shrinks most comes first.
+
+    One sparse map for each axis: 2 or 4 inputs for each output, where a single map of d axes has 2ᵈ or 4ᵈ.
+    """
     channels_last = len(axes) == 4 and not axes[1].still
     kind = _filter(site, channels_last)
     if kind.antialias and channels_last and any(beyond.any() for beyond in outside):
         raise site.refuse(
-            "where it crops a channels-last tensor with mode cubic or antialias, onnxruntime puts "
-            "extrapolation_value at the wrong entries; transpose the tensor to channels first before this node"
+            "onnxruntime puts extrapolation_value at the wrong entries when it crops a channels-last tensor "
+            "with antialias or mode cubic; transpose the tensor to channels first before this node"
         )
     shape, parts = site.shape(), []
     for position in sorted(range(len(axes)), key=lambda i: axes[i].scale):
@@ -82,12 +80,13 @@ def _along(shape: Shape, position: int, matrix: sparse.csr_array) -> Sparse:
     """I ⊗ M ⊗ I: M applied along one axis of a tensor."""
     outer, inner = math.prod(shape[:position]), math.prod(shape[position + 1 :])
     block = sparse.kron(matrix, sparse.eye_array(inner, dtype=matrix.dtype), format="csr")
-    rows, columns, count = outer * block.shape[0], outer * block.shape[1], outer * block.nnz
-    compact = np.int32 if max(rows, columns, count) < np.iinfo(np.int32).max else np.int64
-    copies = np.arange(outer, dtype=compact)[:, None]  # of the block, along the diagonal
-    indices = (block.indices.astype(compact) + copies * block.shape[1]).ravel()
-    indptr = np.append(np.zeros(1, compact), block.indptr[1:].astype(compact) + copies * block.nnz)
-    entries = sparse.csr_array((np.tile(block.data, outer), indices, indptr), shape=(rows, columns))
+    compact = np.int32 if outer * max(*block.shape, block.nnz) < np.iinfo(np.int32).max else np.int64
+    copies: Array = np.arange(outer, dtype=compact)[:, None]  # of the block, along the diagonal
+    indices = (copies * block.shape[1] + block.indices.astype(compact)).ravel()
+    indptr = np.append(0, copies * block.nnz + block.indptr[1:]).astype(compact)
+    entries = sparse.csr_array(
+        (np.tile(block.data, outer), indices, indptr), shape=(outer * block.shape[0], outer * block.shape[1])
+    )
     return Sparse(shape, (*shape[:position], matrix.shape[0], *shape[position + 1 :]), entries)
 
 
@@ -100,25 +99,37 @@ def _legacy(site: Site) -> bool:
 
 
 def _transformation(site: Site) -> str:
+    """How output entries are placed among input entries."""
     if _legacy(site):
         return "asymmetric"
     return _choice(site, "coordinate_transformation_mode", "half_pixel", COORDINATES)
+
+
+def _rounding(site: Site, axis: Axis) -> str:
+    """How nearest rounds; before nearest_mode existed, onnxruntime let the scale decide."""
+    if _legacy(site):
+        return "ceil" if axis.scale < 1 else "floor"
+    return _choice(site, "nearest_mode", "round_prefer_floor", ROUNDINGS)
 
 
 def _choice(site: Site, name: str, default: str, known: Collection[str]) -> str:
     """An attribute that names one of a few modes."""
     value = str(site.attribute(name, default))
     if value not in known:
-        raise site.refuse(f"{name} is {value!r}; give one of {', '.join(known)}")
+        raise site.refuse(f"{name} is {value!r}; set it to one of {', '.join(known)}")
     return value
 
 
 def _filter(site: Site, channels_last: bool) -> Filter:
+    """The kernel of mode linear or cubic.
+
+    onnxruntime resizes channels-last tensors by its antialiased cubic kernel even without antialias, but
+    then takes no scale below 1, where widening would change it.
+    """
     cubic = site.attribute("mode") == "cubic"
     return Filter(
         cubic=cubic,
         coefficient=np.float32(site.attribute("cubic_coeff_a", -0.75)),
-        # onnxruntime has no other cubic kernel for channels last, and there takes only scales ≥ 1 without antialias
         antialias=bool(site.attribute("antialias", 0)) or (cubic and channels_last),
         exclude_outside=bool(site.attribute("exclude_outside", 0)),
     )
@@ -151,7 +162,7 @@ def _extents(site: Site, listed: Shape) -> tuple[Array, list[int]]:
     np.divide(sizes.astype(np.float32), lengths, out=scales, where=lengths > 0)
     policy = _choice(site, "keep_aspect_ratio_policy", "stretch", ("stretch", "not_larger", "not_smaller"))
     if policy != "stretch":
-        # onnxruntime compares the axes as they are listed: a negative one is never met, and keeps its length.
+        # onnxruntime compares axes as they are listed: a negative one is never met, and keeps its length.
         met = np.isin(np.arange(len(sizes)), listed)
         extreme = min if policy == "not_larger" else max
         scales = np.where(met, extreme(scales[met], default=scales[0]), np.float32(1))

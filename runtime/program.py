@@ -59,6 +59,7 @@ class Step:
     terms: tuple[tuple[str, Primitive], ...]
     offset: Array | None = None  # broadcastable to shape; None is zero
     guards: tuple[Guard, ...] = ()
+    offset_size: Array | None = None  # Σ |parts| of the offset, which its rounding is measured against
     rounds: bool = False  # whether the output is stored in another floating type than it comes in
     operands: tuple[str | None, ...] = ()  # the node's inputs, which half-spaces refer to by position
 

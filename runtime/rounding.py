@@ -57,7 +57,7 @@ def step_rounding(step: Step, values: Mapping[str, Array], u: float) -> Array:
     if size is None:
         size = np.zeros((batch, *step.shape), np.float32)
     if step.offset is not None:
-        size = size + np.abs(step.offset)
+        size = size + np.abs(step.offset if step.offset_size is None else step.offset_size)
     # Constants that a rule derives (a reciprocal, a square root, a folded scale) carry a few roundings more.
     return np.multiply(size, growth(step.fan_in + _DERIVED, u), dtype=size.dtype)
 

@@ -31,10 +31,11 @@ class Case:
     def feeds(self) -> dict[str, object]:
         """Input name to value; numpy scalars and tensors in protobuf become arrays.
 
-        The cases of Cast hold NaN, infinities and values beyond the narrower type, where no linear map exists; tame
-        values take their place.
+        The cases of Cast hold NaN, infinities and values beyond the narrower type, where no linear map
+        exists; tame values take their place.
         """
-        named = {put.name: _as_array(value) for put, value in zip(self.model.graph.input, self.inputs, strict=False)}
+        puts = zip(self.model.graph.input, self.inputs, strict=False)
+        named = {put.name: _as_array(value) for put, value in puts}
         if any(node.op_type == "Cast" for node in self.model.graph.node):
             named = {name: _tamed(value) for name, value in named.items()}
         return named
@@ -82,7 +83,7 @@ def all_cases() -> tuple[Case, ...]:
 
 @cache
 def relevant_cases() -> tuple[Case, ...]:
-    """Cases with an operator that has a rule, and whose other operators have one where they depend on an input."""
+    """Cases with an operator that has a rule, and no operator without one that depends on an input."""
     return tuple(case for case in _with_rule() if not case.without_rule)
 
 
@@ -113,7 +114,7 @@ def forbidden(case: Case) -> tuple[str, ...] | None:
 
 
 def _allowed_groups(case: Case) -> list[tuple[str, ...]] | None:
-    """What the one operator of the case allows; None where the graph has several, or the operator is constant."""
+    """What the one operator of the case allows; None where there are several, or it is locally constant."""
     entry = entry_of(case.model.graph.node[0])
     if len(case.model.graph.node) != 1 or entry is None or entry.kind is Kind.LOCALLY_CONSTANT:
         return None
@@ -128,7 +129,9 @@ def _allowed_groups(case: Case) -> list[tuple[str, ...]] | None:
     return groups
 
 
-def _parted(group: tuple[str, ...], places: dict[str, set[int]], left: int, right: int) -> list[tuple[str, ...]]:
+def _parted(
+    group: tuple[str, ...], places: dict[str, set[int]], left: int, right: int
+) -> list[tuple[str, ...]]:
     sides = [{name for name in group if at in places[name]} for at in (left, right)]
     if not all(sides):
         return [group]

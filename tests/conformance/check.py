@@ -31,7 +31,7 @@ BY_DESIGN = {
     "training mode": r"training_mode",
     "two active operands are multiplied": r"multiplies two values that both depend on x",
     "an active parameter": r"its parameter .* depends on x",
-    "cast of an active value to integers": r"casts a value that depends on x to a type that is not floating point",
+    "cast of an active value to integers": r"casts a value that depends on x to a type that is not floating",
 }
 
 # onnxruntime computes the coordinates of Resize in float32, and its rule does as onnxruntime; the reference
@@ -43,7 +43,7 @@ SOME_ROWS = 48
 LOOPED = 50_000  # outputs that the reference evaluator, which loops over them in Python, takes seconds for
 
 
-class SkippedCase(Exception):
+class SkippedCase(Exception):  # noqa: N818  (it is no error)
     """The case can say nothing of ilin, for the stated reason."""
 
 
@@ -79,8 +79,9 @@ def check_value(affine: ilin.AffineMap, x: np.ndarray, y: np.ndarray, epsilon: f
     assert certificate.at_x_over_bound <= 1
     ours, theirs = affine.W.astype(np.float64) @ x + affine.b, y[affine.rows]
     deviation = np.abs(ours - theirs)
-    own_rounding = np.finfo(affine.b.dtype).eps * np.abs(affine.b).max(initial=0)
-    assert deviation.max(initial=0) <= certificate.at_x * (1 + 1e-6) + own_rounding + 1e-30, "understated deviation"
+    storing_b = np.finfo(affine.b.dtype).eps * np.abs(affine.b).max(initial=0)
+    stated = certificate.at_x * (1 + 1e-6) + storing_b + 1e-30
+    assert deviation.max(initial=0) <= stated, "the certificate understates the deviation"
     terms = np.abs(affine.W).astype(np.float64) @ np.abs(x) + np.abs(affine.b) + np.abs(theirs)
     epsilon = max(epsilon, np.finfo(np.float32).eps)
     assert (deviation <= 64 * epsilon * terms + 1e-30).all(), f"off by {deviation.max():.3g}"
@@ -150,26 +151,31 @@ def linearized(case: Case, active: tuple[str, ...], **options: object) -> ilin.A
 
 
 def oracle_of(case: Case, active: tuple[str, ...], y: np.ndarray) -> tuple[Function, Accuracy, str]:
-    """The reference evaluator in float64; onnxruntime itself where that evaluator fails or computes something else."""
+    """The reference evaluator in float64; onnxruntime where that one fails or computes something else."""
     expected = observed(case)
-    x = flattened([case.feeds[name] for name in active])
     epsilon = max(_epsilon(expected[name]) for name in case.floating_outputs)
     try:
         function = flat_function(reference_of(case.model), case.feeds, active, case.floating_outputs)
-        here = function(x) if y.size <= LOOPED else None
+        here = function(flattened([case.feeds[name] for name in active])) if y.size <= LOOPED else None
     except Exception as error:  # it raises whatever numpy raises
         why = f"the reference evaluator fails: {_one_line(error)}"
     else:
-        if here is None:
-            why = f"{y.size} outputs, which the reference evaluator loops over"
-        elif here.shape == y.shape and np.allclose(here, y, rtol=64 * epsilon, atol=64 * epsilon * np.abs(y).max(initial=0)):
+        why = _disagreement(here, y, 64 * epsilon)
+        if not why:
             return function, IN_FLOAT64, "reference evaluator"
-        else:
-            off = f"{np.abs(here - y).max():.2g}" if here.shape == y.shape else f"size {here.size} against {y.size}"
-            why = f"the reference evaluator is off by {off}"
     runner = onnxruntime_of(case.model)
     function = flat_function(runner, case.feeds, active, case.floating_outputs, keep_type=True)
     return function, IN_FLOAT16 if epsilon > 1e-6 else IN_FLOAT32, f"onnxruntime ({why})"
+
+
+def _disagreement(theirs: np.ndarray | None, y: np.ndarray, tolerance: float) -> str:
+    if theirs is None:
+        return f"{y.size} outputs, which the reference evaluator loops over"
+    if theirs.shape != y.shape:
+        return f"the reference evaluator has {theirs.size} outputs instead of {y.size}"
+    if not np.allclose(theirs, y, rtol=tolerance, atol=tolerance * np.abs(y).max(initial=0)):
+        return f"the reference evaluator is off by {np.abs(theirs - y).max():.2g}"
+    return ""
 
 
 def _rows(case: Case, N: int, K: int) -> str | list[int]:
@@ -190,8 +196,8 @@ def _epsilon(value: np.ndarray) -> float:
 def _describe(wrong: np.ndarray, ours: np.ndarray, found: Slopes) -> str:
     i = int(np.flatnonzero(wrong)[0])
     return (
-        f"{int(wrong.sum())} of {wrong.size} slopes are wrong; row {i}: W d = {ours[i]:.9g}, "
-        f"differences {found.behind[i]:.9g} behind and {found.ahead[i]:.9g} ahead, tolerance {found.tolerance[i]:.2g}"
+        f"{int(wrong.sum())} of {wrong.size} slopes are wrong; row {i}: W d = {ours[i]:.9g}, differences "
+        f"{found.behind[i]:.9g} behind and {found.ahead[i]:.9g} ahead, tolerance {found.tolerance[i]:.2g}"
     )
 
 

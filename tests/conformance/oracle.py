@@ -1,7 +1,7 @@
 """Oracles that know nothing of ilin: onnxruntime for values, onnx's reference evaluator for slopes.
 
-The reference evaluator is plain numpy and mostly ignores declared types, so a model whose floating tensors are
-rewritten to float64 gives differences that are good to about ten digits.
+The reference evaluator is plain numpy and mostly ignores declared types, so a model whose floating tensors
+are rewritten to float64 gives differences that are good to about ten digits.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ def onnxruntime_of(model: onnx.ModelProto) -> Runner:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    providers = ["CPUExecutionProvider"]
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=providers)
     names = [put.name for put in session.get_outputs()]
     known = {put.name for put in session.get_inputs()}
 
@@ -49,7 +50,7 @@ def reference_of(model: onnx.ModelProto) -> Runner:
     evaluator = ReferenceEvaluator(as_float64(model))
 
     def run(feeds: Feeds) -> dict[str, np.ndarray]:
-        given = {name: value.astype(np.float64) if is_floating(value) else value for name, value in feeds.items()}
+        given = {name: _widened(value) for name, value in feeds.items()}
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
             return dict(zip(evaluator.output_names, evaluator.run(None, given), strict=True))
@@ -92,11 +93,15 @@ def _widen_nodes(nodes: Sequence[onnx.NodeProto]) -> None:
 
 def _widen_tensor(tensor: onnx.TensorProto) -> None:
     if tensor.data_type in FLOATS - {TensorProto.DOUBLE}:
-        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float64), tensor.name))
+        tensor.CopyFrom(numpy_helper.from_array(_widened(numpy_helper.to_array(tensor)), tensor.name))
 
 
 def is_floating(value: np.ndarray) -> bool:
     return value.dtype.kind == "f" or value.dtype.name == "bfloat16"
+
+
+def _widened(value: np.ndarray) -> np.ndarray:
+    return value.astype(np.float64) if is_floating(value) else value
 
 
 # -- functions of a flat vector --------------------------------------------------------------------------
@@ -164,8 +169,13 @@ IN_FLOAT32 = Accuracy(step=2.0**-6, roundoff=2.0**-24, relative=1e-5)
 IN_FLOAT16 = Accuracy(step=2.0**-4, roundoff=2.0**-11, relative=1e-3)
 
 
-def slopes(function: Function, x: np.ndarray, d: np.ndarray, accuracy: Accuracy, size: np.ndarray | float) -> Slopes:
-    """Both one-sided differences of `function` at x along d; `size` bounds the terms that add up to each slope."""
+def slopes(
+    function: Function, x: np.ndarray, d: np.ndarray, accuracy: Accuracy, size: np.ndarray | float
+) -> Slopes:
+    """Both one-sided differences of `function` at x along d.
+
+    `size` bounds the terms that add up to each slope, for the relative tolerance.
+    """
     step = accuracy.step
     above, here, below = function(x + step * d), function(x), function(x - step * d)
     ahead, behind = (above - here) / step, (here - below) / step

@@ -1,4 +1,9 @@
-"""Run, passed and skipped cases by operator: `python -m tests.conformance.report [-v] [PART_OF_A_NAME]` in the repository root."""
+"""Run, passed and skipped cases by operator, printed by
+
+    python -m tests.conformance.report [-v] [PART_OF_A_CASE'S_NAME]
+
+in the repository's root. -v prints every case with its time and the oracle of its slopes.
+"""
 
 from __future__ import annotations
 

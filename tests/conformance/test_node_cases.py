@@ -19,7 +19,8 @@ def _named(case: Case, active: tuple[str, ...]) -> object:
 
 
 @pytest.mark.parametrize(
-    ("case", "active"), [_named(case, active) for case in relevant_cases() for active in list(choices(case)) or [()]]
+    ("case", "active"),
+    [_named(case, active) for case in relevant_cases() for active in list(choices(case)) or [()]],
 )
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_the_map_is_the_operators_value_and_slope(case: Case, active: tuple[str, ...]) -> None:

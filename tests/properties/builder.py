@@ -54,7 +54,9 @@ class Graph:
 
     def __str__(self) -> str:
         feeds = ", ".join(f"{name}{list(value.shape)}" for name, value in self.feeds.items())
-        return f"{onnx.printer.to_text(self.model)}\nfeeds {feeds}; active {self.active}; outputs {self.outputs}"
+        return (
+            f"{onnx.printer.to_text(self.model)}\nfeeds {feeds}; active {self.active}; outputs {self.outputs}"
+        )
 
     __repr__ = __str__
 
@@ -88,7 +90,9 @@ class Builder:
     on_grid: bool  # values from a coarse grid, so that many entries tie
     feeds: dict[str, np.ndarray] = field(default_factory=dict)
     values: dict[str, np.ndarray] = field(default_factory=dict)
-    active: list[str] = field(default_factory=list)  # floating tensors that depend on the free inputs, in order
+    active: list[str] = field(
+        default_factory=list
+    )  # floating tensors that depend on the free inputs, in order
     free: list[str] = field(default_factory=list)
     initializers: dict[str, np.ndarray] = field(default_factory=dict)
     nodes: list[onnx.NodeProto] = field(default_factory=list)
@@ -181,7 +185,9 @@ class Builder:
 
     # -- nodes -------------------------------------------------------------------------------------
 
-    def add(self, op_type: str, inputs: Sequence[str], outputs: int = 1, domain: str = "", **attributes: Any) -> Any:
+    def add(
+        self, op_type: str, inputs: Sequence[str], outputs: int = 1, domain: str = "", **attributes: Any
+    ) -> Any:
         """Append a node, unless onnxruntime refuses it or its values are out of hand.
 
         Returns:
@@ -211,7 +217,9 @@ class Builder:
     ) -> bool:
         alone = onnx.shape_inference.infer_shapes(alone)
         try:
-            theirs = reference_of(alone)({name: self.values[name] for name in inputs if name in self._given(alone)})
+            theirs = reference_of(alone)(
+                {name: self.values[name] for name in inputs if name in self._given(alone)}
+            )
         except Exception:  # it raises whatever numpy raises
             return False
         return all(

@@ -70,7 +70,13 @@ def leaky_relu(b: Builder, op: str) -> object:
 
 @emits("HardSigmoid")
 def hard_sigmoid(b: Builder, op: str) -> object:
-    options = [{}, {"alpha": 0.5, "beta": 0.25}, {"alpha": -0.5}, {"beta": -0.25}, {"alpha": 0.0, "beta": 2.0}]
+    options = [
+        {},
+        {"alpha": 0.5, "beta": 0.25},
+        {"alpha": -0.5},
+        {"beta": -0.25},
+        {"alpha": 0.0, "beta": 2.0},
+    ]
     return b.add(op, [b.pick()], **b.choose(options))
 
 
@@ -187,7 +193,13 @@ def concat(b: Builder, op: str) -> object:
             own = [b.integer(1, 2) if i == axis else size for i, size in enumerate(shape)]
             operands.append(b.held(b.array(*own)))
         else:
-            operands.append(b.pick(lambda s: len(s) == len(shape) and s[:axis] + s[axis + 1 :] == shape[:axis] + shape[axis + 1 :]))
+            operands.append(
+                b.pick(
+                    lambda s: (
+                        len(s) == len(shape) and s[:axis] + s[axis + 1 :] == shape[:axis] + shape[axis + 1 :]
+                    )
+                )
+            )
     operands = operands[::-1] if b.flag() else operands
     return b.add(op, operands, axis=axis - len(shape) if b.opset >= 11 and b.flag() else axis)
 
@@ -247,7 +259,9 @@ def refuse(b: Builder, op: str) -> object:
 # -- windows -------------------------------------------------------------------------------------------------
 
 
-def _window(b: Builder, spatial: tuple[int, ...], *, dilations: bool = True, most: int = 3) -> dict[str, object]:
+def _window(
+    b: Builder, spatial: tuple[int, ...], *, dilations: bool = True, most: int = 3
+) -> dict[str, object]:
     """Kernel, strides, dilations and padding that fit an image."""
     rank = len(spatial)
     kernel = [b.integer(1, min(most, size)) for size in spatial]
@@ -256,7 +270,9 @@ def _window(b: Builder, spatial: tuple[int, ...], *, dilations: bool = True, mos
         attributes["strides"] = b.integers(rank, 1, 3)
     dilated = [1] * rank
     if dilations and b.flag():
-        dilated = [b.integer(1, 2) if (k - 1) * 2 < size else 1 for k, size in zip(kernel, spatial, strict=True)]
+        dilated = [
+            b.integer(1, 2) if (k - 1) * 2 < size else 1 for k, size in zip(kernel, spatial, strict=True)
+        ]
         attributes["dilations"] = dilated
     padding = b.choose(["none", "pads", "SAME_UPPER", "SAME_LOWER", "VALID"])
     if padding == "pads":
@@ -294,7 +310,9 @@ def conv_transpose(b: Builder, op: str) -> object:
     if b.flag():
         attributes["dilations"] = dilations = b.integers(rank, 1, 2)
     padding = b.choose(["none", "pads", "SAME_UPPER", "SAME_LOWER", "output_shape"])
-    extra = [b.integer(0, max(s, d) - 1) for s, d in zip(strides, dilations, strict=True)] if b.flag() else None
+    extra = (
+        [b.integer(0, max(s, d) - 1) for s, d in zip(strides, dilations, strict=True)] if b.flag() else None
+    )
     if extra:
         attributes["output_padding"] = extra
     if padding == "pads":
@@ -452,7 +470,9 @@ def gather(b: Builder, op: str) -> object:
     size = b.shape(x)[axis]
     shape = b.choose([(), (1,), (3,), (2, 2)])
     low = -size if b.opset >= 11 else 0
-    indices = np.array(b.integers(math.prod(shape), low, size - 1), b.choose([np.int64, np.int32])).reshape(shape)
+    indices = np.array(b.integers(math.prod(shape), low, size - 1), b.choose([np.int64, np.int32])).reshape(
+        shape
+    )
     return b.add(op, [x, b.held(indices)], **({} if axis == 0 and b.flag() else {"axis": axis}))
 
 
@@ -493,7 +513,9 @@ def expand(b: Builder, op: str) -> object:
         raise Refused
     x = b.pick()
     asked = [b.integer(1, 3) if size == 1 else b.choose([1, size]) for size in b.shape(x)]
-    asked = [*([b.integer(1, 2)] if b.flag() else []), *asked] if b.flag() else asked[b.integer(0, len(asked)) :]
+    asked = (
+        [*([b.integer(1, 2)] if b.flag() else []), *asked] if b.flag() else asked[b.integer(0, len(asked)) :]
+    )
     return b.add(op, [x, b.held(_ints(*asked))])
 
 

@@ -59,11 +59,18 @@ def check(graph: Graph, engine: str) -> None:
         d = random.standard_normal(x.shape)
         found = slopes(function, x, d, accuracy, np.abs(affine.W) @ np.abs(d))
         wrong = ~found.kinked & found.misses(affine.W @ d)
-        assert not wrong.any(), (np.flatnonzero(wrong), (affine.W @ d)[wrong], found.ahead[wrong], found.behind[wrong])
+        assert not wrong.any(), (
+            np.flatnonzero(wrong),
+            (affine.W @ d)[wrong],
+            found.ahead[wrong],
+            found.behind[wrong],
+        )
     if affine.kind == "affine":
         z = x + random.standard_normal(x.shape) * 5
         far = np.abs(affine.W) @ np.abs(z) + np.abs(affine.b)
-        assert (np.abs(affine.W @ z + affine.b - function(z)) <= 1e-5 * (1 + far)).all(), "affine, but not far away"
+        assert (np.abs(affine.W @ z + affine.b - function(z)) <= 1e-5 * (1 + far)).all(), (
+            "affine, but not far away"
+        )
 
 
 ENGINES = st.sampled_from(["auto", "sparse", "matrix-free"])
