@@ -8,8 +8,16 @@ from ..runtime.primitives import Shape, Window
 from ._rule import Site
 
 
-def window_of(site: Site, spatial: Shape, kernel: Shape) -> tuple[Window, Shape]:
+def window_of(
+    site: Site, spatial: Shape, kernel: Shape, *, same_extent: Shape | None = None
+) -> tuple[Window, Shape]:
     """Return the window of a Conv or a pool over an input of the given spatial shape.
+
+    Args:
+        site: the node.
+        spatial: the input's spatial shape.
+        kernel: the kernel's.
+        same_extent: what auto_pad's SAME makes room for, by default the dilated kernel.
 
     The second value is the padding at the end of each axis, as the attributes give it.
     """
@@ -17,18 +25,7 @@ def window_of(site: Site, spatial: Shape, kernel: Shape) -> tuple[Window, Shape]
     strides = _each(site.attribute("strides"), rank, 1)
     dilations = _each(site.attribute("dilations"), rank, 1)
     extent = tuple((k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True))
-    auto_pad = site.attribute("auto_pad", "NOTSET")
-    if auto_pad in ("SAME_UPPER", "SAME_LOWER"):
-        out = tuple(-(-i // s) for i, s in zip(spatial, strides, strict=True))
-        total = [
-            max(0, (o - 1) * s + e - i) for o, s, e, i in zip(out, strides, extent, spatial, strict=True)
-        ]
-        small = [t // 2 for t in total]
-        large = [t - s for t, s in zip(total, small, strict=True)]
-        begin, end = (small, large) if auto_pad == "SAME_UPPER" else (large, small)
-        return Window(spatial, out, kernel, strides, dilations, tuple(begin)), tuple(end)
-    pads = (0,) * 2 * rank if auto_pad == "VALID" else _each(site.attribute("pads"), 2 * rank, 0)
-    begin, end = list(pads[:rank]), list(pads[rank:])
+    begin, end = _pads(site, spatial, strides, same_extent or extent)
     sizes = []
     for i, b, e, x, s in zip(spatial, begin, end, extent, strides, strict=True):
         room = i + b + e - x
@@ -36,7 +33,26 @@ def window_of(site: Site, spatial: Shape, kernel: Shape) -> tuple[Window, Shape]
             sizes.append(-(-room // s) + 1)  # a last window may start inside the input or its left padding
         else:
             sizes.append(room // s + 1)
-    return Window(spatial, tuple(sizes), kernel, strides, dilations, tuple(begin)), tuple(end)
+    return Window(spatial, tuple(sizes), kernel, strides, dilations, begin), end
+
+
+def pool_window(site: Site, spatial: Shape) -> tuple[Window, Shape]:
+    """The window of a pool. For SAME onnxruntime pads as if the kernel were not dilated."""
+    kernel = site.integers("kernel_shape") or ()
+    return window_of(site, spatial, kernel, same_extent=kernel)
+
+
+def _pads(site: Site, spatial: Shape, strides: Shape, extent: Shape) -> tuple[Shape, Shape]:
+    """Padding at the begin and at the end of each axis."""
+    rank = len(spatial)
+    auto_pad = site.attribute("auto_pad", "NOTSET")
+    if auto_pad not in ("SAME_UPPER", "SAME_LOWER"):
+        pads = (0,) * 2 * rank if auto_pad == "VALID" else _each(site.attribute("pads"), 2 * rank, 0)
+        return pads[:rank], pads[rank:]
+    total = [max(0, (-(-i // s) - 1) * s + e - i) for i, s, e in zip(spatial, strides, extent, strict=True)]
+    small = tuple(t // 2 for t in total)
+    large = tuple(t - t // 2 for t in total)
+    return (small, large) if auto_pad == "SAME_UPPER" else (large, small)
 
 
 def transposed_window_of(site: Site, spatial: Shape, kernel: Shape) -> Window:

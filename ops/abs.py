@@ -1,6 +1,7 @@
 """Abs: y = |x|.
 
-At x: y = S x with S = diag(sign x), where the sign of 0 is 0. Guard: the sign of each entry.
+At x: a diagonal of ones and minus ones; 0 counts as negative, so that W is the map of a side. Guard: the
+sign of each entry.
 https://onnx.ai/onnx/operators/onnx__Abs.html
 """
 
@@ -15,4 +16,4 @@ from ._rule import Local, Site, lowers, threshold
 def absolute(site: Site) -> Local:
     """Turn the negative entries."""
     x = site.value()
-    return Local(Scale(x.shape, np.sign(x)), guards=(threshold(x),))
+    return Local(Scale(x.shape, np.where(x > 0, 1, -1).astype(x.dtype)), guards=(threshold(x),))

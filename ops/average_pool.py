@@ -12,14 +12,14 @@ import numpy as np
 from ..runtime.primitives import Conv, Scale, Shape, Window, chain
 from ._reduced import sum_over
 from ._rule import Local, Site, lowers
-from ._windows import window_of
+from ._windows import pool_window
 
 
 @lowers("AveragePool")
 def average_pool(site: Site) -> Local:
     """Average over every window."""
     batch, channels, *spatial = site.shape()
-    window, pads_end = window_of(site, tuple(spatial), site.integers("kernel_shape") or ())
+    window, pads_end = pool_window(site, tuple(spatial))
     total = Conv(batch, np.ones((channels, 1, *window.kernel), np.float32), window, channels)
     counts = _entries(window, pads_end, bool(site.attribute("count_include_pad", 0)))
     return Local(chain(total, Scale(total.out_shape, 1 / np.maximum(counts, 1))))

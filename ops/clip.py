@@ -1,7 +1,7 @@
 """Clip: y = min(max(x, lo), hi).
 
-At x: entries strictly inside pass; the others are the bound that holds them (min(·, hi) is applied last,
-so hi wins where lo > hi). On a bound the slope is 0. Guards: the side of each bound.
+At x: entries in (lo, hi] pass; the others are the bound that holds them (min(·, hi) is applied last, so hi
+wins where lo > hi). Guards: the side of each bound; a bound itself counts as below it.
 https://onnx.ai/onnx/operators/onnx__Clip.html
 """
 
@@ -19,7 +19,7 @@ def clip(site: Site) -> Local:
     low, high = (
         np.asarray(site.parameter(name, end), x.dtype) for name, end in (("min", -np.inf), ("max", np.inf))
     )
-    inside = (x > low) & (x < high)
-    bound = np.where(x >= high, high, np.minimum(low, high))
+    inside = (x > low) & (x <= high)
+    bound = np.where(x > high, high, np.minimum(low, high))
     guards = tuple(threshold(x, end) for end in (low, high) if np.isfinite(end))
     return Local(Scale(x.shape, inside), offset=np.where(inside, 0, bound), guards=guards)

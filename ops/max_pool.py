@@ -14,14 +14,14 @@ from ..runtime.program import Kind
 from ._moves import positions
 from ._pooled import extreme_of
 from ._rule import Local, Site, lowers
-from ._windows import window_of
+from ._windows import pool_window
 
 
 @lowers("MaxPool", kind=Kind.PIECEWISE_LINEAR, observes=(0,), constant_outputs=(1,))
 def max_pool(site: Site) -> Local:
     """Select every window's winner."""
     shape = site.shape()
-    window, _ = window_of(site, shape[2:], site.integers("kernel_shape") or ())
+    window, _ = pool_window(site, shape[2:])
     within = window.positions()  # (windows, taps)
     images = np.arange(math.prod(shape[:2]))[:, None, None] * math.prod(shape[2:])
     candidates = np.where(within < 0, -1, within + images).reshape(*shape[:2], *window.out_size, -1)

@@ -118,7 +118,7 @@ def _explained(affine: AffineMap, position: int, y: Array) -> Facts:
     x, weights = _flat(affine.inputs), _flat(affine.weights(position))
     contributions = _flat(affine.contributions(position))
     total, b = float(contributions.sum()), float(affine.b[position])
-    largest = np.argsort(-np.abs(contributions), kind="stable")[:LARGEST]
+    largest = [j for j in np.argsort(-np.abs(contributions), kind="stable")[:LARGEST] if contributions[j]]
     return {
         **_output(affine, row, y),
         "b": b,
@@ -126,7 +126,7 @@ def _explained(affine: AffineMap, position: int, y: Array) -> Facts:
         "contributions_sum": total,
         "sum": total + b,
         "others": {
-            "count": int(np.count_nonzero(contributions) - np.count_nonzero(contributions[largest])),
+            "count": int(np.count_nonzero(contributions)) - len(largest),
             "contribution": total - float(contributions[largest].sum()),
         },
         "contributions": [

@@ -101,7 +101,9 @@ def label_of(place: Facts, tensors: Sequence[Facts], key: str = "output", width:
 
 def _map(facts: Facts) -> str:
     size = f"W {facts['K']:,} × {facts['N']:,} {facts['dtype']}, {readable(facts['bytes'])}"
-    nonzero = f"{facts['nnz']:,} of {facts['K'] * facts['N']:,} entries nonzero"
+    nonzero = (
+        f"{facts['nnz']:,} entries nonzero ({100 * facts['nnz'] / max(1, facts['K'] * facts['N']):.3g} %)"
+    )
     holds = labelled("map", f"F(z) = W z + b, {HOLDS[facts['kind']]} ({facts['kind']})")
     return f"{holds}\n{labelled('', f'{size}, {nonzero}')}"
 
@@ -111,10 +113,10 @@ def _explained(facts: Facts) -> Iterator[str]:
     told = facts["explained"]
     entries = told["contributions"]
     name = label_of(told, facts["outputs"])
-    asked = facts["map"]["rows"]
-    which = f" (row {told['row']})" if name.endswith("]") else ""
-    which += "" if asked == "all" else f", largest of {plural(len(asked), 'row')}"
-    yield click.style(_row(f"output {name}{which}", "x", "weight", "contribution", margin=0), bold=True)
+    if told["row"] != facts["prediction"][0]["row"]:
+        yield f"of the {plural(facts['map']['K'], 'row')} asked for, the largest is"
+    heading = f"output {name}" + (f", row {told['row']}" if name.endswith("]") else "")
+    yield click.style(_row(heading, "x", "weight", "contribution", margin=0), bold=True)
     x = column([entry["x"] for entry in entries])
     weights = column([entry["weight"] for entry in entries], signed=True)
     terms = [*(entry["contribution"] for entry in entries), told["others"]["contribution"], told["b"]]

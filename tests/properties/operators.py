@@ -1,7 +1,7 @@
 """How each operator is put into a random graph, in the form of the graph's opset.
 
-An emitter takes a `Builder`, draws operands and attributes, and adds one node (sometimes with helpers around it).
-It may raise `Refused` where nothing fits.
+An emitter takes a `Builder`, draws operands and attributes, and adds one node, sometimes with helpers around
+it. It may raise `Refused` where nothing fits.
 """
 
 from __future__ import annotations
@@ -249,11 +249,6 @@ def batch_normalization(b: Builder, op: str) -> object:
     scale, shift, mean = (b.held(b.array(channels)) for _ in range(3))
     variance = b.held(np.abs(b.array(channels)) + np.float32(0.25))
     return b.add(op, [x, scale, shift, mean, variance], **b.choose([{}, {"epsilon": 0.125}]))
-
-
-@emits("InstanceNormalization")
-def refuse(b: Builder, op: str) -> object:
-    raise Refused(op)
 
 
 # -- windows -------------------------------------------------------------------------------------------------
