@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ..runtime.errors import NonFiniteError
 from ..runtime.primitives import Array, flat
 from ..runtime.program import Guard, HalfSpaces, LinearProgram, Step
 from ..runtime.rounding import running_errors
@@ -31,6 +32,51 @@ class Neighbour:
     point: Point
     trace: Trace
     allowance: Mapping[str, Array]  # step output to what units at the edge of rounding add to the error
+
+
+def find_neighbours(
+    program: LinearProgram,
+    trace: Trace,
+    probe: Callable[[Trace, Point], Trace],
+    lower: Callable[[Trace], LinearProgram],
+    dtype: np.dtype[Any],
+    u: float,
+    count: int = 2,
+) -> tuple[list[Neighbour], int]:
+    """Find fresh points of x's region by stepping along rays.
+
+    Args:
+        program: the network at x.
+        trace: x.
+        probe: observes the model at another point.
+        lower: lowers the network there.
+        dtype: floating type of the program.
+        u: unit roundoff of the coarser of the model's arithmetic and the program's.
+        count: how many points are wanted.
+
+    Returns:
+        The points found, and how many were tried.
+    """
+    x = trace.free(program)
+    kept: list[Neighbour] = []
+    tried = 0
+    for ray in draw_rays(program, x, dtype, u):
+        # Half-way to the boundary, and no farther than a change of x by about half its own size.
+        length = min(0.5 * ray.length, 0.5)
+        z = {name: (value + length * ray.direction[name]).astype(value.dtype) for name, value in x.items()}
+        if all(np.array_equal(z[name], x[name]) for name in x):
+            continue  # the region is thinner than the spacing of floating-point numbers along this ray
+        tried += 1
+        try:
+            there = probe(trace, z)
+        except NonFiniteError:
+            continue
+        allowance = same_piece(program, lower(there), z, dtype, u)
+        if allowance is not None:
+            kept.append(Neighbour(z, there, allowance))
+        if len(kept) == count:
+            break
+    return kept, tried
 
 
 def draw_rays(program: LinearProgram, x: Point, dtype: np.dtype[Any], u: float) -> Iterator[Ray]:
@@ -115,39 +161,6 @@ def _on_operands(
         assert name is not None
         total = total + (L.magnitude() if magnitude else L).apply(values[name])
     return np.asarray(total)
-
-
-def neighbours(
-    x: Point, rays: Iterable[Ray], count: int, visit: Callable[[Point], Neighbour | None]
-) -> tuple[list[Neighbour], int]:
-    """Step along rays to fresh points of the region.
-
-    Args:
-        x: the point that the rays leave from.
-        rays: in the order in which they are tried.
-        count: how many points are wanted.
-        visit: observes a point, and returns it if the model shows x's activation pattern there.
-
-    Returns:
-        The points found, and how many were tried.
-    """
-    kept: list[Neighbour] = []
-    tried = 0
-    for ray in rays:
-        # Half-way to the boundary, and no farther than a change of x by about half its own size.
-        length = min(0.5 * ray.length, 0.5)
-        point = {
-            name: (value + length * ray.direction[name]).astype(value.dtype) for name, value in x.items()
-        }
-        if all(np.array_equal(point[name], x[name]) for name in x):
-            continue  # the region is thinner than the spacing of floating-point numbers along this ray
-        tried += 1
-        found = visit(point)
-        if found is not None:
-            kept.append(found)
-        if len(kept) == count:
-            break
-    return kept, tried
 
 
 def same_piece(

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from ..runtime.errors import InputError, NonFiniteError
-from ..runtime.primitives import Array
+from ..runtime.primitives import Array, Shape
+from ..runtime.program import LinearProgram
 from ..runtime.session import Session
 from .graph import Graph, TensorInfo, is_floating
 
@@ -22,6 +23,14 @@ class Trace:
 
     feeds: Mapping[str, Array]  # every graph input
     values: Mapping[str, Array]  # the observed tensors, each in its own type
+
+    def free(self, program: LinearProgram) -> dict[str, Array]:
+        """The values of the program's inputs."""
+        return {name: self.values[name] for name, _ in program.inputs}
+
+    def stacked(self, tensors: Sequence[tuple[str, Shape]]) -> Array:
+        """Tensors of a program flattened, one behind the other."""
+        return np.concatenate([np.ravel(self.values[name]) for name, _ in tensors])
 
 
 def observe(session: Session, feeds: Mapping[str, Array], active: frozenset[str]) -> Trace:

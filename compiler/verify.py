@@ -3,23 +3,105 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import DTypeLike
 
-from ..runtime.certificate import Check
-from ..runtime.primitives import Array
+from ..runtime.certificate import Certificate, Check
+from ..runtime.primitives import Array, flat
 from ..runtime.program import LinearProgram, Step
 from ..runtime.rounding import step_rounding
-from .compose import Composed
+from .compose import Composed, Magnitudes
+from .region import Neighbour
+from .trace import Trace
 
 
-@dataclass(frozen=True)
-class Observation:
-    """What onnxruntime computes at one point: the stacked, flattened outputs of the asked rows, and z."""
+def rounding_at(
+    program: LinearProgram, trace: Trace, fresh: Sequence[Neighbour], dtype: DTypeLike, u: float
+) -> Magnitudes:
+    """What rounding may do at each step, at x and all fresh points at once.
 
-    z: Array  # (N,)
-    y: Array  # (K,)
+    Args:
+        program: the network at x.
+        trace: x.
+        fresh: points of x's region.
+        dtype: floating type of the composition.
+        u: unit roundoffs of the model's arithmetic and of the composition's, added.
+    """
+    points = [trace.free(program), *(neighbour.point for neighbour in fresh)]
+    block = {name: np.stack([point[name] for point in points]).astype(dtype) for name, _ in program.inputs}
+    errors: dict[str, Array] = {}
+    for step, values in program.walk(block, [1.0] * len(points)):
+        error = step_rounding(step, values, u)
+        for index, neighbour in enumerate(fresh, start=1):
+            if step.output in neighbour.allowance:
+                error[index] += neighbour.allowance[step.output][0]
+        errors[step.output] = error
+    return Magnitudes(errors, np.concatenate([flat(block[name]) for name, _ in program.inputs], axis=1))
+
+
+def certify(
+    program: LinearProgram,
+    composed: Composed,
+    rows: Array,
+    trace: Trace,
+    audited: Mapping[str, Array],
+    fresh: Sequence[Neighbour],
+    tried: int,
+    u: float,
+) -> Certificate:
+    """Compare everything with onnxruntime.
+
+    Args:
+        program: the network at x.
+        composed: its W and b.
+        rows: flat output indices behind W's rows.
+        trace: x.
+        audited: every tensor of the program at x, as onnxruntime computes it.
+        fresh: points of x's region, with what onnxruntime computes there.
+        tried: how many points were tried to find them.
+        u: unit roundoff of the coarser of the model's arithmetic and the composition's.
+    """
+    steps = check_steps(program, audited, u)
+    there = [trace, *(neighbour.trace for neighbour in fresh)]
+    deviations = [_deviation(composed, program, rows, place, i) for i, place in enumerate(there)]
+    at_x, around = deviations[0], deviations[1:] or [(0.0, 0.0)]
+    in_region = (max(d for d, _ in around), max(r for _, r in around))
+    guards = [guard for step in program.steps for guard in step.guards]
+    return Certificate(
+        steps=steps,
+        at_x=at_x[0],
+        at_x_over_bound=at_x[1],
+        in_region=in_region[0],
+        in_region_over_bound=in_region[1],
+        points_tried=tried,
+        points_held=len(fresh),
+        ties=sum(guard.ties for guard in guards),
+        guards=sum(guard.choice.size for guard in guards),
+        reason=_reason(steps, at_x[1], in_region[1]),
+    )
+
+
+def _deviation(
+    composed: Composed, program: LinearProgram, rows: Array, place: Trace, index: int
+) -> tuple[float, float]:
+    """Largest |W z + b - F(z)| at one point, and the same over its bound."""
+    z = place.stacked(program.inputs).astype(np.float64)
+    y = place.stacked(program.outputs)[rows].astype(np.float64)
+    deviation = np.abs(composed.W.astype(np.float64, copy=False) @ z + composed.b - y)
+    bound = composed.rounding[index] + np.finfo(np.float32).tiny
+    return float(deviation.max(initial=0.0)), float((deviation / bound).max(initial=0.0))
+
+
+def _reason(steps: Check, at_x: float, in_region: float) -> str:
+    """Why an answer is not verified, or nothing."""
+    if not steps.passed:
+        return f"node {steps.first_bad_node!r} is the first that differs from onnxruntime at x"
+    if not at_x <= 1:
+        return "W x + b differs from onnxruntime's output at x, though every step agrees"
+    if not in_region <= 1:
+        return "W z + b differs from onnxruntime's output at a fresh point of the region"
+    return ""
 
 
 def check_steps(program: LinearProgram, observed: Mapping[str, Array], u: float) -> Check:
@@ -58,23 +140,3 @@ def _step_ratio(step: Step, observed: Mapping[str, Array], u: float) -> float:
     bound = 2 * step_rounding(step, inputs, u) + 2 * u * np.abs(ours) + np.finfo(np.float32).tiny
     ratio = float(np.max(np.abs(ours[0] - theirs.astype(dtype)) / bound[0], initial=0.0))
     return ratio if np.isfinite(ratio) else float("inf")
-
-
-def check_points(
-    composed: Composed, at_x: Observation, fresh: Sequence[Observation]
-) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Compare W z + b with onnxruntime's outputs.
-
-    Returns:
-        (largest deviation, largest deviation / bound) at x, and over the fresh points.
-    """
-    results = [_deviation(composed, point, i) for i, point in enumerate([at_x, *fresh])]
-    rest = results[1:] or [(0.0, 0.0)]
-    return results[0], (max(d for d, _ in rest), max(r for _, r in rest))
-
-
-def _deviation(composed: Composed, point: Observation, index: int) -> tuple[float, float]:
-    predicted = composed.W.astype(np.float64, copy=False) @ point.z.astype(np.float64) + composed.b
-    deviation = np.abs(predicted - point.y.astype(np.float64))
-    bound = composed.rounding[index] + np.finfo(np.float32).tiny
-    return float(deviation.max(initial=0.0)), float((deviation / bound).max(initial=0.0))

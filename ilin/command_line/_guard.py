@@ -20,7 +20,7 @@ import click
 from ..runtime.errors import IlinError
 from ._text import StandardOutputError, error_line
 
-INTERRUPTED, BROKEN_PIPE = 130, 141
+BAD_USAGE, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
 
 
 class _Guarded(click.Command):
@@ -48,28 +48,15 @@ class _Guarded(click.Command):
         if not standalone_mode:
             return call()
         _never_fail_to_encode()
-        try:
-            code: Any = call()
-        except click.ClickException as error:
-            error_line(_usage(error))
-            code = error.exit_code
-        sys.exit(code if isinstance(code, int) else 0)
+        sys.exit(_exit_code_of(call))
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command's function, or the subcommand."""
         try:
             return super().invoke(ctx)
-        except IlinError as error:
-            error_line(str(error))
-            raise click.exceptions.Exit(error.exit_code) from error
-        except MemoryError as error:
-            error_line("out of memory; ask for fewer rows (--rows top5), or lower --memory-limit")
-            raise click.exceptions.Exit(2) from error
-        except KeyboardInterrupt as error:
+        except KeyboardInterrupt as error:  # here, as click would write a blank line and exit with 1
             error_line("interrupted", after_echo=True)
             raise click.exceptions.Exit(INTERRUPTED) from error
-        except StandardOutputError as error:
-            raise click.exceptions.Exit(_unwritable(error)) from error
 
 
 class GuardedCommand(_Guarded):
@@ -116,6 +103,24 @@ def _nowhere(descriptor: int) -> Iterator[None]:
         os.close(keep)
 
 
+def _exit_code_of(call: Callable[[], Any]) -> int:
+    """Run a command, report what went wrong, and say how to exit."""
+    try:
+        code = call()
+    except click.ClickException as error:
+        error_line(_usage(error))
+        return error.exit_code
+    except IlinError as error:
+        error_line(str(error))
+        return error.exit_code
+    except MemoryError:
+        error_line("out of memory; ask for fewer rows (--rows top5), or lower --memory-limit")
+        return BAD_USAGE
+    except StandardOutputError as error:
+        return _unwritable(error)
+    return code if isinstance(code, int) else 0
+
+
 def _usage(error: click.ClickException) -> str:
     """Click's message in one line, with where to read on."""
     message = " ".join(error.format_message().split())
@@ -137,7 +142,7 @@ def _unwritable(error: StandardOutputError) -> int:
     if error.reader_gone:
         return BROKEN_PIPE
     error_line(f"cannot write to standard output: {error}")
-    return 2
+    return BAD_USAGE
 
 
 def _silence_stdout() -> None:

@@ -11,7 +11,8 @@ import click
 
 from .._version import __version__
 from ..compiler.engine import ENGINES, EngineName
-from ..compiler.pipeline import DTYPES, Rows, compile
+from ..compiler.pipeline import DTYPES, compile
+from ..compiler.rows import Rows
 from ..runtime.errors import RowsError
 from ..runtime.memory import limit_of
 from ._guard import GuardedCommand, native_messages

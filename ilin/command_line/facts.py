@@ -19,12 +19,13 @@ Facts = dict[str, Any]
 LARGEST = 5  # outputs and contributions that are listed
 
 
-def facts_of(affine: AffineMap, seconds: float) -> Facts:
+def facts_of(affine: AffineMap, seconds: float, *, layers: bool = False) -> Facts:
     """Everything the summary shows of one instance.
 
     Args:
         affine: the map.
         seconds: that it took.
+        layers: what each layer adds to b too.
     """
     y = _flat(affine.outputs)
     top = int(np.argmax(y[affine.rows]))
@@ -35,7 +36,7 @@ def facts_of(affine: AffineMap, seconds: float) -> Facts:
             "prediction": [_output(affine, int(row), y) for row in np.argsort(-y, kind="stable")[:LARGEST]],
             "map": _map(affine, len(y)),
             "explained": _explained(affine, top, y),
-            "layers": _layers(affine, top),
+            **({"layers": _layers(affine, top)} if layers else {}),
             "certificate": affine.certificate.as_dict(),
             "notes": list(affine.notes),
             "seconds": seconds,

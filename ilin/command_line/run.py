@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ..compiler.pipeline import CompiledModel, Rows
+from ..compiler.pipeline import CompiledModel
+from ..compiler.rows import Rows
 from ..compiler.trace import feeds_of
 from ..runtime.affine_map import AffineMap
 from ..runtime.errors import IlinError, MemoryLimitError
@@ -82,7 +83,7 @@ def _one(job: Job) -> Facts:
     if job.shown.form == "json":
         _say_json(document)
     elif job.shown.form == "text":
-        say(summary(document, layers=job.shown.verbose))
+        say(summary(document))
     return facts
 
 
@@ -121,7 +122,7 @@ def _linearised(job: Job, point: Given, meter: Meter) -> tuple[AffineMap, Facts]
             affine = job.compiled.at(point, job.rows, progress=meter)
     except MemoryLimitError as error:
         raise MemoryLimitError(f"{error} (here: --rows top3, --outputs NAME, --memory-limit SIZE)") from error
-    return affine, facts_of(affine, time.perf_counter() - started)
+    return affine, facts_of(affine, time.perf_counter() - started, layers=job.shown.verbose)
 
 
 def _check_all(job: Job) -> None:

@@ -20,12 +20,11 @@ HOLDS = {
 }
 
 
-def summary(facts: Facts, *, layers: bool = False) -> str:
+def summary(facts: Facts) -> str:
     """One instance on one screen.
 
     Args:
-        facts: of the model, the instance and the run.
-        layers: list every layer with its bias share too; then it may not fit one screen.
+        facts: of the model, the instance and the run; with its layers it may not fit one screen.
     """
     lines = [
         *model_lines(facts["model"]),
@@ -35,7 +34,7 @@ def summary(facts: Facts, *, layers: bool = False) -> str:
         "",
         *_explained(facts),
         "",
-        *(_layers(facts) if layers else ()),
+        *(_layers(facts["layers"]) if "layers" in facts else ()),
         *_verified(facts["certificate"]),
         labelled("took", cost_of(facts)),
     ]
@@ -135,8 +134,7 @@ def _row(entry: str, x: str, weight: str, amount: str, remark: str = "", margin:
     return f"{start}{x:>{max(33 - len(start), len(x) + 1)}} {weight:>10} {amount:>12}  {remark}".rstrip()
 
 
-def _layers(facts: Facts) -> Iterator[str]:
-    layers = facts["layers"]
+def _layers(layers: Sequence[Facts]) -> Iterator[str]:
     yield click.style("what each layer adds to b", bold=True)
     shares = column([layer["bias_share"] for layer in layers], signed=True)
     for layer, share in zip(layers, shares, strict=True):

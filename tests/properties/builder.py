@@ -20,8 +20,8 @@ STRONGEST = 300.0  # absolute value that a tensor may reach
 FUNCTIONS = "tests.functions"  # domain of local functions
 
 # Where the reference evaluator of onnx 1.23 is known to fail, or to compute something else than onnxruntime
-# 1.32. Each such node is tried in both; where they part, slopes are compared with onnxruntime's own differences.
-# Everywhere else a disagreement of the two fails the test.
+# 1.32. Each such node is tried in both; where they part, slopes are compared with onnxruntime's own
+# differences. Everywhere else a disagreement of the two fails the test.
 REFERENCE_IS_WRONG = {
     "AveragePool": "wrong shapes with auto_pad and dilations, or a window below the stride",
     "BatchNormalization": "before opset 14 it returns a tuple, or normalises by the batch itself",
@@ -53,12 +53,12 @@ class Graph:
     without_reference: tuple[str, ...]  # why the reference evaluator cannot be asked, if so
 
     def __str__(self) -> str:
-        feeds = ", ".join(f"{name}{list(value.shape)}" for name, value in self.feeds.items())
-        return (
-            f"{onnx.printer.to_text(self.model)}\nfeeds {feeds}; active {self.active}; outputs {self.outputs}"
-        )
+        feeds = "".join(f"\n{name} = {value.tolist()}" for name, value in self.feeds.items())
+        return f"{onnx.printer.to_text(self.model)}{feeds}\nactive: {self.active}; outputs: {self.outputs}"
 
-    __repr__ = __str__
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """How hypothesis prints a failing example."""
+        printer.text(str(self))
 
     @cached_property
     def between(self) -> onnx.ModelProto:

@@ -61,7 +61,7 @@ def graphs(draw: Draw, *, must: str | None = None, most: int = 7) -> Graph:
 
 
 def _runs(graph: Graph) -> bool:
-    """Whether onnxruntime runs the whole: its shape inference is at odds with output_shape of ConvTranspose."""
+    """Whether onnxruntime runs it; its shape inference is at odds with output_shape of ConvTranspose."""
     try:
         onnxruntime_of(graph.model)(graph.feeds)
     except Exception:  # onnxruntime's exceptions share no base class

@@ -237,7 +237,9 @@ def dense(L):
     """The matrix in float64, small enough to look at; a chain's from its parts', which may be in float32."""
     if isinstance(L, Chain):
         return functools.reduce(lambda done, part: dense(part) @ done, L.parts, np.eye(L.in_size))
-    return L.matrix().toarray().astype(np.float64)
+    M = L.matrix()
+    M.check_format(full_check=True)  # scipy itself crashes on a column that does not exist
+    return M.toarray().astype(np.float64)
 
 
 def block_of(shape, rng, dtype=np.float64):

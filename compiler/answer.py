@@ -1,0 +1,72 @@
+"""The last stage: everything that was found, as one value."""
+
+from __future__ import annotations
+
+import platform
+
+import numpy as np
+import scipy
+
+from .._version import __version__
+from ..runtime import session
+from ..runtime.affine_map import AffineMap, Layer
+from ..runtime.certificate import Certificate
+from ..runtime.primitives import Array
+from ..runtime.program import LinearProgram
+from .compose import Composed
+from .engine import EngineName
+from .graph import Graph
+from .trace import Trace
+
+
+def affine_map(
+    graph: Graph,
+    program: LinearProgram,
+    composed: Composed,
+    rows: Array,
+    trace: Trace,
+    certificate: Certificate,
+    engine: EngineName,
+    notes: tuple[str, ...],
+) -> AffineMap:
+    """Put an answer together, with its layers and its provenance."""
+    layers = tuple(
+        Layer(
+            step.node,
+            step.op_type,
+            step.output,
+            step.shape,
+            step.kind,
+            share,
+            tuple(name for name, _ in step.terms),
+            tuple(L for _, L in step.terms),
+            step.offset_block(),
+        )
+        for step, share in zip(program.steps, composed.shares, strict=True)
+    )
+    provenance = {
+        "ilin": __version__,
+        "onnxruntime": session.version(),
+        "numpy": np.__version__,
+        "scipy": scipy.__version__,
+        "python": platform.python_version(),
+        "engine": engine,
+        "direction": composed.direction,
+        "dtype": str(composed.W.dtype),
+        "opsets": {domain or "ai.onnx": version for domain, version in graph.opsets.items()},
+        "producer": graph.producer,
+    }
+    return AffineMap(
+        composed.W,
+        composed.b.astype(composed.W.dtype),
+        rows,
+        program.kind,
+        {name: trace.values[name] for name, _ in program.inputs},
+        {name: trace.values[name] for name, _ in program.outputs},
+        layers,
+        certificate,
+        graph.name,
+        graph.sha256,
+        provenance,
+        notes,
+    )

@@ -1,0 +1,84 @@
+"""The onnxruntime sessions over one model, each made when first needed and then kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ..runtime.errors import NonFiniteError
+from ..runtime.primitives import Array
+from ..runtime.rounding import unit_roundoff
+from ..runtime.session import Session, with_inputs
+from .graph import Graph, floating_target
+from .scope import Scope
+from .trace import Trace, observe, require_finite
+
+
+class Observer:
+    """Looks at a model through onnxruntime: what the rules need, all that depends on x, and from within."""
+
+    def __init__(self, graph: Graph, scope: Scope, providers: Sequence[str] | None) -> None:
+        self._graph, self._scope, self._providers = graph, scope, providers
+        self._graph_inputs = {put.name for put in graph.inputs}
+        self._inner = [name for name in scope.inputs if name not in self._graph_inputs]
+
+    def trace(self, feeds: Mapping[str, Array]) -> Trace:
+        """Observe what the rules need at a point, in one run.
+
+        Raises:
+            NonFiniteError: naming the first tensor that is not finite.
+        """
+        try:
+            return observe(self._tracer, feeds, self._scope.active)
+        except NonFiniteError:
+            self.audit(feeds)
+            raise
+
+    def audit(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Every tensor that depends on x, to check step by step.
+
+        Raises:
+            NonFiniteError: naming the first tensor that is not finite, in the graph's order.
+        """
+        values = self._auditor.run(feeds)
+        for name, value in values.items():
+            require_finite(name, value)
+        return values
+
+    def probe(self, trace: Trace, z: Mapping[str, Array]) -> Trace:
+        """Observe at another value z of the free tensors, all else as in a trace."""
+        there = observe(self._prober, {**trace.feeds, **z}, self._scope.active)
+        return Trace(there.feeds, {**there.values, **z})
+
+    @cached_property
+    def dtype(self) -> np.dtype[Any]:
+        """The coarsest floating type that the model declares or casts to."""
+        puts = (*self._graph.inputs, *self._graph.outputs)
+        declared = [put.dtype for put in puts if put.dtype is not None and put.floating]
+        declared += [cast for node in self._scope.nodes if (cast := floating_target(node)) is not None]
+        return max(declared, key=unit_roundoff, default=np.dtype(np.float32))
+
+    @cached_property
+    def _tracer(self) -> Session:
+        wanted = dict.fromkeys([*self._scope.observed, *self._inner])
+        names = [name for name in wanted if name not in self._graph_inputs]
+        return Session(self._graph.proto, names, self._providers)
+
+    @cached_property
+    def _auditor(self) -> Session:
+        active = self._scope.active
+        names = [name for node in self._scope.nodes for name in node.outputs if name in active]
+        return Session(self._graph.proto, names, self._providers)
+
+    @cached_property
+    def _prober(self) -> Session:
+        """Runs from the free tensors: the tracer itself, unless some of them are intermediate."""
+        if not self._inner:
+            return self._tracer
+        cut = with_inputs(self._graph.proto, self._inner, self.dtype)
+        return Session(
+            cut, [name for name in self._tracer.outputs if name not in self._inner], self._providers
+        )
