@@ -51,7 +51,7 @@ class Primitive(ABC):
 
     @property
     def fan_in(self) -> int:
-        """Products summed into one output at most; 0 where values are only moved, without rounding."""
+        """Rounded operations behind one output at most; 0 where values are only moved, without rounding."""
         return 0
 
     @property

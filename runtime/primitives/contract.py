@@ -28,6 +28,9 @@ class Contract(Primitive):
         fits = set(x) <= set(w) | set(y) and set(y) <= set(x) | set(w) and set(w) <= set(x) | set(y)
         if not fits or any(len(set(axes)) != len(axes) for axes in (x, w, y)):
             raise ValueError(f"not a contraction that can be transposed: {self.labels}")
+        sizes = self._sizes
+        if any(sizes[label] != size for label, size in zip(x, self.in_shape, strict=True)):
+            raise ValueError(f"{self.labels}: x of shape {self.in_shape} against w of {self.weight.shape}")
 
     @property
     def _axes(self) -> tuple[str, str, str]:

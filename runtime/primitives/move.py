@@ -169,3 +169,8 @@ class Scatter(Primitive):
     def fan_in(self) -> int:
         """The largest number of entries that meet in one place."""
         return 0 if self._sums is None else int(np.diff(self._sums.indptr).max(initial=0))
+
+    @property
+    def work(self) -> int:
+        """One addition for each entry."""
+        return self.in_size

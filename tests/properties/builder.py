@@ -51,6 +51,7 @@ class Graph:
     values: Mapping[str, np.ndarray]  # every tensor at the point, as onnxruntime computes it node by node
     operators: tuple[str, ...]
     without_reference: tuple[str, ...]  # why the reference evaluator cannot be asked, if so
+    on_grid: bool
 
     def __str__(self) -> str:
         feeds = "".join(f"\n{name} = {value.tolist()}" for name, value in self.feeds.items())
@@ -276,6 +277,7 @@ class Builder:
             dict(self.values),
             tuple(node.op_type for node in self.nodes),
             tuple(sorted(self.without_reference)),
+            self.on_grid,
         )
 
     def _fresh(self, stem: str) -> str:
