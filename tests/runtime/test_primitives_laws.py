@@ -331,6 +331,8 @@ def changed_copies(L):
                 continue
         else:
             changed = value + 1
+        if isinstance(L, Contract) and field.name == "in_shape":
+            continue  # another shape would contradict the labels, which is refused
         yield dataclasses.replace(L, **{field.name: changed})
 
 

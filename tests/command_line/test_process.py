@@ -1,0 +1,231 @@
+"""Around the commands: real processes, streams, terminals, signals, and what is imported."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from onnx import helper
+
+from ilin.command_line import _progress
+from ilin.command_line._progress import Meter
+from ilin.compiler.pipeline import CompiledModel
+
+from .models import X, save, tensor, write
+
+ROOT = Path(__file__).parents[2]
+COMPILE = "from ilin.command_line import compile_main; compile_main()"
+MAIN = "from ilin.command_line import main; main()"
+
+
+def process(code, *arguments, **options):
+    """Run a command in a process of its own."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **options.pop("env", {})}
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, env=environment, text=True, timeout=120, **options)
+
+
+def on_a_terminal(code, *arguments, env=None):
+    """The same with both streams on a terminal; returns the exit code and what it shows."""
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": "80", **(env or {})}
+    environment = {name: value for name, value in environment.items() if value is not None}
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    child = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            part = os.read(ours, 65536)
+        except OSError:  # Linux says so when the other end is closed
+            break
+        if not part:
+            break
+        shown += part
+    os.close(ours)
+    return child.wait(timeout=120), shown.decode()
+
+
+def test_a_real_run(model, x):
+    result = process(COMPILE, model, x, capture_output=True)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith("model      model.onnx: by hand, opset 17, 3 nodes\n")
+
+
+def test_errors_of_a_real_run(model, tmp_path):
+    result = process(COMPILE, model, tmp_path / "none.npy", capture_output=True)
+    expected = (2, "", f"error: no such file: {tmp_path / 'none.npy'}\n")
+    assert (result.returncode, result.stdout, result.stderr) == expected
+
+
+@pytest.mark.parametrize(
+    ("code", "name"), [(COMPILE, "ilin-compile"), (MAIN, "ilin")], ids=["ilin-compile", "ilin"]
+)
+def test_help_and_version(code, name):
+    result = process(code, "--help", capture_output=True)
+    assert result.returncode == 0
+    assert result.stdout.startswith(f"Usage: {name} ")
+    assert max(map(len, result.stdout.split("\n"))) <= 80
+    result = process(code, "--version", capture_output=True)
+    assert result.stdout.startswith(f"{name} 0.")
+
+
+def test_help_teaches(ilin_compile):
+    text = ilin_compile("--help").stdout
+    for part in ("Examples:", "Exit codes:", "What -o holds:", "--rows top5", "0  done and verified"):
+        assert part in text
+
+
+def test_messages_of_c_libraries_stay_away(tmp_path):
+    """onnx.checker prints a warning for these from C++, and on standard output."""
+    nodes = [helper.make_node("ImageScaler", ["x"], ["y"], "scaler", scale=2.0)]
+    path = save(tmp_path / "old.onnx", nodes, [tensor("x", [1, 3, 2, 2])], [tensor("y", [1, 3, 2, 2])])
+    result = process(COMPILE, path, write(tmp_path / "x.npy", X), capture_output=True)
+    assert (result.returncode, result.stdout) == (3, "")
+    assert result.stderr.startswith("error: node 'scaler' (ImageScaler")
+    assert result.stderr.count("\n") == 1
+
+
+def test_the_reader_goes_away(model, x):
+    """Standard output is a pipe that nobody reads."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    result = process(COMPILE, model, x, stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert (result.returncode, result.stderr) == (141, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_standard_output_is_full(model, x):
+    with Path("/dev/full").open("w") as full:
+        result = process(COMPILE, model, x, stdout=full, stderr=subprocess.PIPE)
+    assert result.returncode == 2
+    assert result.stderr == "error: cannot write to standard output: No space left on device\n"
+
+
+def test_a_narrow_encoding_is_no_error(model, x):
+    result = process(COMPILE, model, x, capture_output=True, env={"PYTHONIOENCODING": "ascii"})
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "input      x 1?4 float32" in result.stdout
+
+
+def test_colours_on_terminals_only(model, x):
+    code, shown = on_a_terminal(COMPILE, model, x, env={"NO_COLOR": None})
+    assert code == 0
+    assert "\x1b[32m\x1b[1mverified" in shown
+    code, shown = on_a_terminal(COMPILE, model, x, env={"NO_COLOR": "1"})
+    assert code == 0
+    assert "\x1b" not in shown
+
+
+def test_a_table_on_a_terminal(model):
+    code, shown = on_a_terminal(MAIN, "inspect", model, env={"NO_COLOR": "1"})
+    assert code == 0
+    lines = [line.split() for line in shown.replace("\r", "").split("\n")]
+    assert ["node", "operator", "opset", "verdict"] in lines
+    assert ["relu", "Relu", "17", "piecewise-linear"] in lines
+
+
+def test_rich_is_imported_only_where_it_is_needed(model, x):
+    code = (
+        f"import sys\ntry:\n    {COMPILE}\nfinally:\n    print(sorted(m for m in sys.modules if m == 'rich'))"
+    )
+    result = process(code.replace("; ", "\n    "), model, x, "-q", capture_output=True)
+    assert result.stdout == "[]\n"
+
+
+def test_cold_start():
+    """`ilin-compile --version` against the imports that no such tool can do without."""
+
+    def seconds(code, *arguments):
+        started = time.perf_counter()
+        process(code, *arguments, capture_output=True)
+        return time.perf_counter() - started
+
+    pairs = [
+        (seconds(COMPILE, "--version"), seconds("import onnx, onnxruntime, scipy.sparse")) for _ in range(4)
+    ]
+    ours, theirs = (min(column) for column in zip(*pairs, strict=True))
+    assert ours < 2.5 * theirs
+
+
+# -- what may happen in between -------------------------------------------------------------------------
+
+
+def raising(monkeypatch, error):
+    def at(*_arguments, **_options):
+        raise error
+
+    monkeypatch.setattr(CompiledModel, "at", at)
+
+
+def test_interrupted(monkeypatch, ilin_compile, model, x):
+    raising(monkeypatch, KeyboardInterrupt())
+    result = ilin_compile(model, x)
+    assert (result.exit_code, result.stdout, result.stderr) == (130, "", "error: interrupted\n")
+
+
+def test_out_of_memory(monkeypatch, refused, model, x):
+    raising(monkeypatch, MemoryError("Unable to allocate 437. TiB"))
+    expected = "out of memory; ask for fewer rows (--rows top5), or lower --memory-limit"
+    assert refused(model, x) == expected
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch, ilin_compile, model, x):
+    raising(monkeypatch, ZeroDivisionError("a bug"))
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        ilin_compile(model, x)
+
+
+# -- progress -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    """A terminal as standard error, and a function that reads what it shows."""
+    ours, theirs = pty.openpty()
+    monkeypatch.setattr(sys, "stderr", os.fdopen(theirs, "w"))
+    monkeypatch.setenv("TERM", "xterm")
+    os.set_blocking(ours, False)
+
+    def shown() -> str:
+        try:
+            return os.read(ours, 65536).decode()
+        except BlockingIOError:
+            return ""
+
+    yield shown
+    os.close(ours)
+
+
+def test_no_bar_for_short_work(terminal):
+    with Meter(1, quiet=False) as meter:
+        meter(1, 2)
+    assert terminal() == ""
+
+
+def test_a_bar_for_long_work(terminal, monkeypatch):
+    monkeypatch.setattr(_progress, "PATIENCE", 0.01)
+    with Meter(4, quiet=False) as meter:
+        meter.next_instance()
+        meter(1, 2)
+        deadline, text = time.monotonic() + 20, ""
+        while "linearising 2 of 4" not in text and time.monotonic() < deadline:
+            time.sleep(0.05)
+            text += terminal()
+        with meter.aside():
+            pass
+    assert "linearising 2 of 4" in text
+    assert " 38 %" in text
+
+
+def test_no_bar_where_nobody_looks(monkeypatch, capsys):
+    monkeypatch.setattr(_progress, "PATIENCE", 0.0)
+    with Meter(1, quiet=False):
+        time.sleep(0.1)
+    assert capsys.readouterr().err == ""
