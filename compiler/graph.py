@@ -17,6 +17,7 @@ from onnx import numpy_helper
 
 from ..runtime.errors import ModelError
 from ..runtime.primitives import Array
+from ..runtime.surgery import captured
 
 ModelSource = str | os.PathLike[str] | bytes | onnx.ModelProto
 
@@ -192,7 +193,7 @@ def _sort_topologically(graph: onnx.GraphProto) -> None:
             node = graph.node[top]
             waiting = [
                 producers[name]
-                for name in (*node.input, *_captured(node))
+                for name in (*node.input, *captured(node))
                 if name in producers and producers[name] not in done
             ]
             if any(parent in path for parent in waiting):
@@ -209,19 +210,6 @@ def _sort_topologically(graph: onnx.GraphProto) -> None:
         nodes = [onnx.NodeProto.FromString(graph.node[i].SerializeToString()) for i in order]
         del graph.node[:]
         graph.node.extend(nodes)
-
-
-def _captured(node: onnx.NodeProto) -> list[str]:
-    """Tensors that a node's subgraphs read from outside themselves."""
-    names: list[str] = []
-    for attribute in node.attribute:
-        for graph in (attribute.g, *attribute.graphs):
-            own = {put.name for put in graph.input} | {tensor.name for tensor in graph.initializer}
-            own |= {name for inner in graph.node for name in inner.output}
-            read = [name for inner in graph.node for name in (*inner.input, *_captured(inner))]
-            read += [put.name for put in graph.output]
-            names += [name for name in read if name and name not in own]
-    return names
 
 
 def _info(put: onnx.ValueInfoProto) -> TensorInfo:
@@ -262,7 +250,7 @@ def _node(position: int, node: onnx.NodeProto, opsets: Mapping[str, int]) -> Nod
         tuple(node.output),
         formal,
         attributes,
-        tuple(_captured(node)),
+        tuple(captured(node)),
         _random(node),
     )
 

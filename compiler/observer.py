@@ -11,7 +11,8 @@ import numpy as np
 from ..runtime.errors import NonFiniteError
 from ..runtime.primitives import Array
 from ..runtime.rounding import unit_roundoff
-from ..runtime.session import Session, with_inputs
+from ..runtime.session import Session
+from ..runtime.surgery import with_inputs
 from .graph import Graph, floating_target
 from .scope import Scope
 from .trace import Trace, observe, require_finite

@@ -145,7 +145,7 @@ def compile(
     """
     if engine not in ENGINES:
         raise OptionError(f"unknown engine {engine!r}; choose from {', '.join(ENGINES)}")
-    if str(np.dtype(dtype)) not in DTYPES:
+    if dtype not in DTYPES:
         raise OptionError(f"unknown dtype {dtype!r}; choose from {', '.join(DTYPES)}")
     limit_of(memory_limit)
     graph = load(model)

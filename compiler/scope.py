@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -114,7 +115,7 @@ def observed_inputs(node: Node) -> tuple[str, ...]:
 def _judge_active(node: Node, active: set[str]) -> Verdict:
     entry = entry_of(node)
     if entry is None:
-        return Verdict(node, None, True, _no_rule(node))
+        return Verdict(node, None, True, _no_rule(node, active))
     if entry.kind is Kind.LOCALLY_CONSTANT:
         return Verdict(node, entry.kind, True)
     moving = {i for i, name in enumerate(node.inputs) if name in active}
@@ -136,17 +137,18 @@ def _judge_active(node: Node, active: set[str]) -> Verdict:
     return Verdict(node, entry.kind, True)
 
 
-def _no_rule(node: Node) -> str:
+def _no_rule(node: Node, active: set[str]) -> str:
     family = sorted(op for domain, op in REGISTRY if domain == node.domain)
-    file = "".join(f"_{c.lower()}" if c.isupper() and i else c.lower() for i, c in enumerate(node.op_type))
+    file = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", node.op_type).lower()
     supported = (
         f"{len(family)} operators of this domain are supported (`ilin inspect --operators` lists them)"
         if family
         else "no operator of this domain is supported"
     )
+    before = [name for name in (*node.inputs, *node.captured) if name in active]
     return (
-        f"no rule for this operator; {supported}; name a tensor before it in outputs, "
-        f"or write its rule in ops/{file}.py (CONTRIBUTING.md)"
+        f"no rule for this operator; {supported}; name a tensor before it in outputs (it reads "
+        f"{before[0]!r}), or write its rule in ops/{file}.py (CONTRIBUTING.md)"
     )
 
 

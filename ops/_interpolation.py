@@ -107,7 +107,7 @@ def nearest(axis: Axis, x: Array, rounding: str) -> Array:
 
 def axis_matrix(axis: Axis, x: Array, kind: Filter) -> sparse.csr_array:
     """Weights of the input entries at each coordinate, (resized, length)."""
-    if axis.still or (kind.antialias and axis.resized == axis.length):
+    if kind.antialias and axis.resized == axis.length:
         return sparse.eye_array(axis.length, dtype=np.float32, format="csr")
     columns, weights = (_widened if kind.antialias else _around)(axis, x, kind)  # (resized, taps)
     if kind.exclude_outside:
@@ -127,12 +127,12 @@ def _around(axis: Axis, x: Array, kind: Filter) -> tuple[Array, Array]:
     if not kind.cubic:
         x = np.clip(x, 0, axis.length - 1)
     left = np.floor(x)
-    s = (x - left)[:, None]
+    s, a = (x - left)[:, None], kind.coefficient
     if kind.cubic:
-        taps, weights = np.arange(-1, 3), _cubic(np.hstack([s + 1, s, 1 - s, 2 - s]), kind)
+        taps, weights = np.arange(-1, 3), [_far(s + 1, a), _near(s, a), _near(1 - s, a), _far(2 - s, a)]
     else:
-        taps, weights = np.arange(2), np.hstack([1 - s, s])
-    return left.astype(np.int64)[:, None] + taps, weights
+        taps, weights = np.arange(2), [1 - s, s]
+    return left.astype(np.int64)[:, None] + taps, np.hstack(weights)
 
 
 def _widened(axis: Axis, x: Array, kind: Filter) -> tuple[Array, Array]:
@@ -141,15 +141,20 @@ def _widened(axis: Axis, x: Array, kind: Filter) -> tuple[Array, Array]:
     support, center = np.float32(2 if kind.cubic else 1) * stretch, x + np.float32(0.5)
     first, end = np.floor(center - support + 0.5), np.floor(center + support + 0.5)
     columns = first[:, None] + np.arange(int((end - first).max(initial=0)), dtype=np.float32)
-    distance = np.abs((columns - center[:, None] + 0.5) * (np.float32(1) / stretch))
-    weights = _cubic(distance, kind) if kind.cubic else np.maximum(1 - distance, 0)
+    d, a = np.abs((columns - center[:, None] + 0.5) * (np.float32(1) / stretch)), kind.coefficient
+    if kind.cubic:
+        weights = np.where(d < 1, _near(d, a), np.where(d < 2, a * _far(d, np.float32(1)), 0))
+    else:
+        weights = np.maximum(1 - d, 0)
     return columns.astype(np.int64), np.where(columns < end[:, None], weights, 0)
 
 
-def _cubic(distance: Array, kind: Filter) -> Array:
-    """Keys's cubic convolution kernel (IEEE Trans. ASSP 29, 1981) at distances ≥ 0."""
-    a, d = kind.coefficient, distance
-    near = ((a + 2) * d - (a + 3)) * d * d + 1
-    # One polynomial, in the two orders in which onnxruntime evaluates it: they round up to 1e-6 apart.
-    far = (((d - 5) * d + 8) * d - 4) * a if kind.antialias else ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
-    return np.where(d < 1, near, np.where(d < 2, far, 0))
+# Keys's cubic convolution kernel (IEEE Trans. ASSP 29, 1981) at distances 0 ≤ d ≤ 1 and 1 ≤ d ≤ 2.
+
+
+def _near(d: Array, a: np.float32) -> Array:
+    return ((a + 2) * d - (a + 3)) * d * d + 1
+
+
+def _far(d: Array, a: np.float32) -> Array:
+    return ((a * d - 5 * a) * d + 8 * a) * d - 4 * a

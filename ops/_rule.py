@@ -178,10 +178,10 @@ def lowers(
     return register
 
 
-def constant_around_x(*op_types: str, domain: str = "") -> None:
+def constant_around_x(module: str, *op_types: str, domain: str = "") -> None:
     """Register operators whose output does not change around x: they are evaluated, never lowered."""
     for op_type in op_types:
-        REGISTRY[(domain, op_type)] = Entry(op_type, domain, Kind.LOCALLY_CONSTANT, None)
+        REGISTRY[(domain, op_type)] = Entry(op_type, domain, Kind.LOCALLY_CONSTANT, None, module=module)
 
 
 def threshold(value: Array, at: Array | float = 0.0, position: int = 0) -> Guard:

@@ -49,10 +49,12 @@ def _pads(site: Site, spatial: Shape, strides: Shape, extent: Shape) -> tuple[Sh
     if auto_pad not in ("SAME_UPPER", "SAME_LOWER"):
         pads = (0,) * 2 * rank if auto_pad == "VALID" else _each(site.attribute("pads"), 2 * rank, 0)
         return pads[:rank], pads[rank:]
-    total = [max(0, (-(-i // s) - 1) * s + e - i) for i, s, e in zip(spatial, strides, extent, strict=True)]
-    small = tuple(t // 2 for t in total)
-    large = tuple(t - t // 2 for t in total)
-    return (small, large) if auto_pad == "SAME_UPPER" else (large, small)
+    total = [(-(-i // s) - 1) * s + e - i for i, s, e in zip(spatial, strides, extent, strict=True)]
+    if site.op_type != "AveragePool" or site.opset < 19:  # onnxruntime's newer AveragePool crops instead
+        total = [max(0, t) for t in total]
+    extra = 0 if auto_pad == "SAME_UPPER" else 1
+    begin = tuple(int((t + extra) / 2) for t in total)  # towards zero, as in C
+    return begin, tuple(t - b for t, b in zip(total, begin, strict=True))
 
 
 def transposed_window_of(site: Site, spatial: Shape, kernel: Shape) -> Window:

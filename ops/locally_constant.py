@@ -2,4 +2,4 @@
 
 from ._rule import constant_around_x
 
-constant_around_x("Shape", "Size")
+constant_around_x(__name__, "Shape", "Size")

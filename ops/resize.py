@@ -54,7 +54,7 @@ def _picked(site: Site, axes: list[Axis], at: list[Array], outside: list[Array])
 
 
 def _weighted(site: Site, axes: list[Axis], at: list[Array], outside: list[Array]) -> Primitive:
-    """Weighted means, along one axis after another; the axis that shrinks most comes first.
+    """Weighted means, along one axis after another.
 
     One sparse map for each axis: 2 or 4 inputs for each output, where a single map of d axes has 2ᵈ or 4ᵈ.
     """
@@ -66,14 +66,25 @@ def _weighted(site: Site, axes: list[Axis], at: list[Array], outside: list[Array
             "with antialias or mode cubic; transpose the tensor to channels first before this node"
         )
     shape, parts = site.shape(), []
-    for position in sorted(range(len(axes)), key=lambda i: axes[i].scale):
-        if axes[position].still:
-            continue
-        kept = sparse.diags_array((~outside[position]).astype(np.float32))
-        along = _along(shape, position, kept @ axis_matrix(axes[position], at[position], kind))
-        parts.append(along)
-        shape = along.out_shape
+    for position in _resampled(axes, kind):
+        axis, beyond = axes[position], outside[position]
+        matrix = axis_matrix(axis, at[position], kind)
+        if not axis.still or matrix.nnz > axis.length:  # else it is the identity
+            kept = sparse.diags_array((~beyond).astype(np.float32))
+            parts.append(_along(shape, position, kept @ matrix))
+            shape = parts[-1].out_shape
     return chain(*parts)
+
+
+def _resampled(axes: list[Axis], kind: Filter) -> list[int]:
+    """Positions of the axes that onnxruntime runs its kernel over, those that shrink most first.
+
+    The plain cubic kernel runs over both last axes even where one is still: for most cubic_coeff_a its
+    weights there come out of float32 as not quite 1 and 0.
+    """
+    plain_cubic = kind.cubic and not kind.antialias
+    chosen = [i for i, axis in enumerate(axes) if not axis.still or (plain_cubic and i >= len(axes) - 2)]
+    return sorted(chosen, key=lambda i: axes[i].scale)
 
 
 def _along(shape: Shape, position: int, matrix: sparse.csr_array) -> Sparse:

@@ -7,6 +7,7 @@ import math
 import os
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -224,17 +225,36 @@ def load(path: str | os.PathLike[str]) -> AffineMap:
         OutputError: no such file, not a saved map, or one of a newer format.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file)
-        header = json.loads(arrays["header"].tobytes())
+        return _read(path)
     except FileNotFoundError:
         raise OutputError(f"no such file: {path}") from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except _DAMAGE as error:
         raise OutputError(
             f"{path} is not a map saved by ilin, or it is truncated or corrupt: {error}"
         ) from error
-    if header.get("format") != FORMAT:
-        raise OutputError(f"{path} has format {header.get('format')}; this version reads format {FORMAT}")
+
+
+# What numpy, zipfile, zlib and json raise on files that are damaged or something else altogether.
+_DAMAGE = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+def _read(path: str | os.PathLike[str]) -> AffineMap:
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    header = json.loads(arrays["header"].tobytes())
+    if header["format"] != FORMAT:
+        raise OutputError(f"{path} has format {header['format']}; this version reads format {FORMAT}")
     if "W" in arrays:
         W: Array | sparse.csr_array = arrays["W"]
     else:
@@ -267,6 +287,9 @@ def write_whole(path: Path, write: Callable[[Any], None]) -> None:
     Raises:
         OutputError: the path cannot be written.
     """
+    path = path.resolve()  # the file that a link stands for, not the link
+    if path.exists() and not path.is_file():
+        raise OutputError(f"cannot write {path}: it is not a regular file")
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     except OSError as error:

@@ -29,7 +29,7 @@ def limit_of(memory_limit: int | str | None) -> int:
         match = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*([kmgt]i?)?b?\s*", memory_limit.lower())
         if not match:
             raise OptionError(f"memory limit {memory_limit!r} is not understood; write bytes, 500MB or 4GiB")
-        return int(float(match[1]) * _UNITS[match[2] or ""])
+        memory_limit = int(float(match[1]) * _UNITS[match[2] or ""])
     if memory_limit <= 0:
         raise OptionError(f"the memory limit must be positive, not {memory_limit}")
     return int(memory_limit)

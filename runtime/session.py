@@ -10,6 +10,7 @@ import onnx
 
 from .errors import ModelError
 from .primitives import Array
+from .surgery import constants_alone, with_outputs
 
 
 class Session:
@@ -32,9 +33,11 @@ class Session:
         Raises:
             ModelError: onnxruntime does not accept the model.
         """
+        self.outputs = tuple(outputs)
+        if not outputs:  # nothing to take out, and onnxruntime refuses a graph without nodes
+            return
         import onnxruntime
 
-        self.outputs = tuple(outputs)
         options = onnxruntime.SessionOptions()
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.log_severity_level = 4  # its findings reach the user as one line of ours
@@ -70,50 +73,11 @@ class Session:
         return dict(zip(self.outputs, values, strict=True))
 
 
-def with_outputs(proto: onnx.ModelProto, outputs: Sequence[str]) -> onnx.ModelProto:
-    """The same model with other graph outputs; onnxruntime infers their types."""
-    asked = onnx.ModelProto()
-    asked.CopyFrom(proto)
-    declared = {put.name: put for put in proto.graph.output}
-    kept = [declared.get(name) or onnx.ValueInfoProto(name=name) for name in outputs]
-    del asked.graph.output[:]
-    asked.graph.output.extend(kept)
-    return asked
-
-
-def with_inputs(proto: onnx.ModelProto, names: Sequence[str], dtype: np.dtype[Any]) -> onnx.ModelProto:
-    """The same model with intermediate tensors as further graph inputs of the given type and any shape.
-
-    Their producers keep running under other output names, as they may have outputs that are still read.
-    """
-    cut = onnx.ModelProto()
-    cut.CopyFrom(proto)
-    del cut.graph.value_info[:]
-    for node in cut.graph.node:
-        for position, output in enumerate(node.output):
-            if output in names:
-                node.output[position] = f"{output}__computed"
-    element = onnx.helper.np_dtype_to_tensor_dtype(dtype)
-    cut.graph.input.extend(onnx.helper.make_tensor_value_info(name, element, None) for name in names)
-    return cut
-
-
 def evaluate_constants(
     proto: onnx.ModelProto, nodes: Sequence[int], outputs: Sequence[str]
 ) -> dict[str, Any]:
     """Run the nodes at the given positions, which depend on no input, and return the named tensors."""
-    alone = onnx.ModelProto()
-    alone.CopyFrom(proto)
-    del alone.graph.node[:]
-    alone.graph.node.extend(proto.graph.node[position] for position in nodes)
-    del alone.graph.input[:]
-    del alone.graph.value_info[:]
-    read = {name for node in alone.graph.node for name in node.input}
-    kept = [tensor for tensor in proto.graph.initializer if tensor.name in read]
-    if not any(attribute.HasField("g") for node in alone.graph.node for attribute in node.attribute):
-        del alone.graph.initializer[:]
-        alone.graph.initializer.extend(kept)
-    return Session(alone, outputs).run({})
+    return Session(constants_alone(proto, nodes), outputs).run({})
 
 
 def version() -> str:

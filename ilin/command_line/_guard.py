@@ -125,7 +125,7 @@ def _usage(error: click.ClickException) -> str:
     """Click's message in one line, with where to read on."""
     message = " ".join(error.format_message().split())
     ctx = getattr(error, "ctx", None)
-    return f"{message} (see {ctx.command_path} --help)" if ctx else message
+    return f"{message.rstrip('.')} (see {ctx.command_path} --help)" if ctx else message
 
 
 def _never_fail_to_encode() -> None:

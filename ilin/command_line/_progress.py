@@ -70,34 +70,32 @@ class Meter:
     def _show(self) -> None:
         """Runs in the timer's thread; the imports are paid for only here."""
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
         with self._lock:
             if self._timer is None:  # the work ended meanwhile
                 return
-            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
             self._bar = Progress(
-                *columns,
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TaskProgressColumn(),
                 TimeElapsedColumn(),
                 console=Console(file=self._terminal),
                 transient=True,
                 redirect_stdout=False,
                 redirect_stderr=False,
             )
-            self._bar.add_task("linearising", total=self._instances)
+            self._bar.add_task("linearising", total=None)
             self._update()
             self._bar.start()
 
     def _update(self) -> None:
         with self._lock:
-            if self._bar:
-                which = (
-                    f" {min(self._instance + 1, self._instances)} of {self._instances}"
-                    if self._instances > 1
-                    else ""
-                )
-                self._bar.update(
-                    self._bar.task_ids[0],
-                    completed=self._instance + self._share,
-                    description=f"linearising{which}",
-                )
+            if not self._bar:
+                return
+            several, done = self._instances > 1, self._instance + self._share
+            which = f" {min(self._instance + 1, self._instances)} of {self._instances}" if several else ""
+            total = self._instances if several or done else None  # None: it moves, but says nothing
+            self._bar.update(
+                self._bar.task_ids[0], total=total, completed=done, description=f"linearising{which}"
+            )

@@ -50,9 +50,14 @@ def error_line(text: str, *, after_echo: bool = False) -> None:
     click.echo(click.style("error:", fg="red", bold=True) + " " + one_line(text), err=True, color=_colour())
 
 
+def colourful() -> bool:
+    """Whether terminals may show colours (no-color.org)."""
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
 def _colour() -> bool | None:
     """False where the user wants no colour; None lets click look at the stream."""
-    return False if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" else None
+    return None if colourful() else False
 
 
 def one_line(text: str) -> str:

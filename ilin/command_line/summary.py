@@ -12,12 +12,17 @@ from ._text import NOT_FINITE, column, dimensions, labelled, listed, number, plu
 from .facts import Facts
 
 WIDTH = 80
-HOLDS = {
-    "affine": "exact everywhere",
-    "piecewise-linear": "exact on the linear region around x",
-    "locally constant": "W = 0, as F does not change around x",
-    "smooth": "a tangent, exact at x only",
+_WHERE = {
+    "affine": "everywhere",
+    "piecewise-linear": "on the linear region around x",
+    "locally constant": "around x, with W = 0",
+    "smooth": "at x only, where it is the tangent",
 }
+
+
+def holds(kind: str) -> str:
+    """How far an answer of a kind holds."""
+    return f"{kind}: F(z) = W z + b {_WHERE[kind]}"
 
 
 def summary(facts: Facts) -> str:
@@ -103,8 +108,7 @@ def _map(facts: Facts) -> str:
     nonzero = (
         f"{facts['nnz']:,} entries nonzero ({100 * facts['nnz'] / max(1, facts['K'] * facts['N']):.3g} %)"
     )
-    holds = labelled("map", f"F(z) = W z + b, {HOLDS[facts['kind']]} ({facts['kind']})")
-    return f"{holds}\n{labelled('', f'{size}, {nonzero}')}"
+    return "\n".join([labelled("map", holds(facts["kind"])), labelled("", f"{size}, {nonzero}")])
 
 
 def _explained(facts: Facts) -> Iterator[str]:

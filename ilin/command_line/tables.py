@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ._text import one_line, say
+from ._text import colourful, one_line, say
 
 _COLOURS = {
     "affine": "green",
@@ -47,9 +47,9 @@ def _draw(table: Table) -> None:
     from rich.table import Table as Drawn
     from rich.text import Text
 
-    drawn = Drawn(box=box.SIMPLE_HEAD, pad_edge=False)
+    drawn = Drawn(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for name in table.header:
         drawn.add_column(name, overflow="fold")
     for row in table.rows:
         drawn.add_row(*(Text(one_line(cell), style=_COLOURS.get(cell, "")) for cell in row))
-    Console().print(drawn)
+    Console(color_system="auto" if colourful() else None).print(drawn)

@@ -10,7 +10,7 @@ from ..compiler.scope import Verdict, judge, scope_of
 from ..runtime.errors import UnsupportedError
 from ._text import dimensions, labelled, one_line
 from .facts import Facts, graph_facts, put_facts
-from .summary import HOLDS, model_lines
+from .summary import holds, model_lines
 from .tables import Table
 
 
@@ -134,7 +134,7 @@ def _tail(facts: Facts) -> list[str]:
     lines = ["", labelled("nodes", counts or "none")]
     obstacle = facts["obstacle"]
     if obstacle is None:
-        return [*lines, labelled("answer", f"yes, it can be linearised: {HOLDS[_kind(facts)]}", "green")]
+        return [*lines, labelled("answer", f"yes, {holds(_kind(facts))}", "green")]
     lines.append(labelled("obstacle", one_line(obstacle["reason"]), "red"))
     if obstacle["instead"]:
         names = ",".join(map(one_line, obstacle["instead"][:3]))

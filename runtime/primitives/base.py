@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import fields
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
+
+if TYPE_CHECKING:
+    from ..emit import Builder
 
 Array = NDArray[Any]
 Shape = tuple[int, ...]
@@ -40,6 +43,10 @@ class Primitive(ABC):
     @abstractmethod
     def T(self) -> Primitive:
         """The transposed map."""
+
+    @abstractmethod
+    def emit(self, graph: Builder, x: str) -> str:
+        """Add the map to an ONNX graph, from a block named x, (B, *in_shape), to one (B, *out_shape)."""
 
     def magnitude(self) -> Primitive:
         """Return |L|, entry by entry (or an upper bound of it); L itself where entries are 0 and 1."""

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import sparse
 
 from .base import Array, Primitive, Shape
+
+if TYPE_CHECKING:
+    from ..emit import Builder
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +49,21 @@ class Contract(Primitive):
         return dict(zip(x, self.in_shape, strict=True)) | dict(zip(w, self.weight.shape, strict=True))
 
     @property
+    def _groups(self) -> tuple[list[str], list[str], list[str], list[str]]:
+        """Labels of all three operands, of x and y, of x and w, and of w and y."""
+        x, w, y = self._axes
+        return (
+            [a for a in x if a in w and a in y],
+            [a for a in x if a not in w],
+            [a for a in x if a not in y],
+            [a for a in w if a not in x],
+        )
+
+    def _extent(self, axes: Sequence[str]) -> int:
+        sizes = self._sizes
+        return math.prod(sizes[a] for a in axes)
+
+    @property
     def out_shape(self) -> Shape:  # type: ignore[override]
         """The sizes of y's labels."""
         sizes = self._sizes
@@ -74,15 +94,8 @@ class Contract(Primitive):
     def apply(self, block: Array) -> Array:
         """One batched matrix product: labels in all three operands are its batch axes."""
         x, w, y = self._axes
-        sizes = self._sizes
-        batch = [a for a in x if a in w and a in y]
-        summed = [a for a in x if a not in y]
-        rows = [a for a in x if a not in w]
-        columns = [a for a in w if a not in x]
-
-        def extent(axes: list[str]) -> int:
-            return math.prod(sizes[a] for a in axes)
-
+        sizes, extent = self._sizes, self._extent
+        batch, rows, summed, columns = self._groups
         left = block.transpose(
             [*(x.index(a) + 1 for a in batch), 0, *(x.index(a) + 1 for a in rows + summed)]
         )
@@ -94,6 +107,26 @@ class Contract(Primitive):
         named = product.reshape(*(sizes[a] for a in batch), len(block), *(sizes[a] for a in rows + columns))
         order = [*batch, "", *rows, *columns]
         return named.transpose([order.index(""), *(order.index(a) for a in y)])
+
+    def emit(self, graph: Builder, x: str) -> str:
+        """One MatMul between transpositions, as in `apply`; without batch labels the weight is a matrix."""
+        xs, w, y = self._axes
+        batch, rows, summed, columns = self._groups
+        order = [*batch, "", *rows, *summed]  # "" is the block axis
+        given = ["", *xs]
+        left = graph.node("Transpose", x, perm=[given.index(a) for a in order])
+        right = self.weight.transpose([w.index(a) for a in (*batch, *summed, *columns)])
+        right = right.reshape(
+            *([self._extent(batch)] if batch else []), self._extent(summed), self._extent(columns)
+        )
+        head = [self._extent(batch)] if batch else []
+        left = graph.node("Reshape", left, graph.constant([*head, -1, self._extent(summed)]))
+        product = graph.node("MatMul", left, graph.array(right))
+        sizes = self._sizes
+        shape = [*(sizes[a] for a in batch), -1, *(sizes[a] for a in (*rows, *columns))]
+        named = graph.node("Reshape", product, graph.constant(shape))
+        order = [*batch, "", *rows, *columns]
+        return graph.node("Transpose", named, perm=[order.index(a) for a in ("", *y)])
 
     @property
     def T(self) -> Primitive:

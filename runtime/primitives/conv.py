@@ -6,11 +6,15 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import sparse
 
 from .base import Array, Primitive, Shape
+
+if TYPE_CHECKING:
+    from ..emit import Builder
 
 Slices = tuple[slice, ...]
 
@@ -29,13 +33,15 @@ class Window:
     dilations: Shape
     pads: Shape  # at the begin
 
+    def fields(self) -> tuple[Shape, Shape, Shape, Shape, Shape, Shape]:
+        """All fields, to be zipped over the axes."""
+        return self.in_size, self.out_size, self.kernel, self.strides, self.dilations, self.pads
+
     def taps(self) -> Iterator[tuple[Shape, Slices, Slices]]:
         """For each tap, the output positions it serves and the input positions it reads there."""
         for tap in product(*map(range, self.kernel)):
             outputs, inputs = [], []
-            for t, i, o, s, d, p in zip(
-                tap, self.in_size, self.out_size, self.strides, self.dilations, self.pads, strict=True
-            ):
+            for t, i, o, _, s, d, p in zip(tap, *self.fields(), strict=True):
                 shift = t * d - p
                 first = max(0, -(shift // s))
                 last = min(o, (i - 1 - shift) // s + 1)
@@ -49,9 +55,7 @@ class Window:
     def positions(self) -> Array:
         """(outputs, taps) flat input position read, or -1 in the padding."""
         grid = np.zeros((1, 1), np.int64)
-        for i, o, k, s, d, p in zip(
-            self.in_size, self.out_size, self.kernel, self.strides, self.dilations, self.pads, strict=True
-        ):
+        for i, o, k, s, d, p in zip(*self.fields(), strict=True):
             axis = np.arange(o)[:, None] * s + np.arange(k) * d - p  # (o, k)
             axis = np.where((axis >= 0) & (axis < i), axis, -1)
             outer, inner = grid[:, None, :, None], axis[None, :, None, :]
@@ -109,6 +113,28 @@ class Conv(Primitive):
             y[(..., *outputs)] += _mix_channels(weight[(..., *tap)], x[(..., *inputs)])  # type: ignore[arg-type]
         return y.reshape(len(block), *self.out_shape)
 
+    def emit(self, graph: Builder, x: str) -> str:
+        """One Conv; padding at the end is what the window reads beyond the input, if anything."""
+        window = self.window
+        ends = [
+            (o - 1) * s + (k - 1) * d + 1 - p - i for i, o, k, s, d, p in zip(*window.fields(), strict=True)
+        ]
+        images = graph.reshape(x, self.in_shape[1:])
+        if min(ends, default=0) < 0:  # the window leaves the last inputs unread
+            images = _cropped(
+                graph, images, [i + min(e, 0) for i, e in zip(window.in_size, ends, strict=True)]
+            )
+        mixed = graph.node(
+            "Conv",
+            images,
+            graph.array(self.weight),
+            group=self.group,
+            strides=list(window.strides),
+            dilations=list(window.dilations),
+            pads=[*window.pads, *(max(e, 0) for e in ends)],
+        )
+        return graph.reshape(mixed, self.out_shape)
+
     @property
     def T(self) -> Primitive:
         """The transposed convolution."""
@@ -164,6 +190,43 @@ class ConvTranspose(Primitive):
             x[(..., *inputs)] += mixed  # type: ignore[arg-type]
         return x.reshape(len(block), *self.out_shape)
 
+    def emit(self, graph: Builder, x: str) -> str:
+        """At stride 1 a Conv with the flipped kernel, which is several times faster than ConvTranspose."""
+        images = graph.reshape(x, self.in_shape[1:])
+        window = self.window
+        reach = [d * (k - 1) for k, d in zip(window.kernel, window.dilations, strict=True)]
+        begin = [r - p for r, p in zip(reach, window.pads, strict=True)]
+        end = [i - o + p for i, o, p in zip(window.in_size, window.out_size, window.pads, strict=True)]
+        if set(window.strides) <= {1} and min(begin + end, default=0) >= 0:
+            back = graph.node(
+                "Conv",
+                images,
+                graph.array(self._flipped()),
+                group=self.group,
+                dilations=list(window.dilations),
+                pads=[*begin, *end],
+            )
+            return graph.reshape(back, self.out_shape)
+        full = graph.node(
+            "ConvTranspose",
+            images,
+            graph.array(self.weight),
+            group=self.group,
+            strides=list(window.strides),
+            dilations=list(window.dilations),
+        )  # every position that a tap reaches, before padding is cut off
+        sizes = [(o - 1) * s + r + 1 for o, s, r in zip(window.out_size, window.strides, reach, strict=True)]
+        return graph.reshape(_shifted(graph, full, sizes, window.pads, window.in_size), self.out_shape)
+
+    def _flipped(self) -> Array:
+        """(C, M/G, *kernel): the weight of the stride-1 convolution that equals this transpose."""
+        M, channels = self.weight.shape[:2]
+        grouped = self.weight.reshape(self.group, M // self.group, channels, *self.window.kernel).swapaxes(
+            1, 2
+        )
+        flipped = np.flip(grouped, tuple(range(3, grouped.ndim)))
+        return flipped.reshape(self.group * channels, M // self.group, *self.window.kernel)
+
     @property
     def T(self) -> Primitive:
         """The convolution that this transposes."""
@@ -194,3 +257,22 @@ def _mix_channels(weight: Array, x: Array) -> Array:
         return weight.reshape(*weight.shape[:2], *(1,) * (x.ndim - 3)) * x
     columns = x.reshape(*x.shape[:3], math.prod(x.shape[3:]))
     return (weight @ columns).reshape(*x.shape[:2], weight.shape[1], *x.shape[3:])
+
+
+def _cropped(graph: Builder, x: str, sizes: list[int]) -> str:
+    """The first `sizes` positions of each spatial axis of (images, channels, *spatial)."""
+    axes = list(range(2, 2 + len(sizes)))
+    return graph.node(
+        "Slice", x, graph.constant([0] * len(sizes)), graph.constant(sizes), graph.constant(axes)
+    )
+
+
+def _shifted(graph: Builder, x: str, sizes: list[int], starts: Shape, wanted: Shape) -> str:
+    """Positions start to start + wanted of each spatial axis, zeros beyond the `sizes` that exist."""
+    missing = [max(0, start + w - size) for start, w, size in zip(starts, wanted, sizes, strict=True)]
+    if any(missing):
+        pads = [0] * (2 + len(sizes)) + [0, 0, *missing]
+        x = graph.node("Pad", x, graph.constant(pads))
+    ends = [start + w for start, w in zip(starts, wanted, strict=True)]
+    axes = list(range(2, 2 + len(sizes)))
+    return graph.node("Slice", x, graph.constant(list(starts)), graph.constant(ends), graph.constant(axes))

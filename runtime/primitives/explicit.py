@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import reduce
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import sparse
 
 from .base import Array, Primitive, Shape, flat
+from .move import Gather, Scatter
+from .scale import Scale
+
+if TYPE_CHECKING:
+    from ..emit import Builder
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +34,13 @@ class Sparse(Primitive):
         entries = self.entries.astype(block.dtype, copy=False)
         product = (entries @ flat(block).T).T
         return np.ascontiguousarray(product).reshape(len(block), *self.out_shape)
+
+    def emit(self, graph: Builder, x: str) -> str:
+        """Gather the entries' columns, scale them, and add them up row by row."""
+        listed = self.entries.tocoo()
+        entries = Gather(self.in_shape, listed.col.astype(np.int64)).emit(graph, x)
+        scaled = Scale((listed.nnz,), listed.data).emit(graph, entries)
+        return Scatter(self.out_shape, listed.row.astype(np.int64)).emit(graph, scaled)
 
     @property
     def T(self) -> Primitive:
@@ -80,6 +93,10 @@ class Chain(Primitive):
     def apply(self, block: Array) -> Array:
         """Apply part after part."""
         return reduce(lambda done, part: part.apply(done), self.parts, block)
+
+    def emit(self, graph: Builder, x: str) -> str:
+        """Part after part."""
+        return reduce(lambda done, part: part.emit(graph, done), self.parts, x)
 
     @property
     def T(self) -> Primitive:

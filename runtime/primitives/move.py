@@ -5,11 +5,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import sparse
 
 from .base import Array, Primitive, Shape, flat
+
+if TYPE_CHECKING:
+    from ..emit import Builder
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +34,10 @@ class Reshape(Primitive):
     def apply(self, block: Array) -> Array:
         """View the block in the other shape."""
         return block.reshape(len(block), *self.out_shape)
+
+    def emit(self, graph: Builder, x: str) -> str:
+        """One Reshape."""
+        return graph.reshape(x, self.out_shape)
 
     @property
     def T(self) -> Primitive:
@@ -60,6 +68,10 @@ class Transpose(Primitive):
     def apply(self, block: Array) -> Array:
         """Permute the axes behind the block axis."""
         return block.transpose(0, *(axis + 1 for axis in self.axes))
+
+    def emit(self, graph: Builder, x: str) -> str:
+        """One Transpose."""
+        return graph.node("Transpose", x, perm=[0, *(axis + 1 for axis in self.axes)])
 
     @property
     def T(self) -> Primitive:
@@ -108,6 +120,12 @@ class Gather(Primitive):
             taken[:, self.index < 0] = 0
         return taken  # (B, *out_shape)
 
+    def emit(self, graph: Builder, x: str) -> str:
+        """Gather from the flattened block; position -1 reads a zero that is put behind it."""
+        padded = graph.node("Pad", graph.reshape(x, [self.in_size]), graph.constant([0, 0, 0, 1]))
+        index = np.where(self.index < 0, self.in_size, self.index)
+        return graph.node("Gather", padded, graph.array(index), axis=1)
+
     @property
     def T(self) -> Primitive:
         """Add entries back where they came from."""
@@ -152,6 +170,21 @@ class Scatter(Primitive):
         kept = self.index.ravel() >= 0
         placed[:, self.index.ravel()[kept]] = flat(block)[:, kept]
         return placed.reshape(len(block), *self.out_shape)
+
+    def emit(self, graph: Builder, x: str) -> str:
+        """ScatterND with the batch axis last, so that one index serves all rows of the block.
+
+        Entries that go nowhere (position -1) are added to a place behind the others, which is cut off.
+        """
+        rows = graph.node("Transpose", graph.reshape(x, [self.in_size]), perm=[1, 0])  # (in_size, B)
+        count = graph.node("Shape", rows, start=1, end=2)
+        shape = graph.node("Concat", graph.constant([self.out_size + 1]), count, axis=0)
+        zeros = graph.node("Expand", graph.constant(np.zeros((1, 1), graph.dtype)), shape)
+        index = np.where(self.index < 0, self.out_size, self.index).reshape(-1, 1)
+        placed = graph.node("ScatterND", zeros, graph.array(index), rows, reduction="add")
+        ends = [graph.constant([bound]) for bound in (0, self.out_size, 0)]
+        kept = graph.node("Transpose", graph.node("Slice", placed, *ends), perm=[1, 0])
+        return graph.reshape(kept, self.out_shape)
 
     @property
     def T(self) -> Primitive:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import sparse
 
 from .base import Array, Primitive, Shape
+
+if TYPE_CHECKING:
+    from ..emit import Builder
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +39,10 @@ class Scale(Primitive):
         """Multiply every tensor of the block."""
         factor = self.factor if self.factor.dtype == bool else self.factor.astype(block.dtype, copy=False)
         return np.multiply(block, factor, dtype=block.dtype)
+
+    def emit(self, graph: Builder, x: str) -> str:
+        """One Mul; the factor aligns with the trailing axes."""
+        return graph.node("Mul", x, graph.array(self.factor))
 
     @property
     def T(self) -> Primitive:

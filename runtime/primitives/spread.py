@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import sparse
 
 from .base import Array, Primitive, Shape
 from .move import Gather
+
+if TYPE_CHECKING:
+    from ..emit import Builder
 
 
 def _summed_axes(small: Shape, large: Shape) -> tuple[int, ...]:
@@ -36,6 +40,12 @@ class Broadcast(Primitive):
         aligned = block.reshape(len(block), *(1,) * lead, *self.in_shape)
         return np.broadcast_to(aligned, (len(block), *self.out_shape))
 
+    def emit(self, graph: Builder, x: str) -> str:
+        """Reshape to the aligned rank, then Expand."""
+        lead = (1,) * (len(self.out_shape) - len(self.in_shape))
+        aligned = graph.reshape(x, (*lead, *self.in_shape))
+        return graph.node("Expand", aligned, graph.constant([1, *self.out_shape]))
+
     @property
     def T(self) -> Primitive:
         """Sum over the copies."""
@@ -61,6 +71,13 @@ class Sum(Primitive):
         """Sum every tensor of the block."""
         axes = tuple(axis + 1 for axis in _summed_axes(self.out_shape, self.in_shape))
         return np.asarray(block.sum(axis=axes)).reshape(len(block), *self.out_shape)
+
+    def emit(self, graph: Builder, x: str) -> str:
+        """One ReduceSum."""
+        axes = [axis + 1 for axis in _summed_axes(self.out_shape, self.in_shape)]
+        if not axes:
+            return graph.reshape(x, self.out_shape)
+        return graph.reshape(graph.node("ReduceSum", x, graph.constant(axes), keepdims=0), self.out_shape)
 
     @property
     def T(self) -> Primitive:

@@ -35,13 +35,13 @@ def two_inputs(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def softmaxed(tmp_path: Path) -> Path:
+def hopping(tmp_path: Path) -> Path:
     """A model with an operator that nobody supports, behind one that is."""
     nodes = [
         helper.make_node("Gemm", ["x", "U"], ["logits"], "dense", transB=1),
         helper.make_node("Hop", ["logits"], ["y"], "leap", domain="example.org"),
     ]
-    return save(tmp_path / "soft.onnx", nodes, [tensor("x", [1, 4])], [tensor("y", [1, 3])], {"U": U})
+    return save(tmp_path / "hop.onnx", nodes, [tensor("x", [1, 4])], [tensor("y", [1, 3])], {"U": U})
 
 
 @pytest.fixture

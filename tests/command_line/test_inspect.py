@@ -24,7 +24,7 @@ relu    Relu      17     piecewise-linear
 second  Gemm      17     affine
 
 nodes      2 affine, 1 piecewise-linear
-answer     yes, it can be linearised: exact on the linear region around x
+answer     yes, piecewise-linear: F(z) = W z + b on the linear region around x
 """
 
 
@@ -34,8 +34,8 @@ def test_a_model_that_can_be_linearised(ilin, model):
     assert result.stdout == LINEARISABLE
 
 
-def test_the_first_obstacle_and_the_way_around_it(ilin, softmaxed):
-    result = ilin("inspect", softmaxed)
+def test_the_first_obstacle_and_the_way_around_it(ilin, hopping):
+    result = ilin("inspect", hopping)
     assert result.exit_code == 3
     assert "leap   example.org.Hop  1      unsupported\n" in result.stdout
     assert "nodes      1 affine, 1 unsupported\n" in result.stdout
@@ -43,15 +43,15 @@ def test_the_first_obstacle_and_the_way_around_it(ilin, softmaxed):
     assert result.stdout.endswith("\ninstead    --outputs logits explains what goes into that node\n")
 
 
-def test_only_what_leads_to_the_asked_outputs_counts(ilin, softmaxed):
-    result = ilin("inspect", softmaxed, "--outputs", "logits")
+def test_only_what_leads_to_the_asked_outputs_counts(ilin, hopping):
+    result = ilin("inspect", hopping, "--outputs", "logits")
     assert result.exit_code == 0
     assert "unsupported  not needed for the outputs\n" in result.stdout
-    assert result.stdout.endswith("answer     yes, it can be linearised: exact everywhere\n")
+    assert result.stdout.endswith("answer     yes, affine: F(z) = W z + b everywhere\n")
 
 
-def test_json(ilin, softmaxed):
-    result = ilin("inspect", softmaxed, "--json")
+def test_json(ilin, hopping):
+    result = ilin("inspect", hopping, "--json")
     assert result.exit_code == 3
     document = json.loads(result.stdout)
     assert document["linearizable"] is False
@@ -116,7 +116,7 @@ def test_a_model_is_missing(ilin):
     result = ilin("inspect")
     assert (result.exit_code, result.stderr) == (
         2,
-        "error: Missing argument 'MODEL'. (see ilin inspect --help)\n",
+        "error: Missing argument 'MODEL' (see ilin inspect --help)\n",
     )
 
 

@@ -50,8 +50,8 @@ def test_missing_external_data(refused, tmp_path, model, x):
     assert message.startswith(start) and "weights.bin" in message
 
 
-def test_unsupported_operator(refused, softmaxed, x):
-    message = refused(softmaxed, x, code=3)
+def test_unsupported_operator(refused, hopping, x):
+    message = refused(hopping, x, code=3)
     assert message.startswith("node 'leap' (Hop, example.org opset 1): no rule for this operator; ")
     assert "write its rule in ops/hop.py" in message
     assert "name a tensor before it in outputs" in message
@@ -175,7 +175,7 @@ def test_rows_that_are_nonsense(refused, model, x, rows):
     [
         ("3", "row 3 is outside the output's 3 elements (0 to 2)"),
         ("0,-4", "row -4 is outside the output's 3 elements (0 to 2)"),
-        ("top4", "rows = 4 asks for that many outputs, but the model has 3"),
+        ("top4", "rows = 4 asks for that many outputs, but the model has 1 to 3 to give"),
     ],
 )
 def test_rows_out_of_range(refused, model, x, rows, message):

@@ -100,7 +100,10 @@ def test_an_operator_without_a_rule_is_named_with_a_remedy():
         ilin.compile(proto)
     text = str(error.value)
     assert text.startswith("node 'the_det' (Det, ai.onnx opset 17): no rule for this operator; ")
-    assert "name a tensor before it in outputs, or write its rule in ops/det.py (CONTRIBUTING.md)" in text
+    assert (
+        "name a tensor before it in outputs (it reads 'a'), or write its rule in ops/det.py (CONTRIBUTING.md)"
+        in text
+    )
     assert error.value.exit_code == 3
     assert ilin.linearize(proto, np.ones((2, 2)), outputs=["a"]).certificate.verified
 
@@ -121,8 +124,8 @@ def test_a_product_of_two_active_values_is_refused_with_both_names():
     with pytest.raises(ilin.UnsupportedError) as error:
         ilin.compile(model(nodes))
     assert str(error.value) == (
-        "node 'gate' (Mul, ai.onnx opset 17): multiplies two values that both depend on x ('a' and 'x'), which is "
-        "not affine; name one of them in inputs, or a tensor before this node in outputs"
+        "node 'gate' (Mul, ai.onnx opset 17): multiplies two values that both depend on x ('a' and 'x'), "
+        "which is not affine; name one of them in inputs, or a tensor before this node in outputs"
     )
 
 

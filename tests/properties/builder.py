@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import onnx.inliner
 from hypothesis import strategies as st
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
 from ..conformance.oracle import onnxruntime_of, reference_of
 
@@ -52,6 +52,12 @@ class Graph:
     operators: tuple[str, ...]
     without_reference: tuple[str, ...]  # why the reference evaluator cannot be asked, if so
     on_grid: bool
+    dtype: np.dtype
+
+    @property
+    def elsewhere(self) -> dict[str, np.ndarray]:
+        """Another point, parameters that are graph inputs included."""
+        return {name: value / 2 if value.dtype == self.dtype else value for name, value in self.feeds.items()}
 
     def __str__(self) -> str:
         feeds = "".join(f"\n{name} = {value.tolist()}" for name, value in self.feeds.items())
@@ -89,12 +95,14 @@ class Builder:
     opset: int
     seed: int
     on_grid: bool  # values from a coarse grid, so that many entries tie
+    dtype: np.dtype = field(default_factory=lambda: np.dtype(np.float32))
+    with_empty: bool = False  # tensors without elements may come up
     feeds: dict[str, np.ndarray] = field(default_factory=dict)
     values: dict[str, np.ndarray] = field(default_factory=dict)
-    active: list[str] = field(
-        default_factory=list
-    )  # floating tensors that depend on the free inputs, in order
+    active: list[str] = field(default_factory=list)  # floating tensors that depend on free inputs, in order
     free: list[str] = field(default_factory=list)
+    sources: dict[str, frozenset[str]] = field(default_factory=dict)  # the free inputs behind each tensor
+    barred: set[str] = field(default_factory=set)  # free inputs that have to be held after all
     initializers: dict[str, np.ndarray] = field(default_factory=dict)
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     functions: dict[str, onnx.FunctionProto] = field(default_factory=dict)
@@ -104,6 +112,8 @@ class Builder:
     # -- drawing -----------------------------------------------------------------------------------
 
     def integer(self, low: int, high: int) -> int:
+        if low > high:
+            raise Refused("no integer to choose")
         return self.draw(st.integers(low, high))
 
     def integers(self, count: int, low: int, high: int) -> list[int]:
@@ -113,6 +123,8 @@ class Builder:
         return self.draw(st.booleans())
 
     def choose(self, options: Sequence[Any]) -> Any:
+        if not options:
+            raise Refused("nothing to choose from")
         return self.draw(st.sampled_from(list(options)))
 
     def subset(self, options: Sequence[Any]) -> list[Any]:
@@ -121,10 +133,18 @@ class Builder:
         return kept or [options[0]]
 
     def array(self, *shape: int) -> np.ndarray:
-        """Fresh float32 numbers; what they are does not matter to shrinking."""
+        """Fresh numbers; what they are does not matter to shrinking."""
         random = self.random()
         values = random.integers(-3, 4, shape) / 2 if self.on_grid else random.standard_normal(shape)
-        return np.asarray(values, np.float32)
+        return np.asarray(values, self.dtype)
+
+    def scalar(self, value: float) -> np.ndarray:
+        return np.asarray(value, self.dtype)
+
+    @property
+    def element(self) -> int:
+        """The floating type of the graph, as ONNX numbers it."""
+        return helper.np_dtype_to_tensor_dtype(self.dtype)
 
     def random(self) -> np.random.Generator:
         self._count += 1
@@ -158,6 +178,7 @@ class Builder:
         name = self._fresh("x" if free else "held")
         self.feeds[name] = self.values[name] = value
         if free:
+            self.sources[name] = frozenset([name])
             self.free.append(name)
             self.active.append(name)
         return name
@@ -174,6 +195,16 @@ class Builder:
             self.nodes.append(helper.make_node("Constant", [], [name], value=numpy_helper.from_array(value)))
         else:
             self.initializers[name] = value
+        return name
+
+    def computed(self, fits: Callable[[tuple[int, ...]], bool]) -> str:
+        """A parameter that the graph computes from its second input, which has to be held then."""
+        later = set(self.free[1:])
+        found = [name for name in self.active if self.sources[name] <= later and fits(self.shape(name))]
+        if not found:
+            raise Refused("nothing is computed from the second input alone")
+        name = self.choose(found)
+        self.barred |= self.sources[name]
         return name
 
     def broadcastable(self, shape: Sequence[int]) -> np.ndarray:
@@ -203,20 +234,25 @@ class Builder:
             raise Refused(str(error)) from error
         for value in found.values():
             strong = value.dtype.kind == "f" and not (np.abs(value).max(initial=0) <= STRONGEST)
-            if not 0 < value.size <= LARGEST or strong:
+            if strong or value.size > LARGEST or not (value.size or self.with_empty):
                 raise Refused("too large")
         self.nodes.append(node)
         self.values.update(found)
         if op_type in REFERENCE_IS_WRONG and not self._reference_agrees(alone, inputs, found):
             self.without_reference.add(f"{op_type}: {REFERENCE_IS_WRONG[op_type]}")
-        if any(name in self.active for name in inputs):
-            self.active += [name for name in names if found[name].dtype == np.float32]
+        behind = frozenset().union(*(self.sources.get(name, ()) for name in inputs))
+        if op_type in ("Shape", "Size"):  # they do not change around x
+            behind = frozenset()
+        self.sources |= dict.fromkeys(names, behind)
+        if behind:
+            self.active += [name for name in names if found[name].dtype == self.dtype]
         return names[0] if outputs == 1 else names
 
     def _reference_agrees(
         self, alone: onnx.ModelProto, inputs: Sequence[str], found: Mapping[str, np.ndarray]
     ) -> bool:
         alone = onnx.shape_inference.infer_shapes(alone)
+        tolerance = 1e-4 if self.dtype.itemsize > 2 else 2e-2
         try:
             theirs = reference_of(alone)(
                 {name: self.values[name] for name in inputs if name in self._given(alone)}
@@ -224,7 +260,8 @@ class Builder:
         except Exception:  # it raises whatever numpy raises
             return False
         return all(
-            theirs[name].shape == value.shape and np.allclose(theirs[name], value, rtol=1e-4, atol=1e-4)
+            theirs[name].shape == value.shape
+            and np.allclose(theirs[name], value, rtol=tolerance, atol=tolerance)
             for name, value in found.items()
         )
 
@@ -252,25 +289,28 @@ class Builder:
             ir_version=8 if self.opset < 21 else 10,
         )
 
-    def finish(self, outputs: Sequence[str], active: Sequence[str], *, shuffled: bool) -> Graph:
-        """The model of everything that was added."""
-        graph = helper.make_graph(
-            self.nodes,
-            "random",
-            [_info(name, value) for name, value in self.feeds.items()],
-            [_info(name, self.values[name]) for name in outputs],
-            [numpy_helper.from_array(value, name) for name, value in self.initializers.items()],
-        )
-        model = self._model(graph)
-        # Of a function that calls another one, the reference evaluator loses the attributes.
-        ordered = onnx.inliner.inline_local_functions(model) if self.functions else model
-        if shuffled:
-            model = onnx.ModelProto.FromString(model.SerializeToString())
+    def finish(self, outputs: Sequence[str], active: Sequence[str]) -> Graph:
+        """The model of everything that was added, in one of the forms that files come in."""
+        tensors = [numpy_helper.from_array(value, name) for name, value in self.initializers.items()]
+        inputs = [_info(name, value) for name, value in self.feeds.items()]
+        results = [_info(name, self.values[name]) for name in outputs]
+        plain = self._model(helper.make_graph(self.nodes, "random", inputs, results, tensors))
+        model = onnx.ModelProto.FromString(plain.SerializeToString())
+        form = self.choose(["plain", "plain", "symbolic", "shuffled", "oldest"])
+        if form == "shuffled":
             del model.graph.node[:]
             model.graph.node.extend(reversed(self.nodes))
+        elif form == "symbolic":
+            for put in (*model.graph.input, *model.graph.output):
+                for axis, dim in enumerate(put.type.tensor_type.shape.dim):
+                    dim.dim_param = f"{put.name}_{axis}"
+        elif form == "oldest" and self.opset <= 8 and not self.functions:
+            model.ir_version = 3  # parameters are inputs with a default, too
+            model.graph.input.extend(_info(name, value) for name, value in self.initializers.items())
         return Graph(
             model,
-            ordered,
+            # Of a function that calls another one, the reference evaluator loses the attributes.
+            onnx.inliner.inline_local_functions(plain) if self.functions else plain,
             dict(self.feeds),
             tuple(active),
             tuple(outputs),
@@ -278,6 +318,7 @@ class Builder:
             tuple(node.op_type for node in self.nodes),
             tuple(sorted(self.without_reference)),
             self.on_grid,
+            self.dtype,
         )
 
     def _fresh(self, stem: str) -> str:
@@ -287,6 +328,3 @@ class Builder:
 
 def _info(name: str, value: np.ndarray) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
-
-
-FLOAT = TensorProto.FLOAT

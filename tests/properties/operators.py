@@ -44,7 +44,7 @@ def _axes(b: Builder, rank: int, since: int = 11) -> list[int]:
     return [axis - rank if b.opset >= since and b.flag() else axis for axis in chosen]
 
 
-def _compatible(b: Builder, shape: tuple[int, ...]) -> Callable[[tuple[int, ...]], bool]:
+def _compatible(shape: tuple[int, ...]) -> Callable[[tuple[int, ...]], bool]:
     def fits(other: tuple[int, ...]) -> bool:
         return all(i == j or 1 in (i, j) for i, j in zip(reversed(shape), reversed(other), strict=False))
 
@@ -97,8 +97,10 @@ def hard_swish(b: Builder, op: str) -> object:
 @emits("PRelu")
 def prelu(b: Builder, op: str) -> object:
     x = b.pick()
-    shape = b.shape(x)
+    shape, fits = b.shape(x), _compatible(b.shape(x))
     own = [1 if b.flag() else size for size in shape][b.integer(0, max(0, len(shape) - 1)) :]
+    if b.flag() and b.flag():
+        return b.add(op, [x, b.computed(lambda other: len(other) <= len(shape) and fits(other))])
     return b.add(op, [x, b.held(b.array(*own))])
 
 
@@ -110,7 +112,7 @@ def clip(b: Builder, op: str) -> object:
         ends.reverse()  # the upper bound wins
     if b.opset < 11:
         return b.add(op, [x], **({"min": ends[0]} if low else {}), **({"max": ends[1]} if high else {}))
-    names = [b.held(np.float32(end)) if given else "" for end, given in zip(ends, (low, high), strict=True)]
+    names = [b.held(b.scalar(end)) if given else "" for end, given in zip(ends, (low, high), strict=True)]
     while names and not names[-1]:
         names.pop()
     return b.add(op, [x, *names])
@@ -128,14 +130,9 @@ def dropout(b: Builder, op: str) -> object:
 
 @emits("Cast")
 def cast(b: Builder, op: str) -> object:
-    if b.flag():
-        return b.add(op, [b.pick()], to=TensorProto.FLOAT)
-    wide = b.add(op, [b.pick()], to=TensorProto.DOUBLE)
-    b.active.append(wide)  # for the way back alone
-    try:
-        return b.add(op, [wide], to=TensorProto.FLOAT)
-    finally:
-        b.active.remove(wide)
+    if b.element == TensorProto.DOUBLE or b.flag():
+        return b.add(op, [b.pick()], to=b.element)
+    return b.add(op, [b.add(op, [b.pick()], to=TensorProto.DOUBLE)], to=b.element)
 
 
 # -- several operands ----------------------------------------------------------------------------------------
@@ -144,7 +141,7 @@ def cast(b: Builder, op: str) -> object:
 @emits("Add", "Sub")
 def sum_of_two(b: Builder, op: str) -> object:
     x = b.pick()
-    other = b.held(b.broadcastable(b.shape(x))) if b.flag() else b.pick(_compatible(b, b.shape(x)))
+    other = b.held(b.broadcastable(b.shape(x))) if b.flag() else b.pick(_compatible(b.shape(x)))
     return b.add(op, [x, other] if b.flag() else [other, x])
 
 
@@ -153,7 +150,7 @@ def variadic(b: Builder, op: str) -> object:
     x = b.pick()
     operands = [x]
     for _ in range(b.integer(0, 3)):
-        others = b.held(b.broadcastable(b.shape(x))) if b.flag() else b.pick(_compatible(b, b.shape(x)))
+        others = b.held(b.broadcastable(b.shape(x))) if b.flag() else b.pick(_compatible(b.shape(x)))
         operands.insert(b.integer(0, len(operands)), others)
     return b.add(op, operands)
 
@@ -161,7 +158,8 @@ def variadic(b: Builder, op: str) -> object:
 @emits("Mul")
 def mul(b: Builder, op: str) -> object:
     x = b.pick()
-    other = b.held(b.broadcastable(b.shape(x)))
+    by = b.flag() and b.flag()
+    other = b.computed(_compatible(b.shape(x))) if by else b.held(b.broadcastable(b.shape(x)))
     return b.add(op, [x, other] if b.flag() else [other, x])
 
 
@@ -169,7 +167,7 @@ def mul(b: Builder, op: str) -> object:
 def div(b: Builder, op: str) -> object:
     x = b.pick()
     other = b.broadcastable(b.shape(x))
-    return b.add(op, [x, b.held(np.where(other < 0, other - 0.5, other + 0.5).astype(np.float32))])
+    return b.add(op, [x, b.held(np.where(other < 0, other - 0.5, other + 0.5).astype(b.dtype))])
 
 
 @emits("Where")
@@ -177,7 +175,7 @@ def where(b: Builder, op: str) -> object:
     if b.opset < 9:
         raise Refused
     x = b.pick()
-    other = b.held(b.broadcastable(b.shape(x))) if b.flag() else b.pick(_compatible(b, b.shape(x)))
+    other = b.held(b.broadcastable(b.shape(x))) if b.flag() else b.pick(_compatible(b.shape(x)))
     condition = b.held(b.broadcastable(b.shape(x)) > 0)
     return b.add(op, [condition, *([x, other] if b.flag() else [other, x])])
 
@@ -247,7 +245,7 @@ def batch_normalization(b: Builder, op: str) -> object:
     x = b.pick(lambda shape: len(shape) >= 2)
     channels = b.shape(x)[1]
     scale, shift, mean = (b.held(b.array(channels)) for _ in range(3))
-    variance = b.held(np.abs(b.array(channels)) + np.float32(0.25))
+    variance = b.held(np.abs(b.array(channels)) + b.scalar(0.25))
     return b.add(op, [x, scale, shift, mean, variance], **b.choose([{}, {"epsilon": 0.125}]))
 
 
@@ -548,7 +546,7 @@ def pad(b: Builder, op: str) -> object:
     fill = float(b.array()) if b.flag() else None
     if b.opset < 11:
         return b.add(op, [x], pads=pads, **attributes, **({} if fill is None else {"value": fill}))
-    inputs = [x, b.held(_ints(*pads)), "" if fill is None else b.held(np.float32(fill))]
+    inputs = [x, b.held(_ints(*pads)), "" if fill is None else b.held(b.scalar(fill))]
     if len(axes) < len(shape) or (b.opset >= 18 and b.flag()):
         inputs.append(b.held(_ints(*(a - len(shape) if b.flag() else a for a in axes))))
     return b.add(op, inputs if inputs[-1] else inputs[:-1], **attributes)
@@ -601,9 +599,7 @@ def resize(b: Builder, op: str) -> object:
 def size(b: Builder, op: str) -> object:
     """Mean by hand: Sum divided by the number of entries, which the graph counts."""
     x = b.pick()
-    count = b.add("Cast", [b.add(op, [x])], to=TensorProto.FLOAT)
-    b.active.remove(count) if count in b.active else None
-    return b.add("Div", [x, count])
+    return b.add("Div", [x, b.add("Cast", [b.add(op, [x])], to=b.element)])
 
 
 @emits("Shape")
@@ -612,7 +608,7 @@ def shape(b: Builder, op: str) -> object:
     if b.opset < 8:
         raise Refused
     x = b.pick()
-    like = b.pick(_compatible(b, b.shape(x)))
+    like = b.pick(_compatible(b.shape(x)))
     return b.add("Expand", [x, b.add(op, [like])])
 
 

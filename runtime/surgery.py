@@ -1,0 +1,76 @@
+"""Models cut to the part that is asked for; protobuf in, protobuf out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+
+
+def captured(node: onnx.NodeProto) -> list[str]:
+    """Tensors that a node's subgraphs read from outside themselves."""
+    names: list[str] = []
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            own = {put.name for put in graph.input} | {tensor.name for tensor in graph.initializer}
+            own |= {name for inner in graph.node for name in inner.output}
+            read = [name for inner in graph.node for name in (*inner.input, *captured(inner))]
+            read += [put.name for put in graph.output]
+            names += [name for name in read if name and name not in own]
+    return names
+
+
+def with_outputs(proto: onnx.ModelProto, outputs: Sequence[str]) -> onnx.ModelProto:
+    """The part of a model that the given tensors depend on, with these as outputs.
+
+    Types of intermediate tensors are left to onnxruntime.
+    """
+    wanted = set(outputs)
+    kept: list[int] = []
+    for position in range(len(proto.graph.node) - 1, -1, -1):
+        node = proto.graph.node[position]
+        if wanted.intersection(node.output):
+            kept.append(position)
+            wanted.update([*node.input, *captured(node)])
+    declared = {put.name: put for put in proto.graph.output}
+    asked = onnx.ModelProto()
+    asked.CopyFrom(proto)
+    for position in sorted(set(range(len(proto.graph.node))) - set(kept), reverse=True):
+        del asked.graph.node[position]
+    del asked.graph.output[:]
+    asked.graph.output.extend(declared.get(name) or onnx.ValueInfoProto(name=name) for name in outputs)
+    return asked
+
+
+def with_inputs(proto: onnx.ModelProto, names: Sequence[str], dtype: np.dtype[Any]) -> onnx.ModelProto:
+    """The same model with intermediate tensors as further graph inputs of the given type and any shape.
+
+    Their producers keep running under other output names, as they may have outputs that are still read.
+    """
+    cut = onnx.ModelProto()
+    cut.CopyFrom(proto)
+    del cut.graph.value_info[:]
+    for node in cut.graph.node:
+        for position, output in enumerate(node.output):
+            if output in names:
+                node.output[position] = f"{output}__computed"
+    element = onnx.helper.np_dtype_to_tensor_dtype(dtype)
+    cut.graph.input.extend(onnx.helper.make_tensor_value_info(name, element, None) for name in names)
+    return cut
+
+
+def constants_alone(proto: onnx.ModelProto, nodes: Sequence[int]) -> onnx.ModelProto:
+    """The nodes at the given positions, which depend on no input, as a model of their own."""
+    alone = onnx.ModelProto()
+    alone.CopyFrom(proto)
+    del alone.graph.node[:]
+    alone.graph.node.extend(proto.graph.node[position] for position in nodes)
+    del alone.graph.input[:]
+    del alone.graph.value_info[:]
+    read = {name for node in alone.graph.node for name in (*node.input, *captured(node))}
+    kept = [tensor for tensor in proto.graph.initializer if tensor.name in read]
+    del alone.graph.initializer[:]
+    alone.graph.initializer.extend(kept)
+    return alone
