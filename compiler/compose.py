@@ -7,7 +7,7 @@ the same sweep, and so does a bound on the rounding errors.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,7 +17,9 @@ from numpy.typing import DTypeLike
 from ..runtime.primitives import Array, flat
 from ..runtime.program import LinearProgram
 from ..runtime.rounding import growth, unit_roundoff
-from .engine import Engine, Multiplier
+from .engine import Engine
+from .multiplier import Multiplier
+from .sweep import Magnitudes
 
 Progress = Callable[[int, int], None]  # (done, of)
 
@@ -31,14 +33,6 @@ class Composed:
     shares: Array  # (steps, K): what each step's offset adds to b
     rounding: Array  # (P, K): bound on |W z + b - F(z)| at P points, from the arithmetic
     direction: Literal["reverse", "forward"]
-
-
-@dataclass(frozen=True)
-class Magnitudes:
-    """What the rounding bound is made of: errors at P points of the region."""
-
-    errors: Mapping[str, Array]  # step output to the error that evaluating that step may make, (P, *shape)
-    inputs: Array  # the points, (P, N)
 
 
 def compose(
@@ -79,71 +73,19 @@ def _reverse(
     budget: int,
     progress: Progress | None,
 ) -> Composed:
-    K, N, P = len(rows), program.in_size, len(magnitudes.inputs)
+    K, N = len(rows), program.in_size
     W = np.empty((K, N), dtype)
-    shares = np.zeros((len(program.steps), K), np.float64)
-    rounding = np.zeros((P, K), np.float64)
-    multiplier = engine.prepare(program, rows, dtype)
+    shares = np.zeros((len(program.steps), K))
+    rounding = np.zeros((len(magnitudes.inputs), K))
+    sweep = engine.sweep(program, rows, magnitudes, dtype)
     chunk = max(1, min(K, budget // max(1, _peak_elements(program) * dtype.itemsize)))
     for first in range(0, K, chunk):
         part = slice(first, min(K, first + chunk))
-        W[part] = _sweep_back(
-            program, rows[part], multiplier, dtype, shares[:, part], rounding[:, part], magnitudes
-        )
+        W[part], shares[:, part], rounding[:, part] = sweep(rows[part])
         if progress:
             progress(part.stop, K)
     _add_final_rounding(rounding, W, magnitudes.inputs, shares, dtype)
     return Composed(W, shares.sum(axis=0), shares, rounding, "reverse")
-
-
-def _sweep_back(
-    program: LinearProgram,
-    rows: Array,
-    multiplier: Multiplier,
-    dtype: np.dtype[Any],
-    shares: Array,
-    rounding: Array,
-    magnitudes: Magnitudes,
-) -> Array:
-    """Carry the given rows from the outputs to the inputs; adds to shares and rounding in place."""
-    adjoint = _seeds(program, rows, dtype)  # tensor → (K, *shape): the rows as functions of that tensor
-    for position in range(len(program.steps) - 1, -1, -1):
-        step = program.steps[position]
-        block = adjoint.pop(step.output, None)
-        if block is None:
-            continue
-        offset = step.offset_block()
-        if offset is not None:
-            shares[position] += flat(block) @ np.ravel(offset).astype(dtype)
-        errors = flat(magnitudes.errors[step.output])
-        rounding += errors.astype(dtype, copy=False) @ np.abs(flat(block)).T
-        for index, (name, _) in enumerate(step.terms):
-            part = multiplier.back((position, index), block)
-            adjoint[name] = adjoint[name] + part if name in adjoint else part
-    return np.concatenate(
-        [
-            flat(adjoint[name])
-            if name in adjoint
-            else np.zeros((len(rows), int(np.prod(shape, dtype=np.int64))), dtype)
-            for name, shape in program.inputs
-        ],
-        axis=1,
-    )
-
-
-def _seeds(program: LinearProgram, rows: Array, dtype: np.dtype[Any]) -> dict[str, Array]:
-    """Unit rows at the outputs: tensor → (K, *shape). A tensor named twice as output adds up."""
-    seeds: dict[str, Array] = {}
-    start = 0
-    for name, shape in program.outputs:
-        size = int(np.prod(shape, dtype=np.int64))
-        mine = np.flatnonzero((rows >= start) & (rows < start + size))
-        if len(mine):
-            block = np.zeros((len(rows), size), dtype)
-            block[mine, rows[mine] - start] = 1
-            seeds[name] = block.reshape(len(rows), *shape)
-        start += size
-    return seeds
 
 
 # -- forward: columns --------------------------------------------------------------------------------
@@ -161,7 +103,7 @@ def _forward(
     """Carry N unit vectors, and one more column for each step's offset, to the outputs."""
     K, N, S = len(rows), program.in_size, len(program.steps)
     columns = np.empty((N + S, K), dtype)
-    multiplier = engine.prepare(program, rows, dtype)
+    multiplier = engine.multiplier(program, rows, dtype)
     chunk = max(1, min(N + S, budget // max(1, _peak_elements(program) * dtype.itemsize)))
     for first in range(0, N + S, chunk):
         part = range(first, min(N + S, first + chunk))
@@ -215,7 +157,9 @@ def _running_bound(program: LinearProgram, rows: Array, magnitudes: Magnitudes) 
     errors = {name: np.zeros((P, *shape)) for name, shape in program.inputs}
     last = program.last_uses()
     for position, step in enumerate(program.steps):
-        total = magnitudes.errors[step.output].astype(np.float64)
+        total = np.zeros((P, *step.shape))
+        if program.has_slot(step):
+            total += magnitudes.errors[step.output]
         for name, L in step.terms:
             total += L.magnitude().apply(errors[name])
         errors[step.output] = total

@@ -36,12 +36,11 @@ def lower(scope: Scope, trace: Trace, dtype: DTypeLike, cache: Cache) -> LinearP
     known = _Known(scope, trace, np.dtype(dtype))
     steps: list[Step] = []
     for node in scope.nodes:
-        for name, local in zip(varying_outputs(node), _locals(node, shapes, known, cache), strict=True):
-            if (
-                not name or name in chosen
-            ):  # left out; or an intermediate tensor chosen as input, which stays free
+        locals_, fixed = _locals(node, shapes, known, cache)
+        for name, local in zip(varying_outputs(node), locals_, strict=True):
+            if not name or name in chosen:  # left out; or an intermediate input, which stays free
                 continue
-            step = _step(node, name, local)
+            step = _step(node, name, local, fixed)
             steps.append(step)
             shapes[name] = step.shape
     for name in scope.outputs:
@@ -67,12 +66,16 @@ class _Known:
         return name in self.scope.constants
 
 
-def _locals(node: Node, shapes: Mapping[str, Shape], known: _Known, cache: Cache) -> tuple[Local, ...]:
+def _locals(
+    node: Node, shapes: Mapping[str, Shape], known: _Known, cache: Cache
+) -> tuple[tuple[Local, ...], bool]:
+    """A node lowered, and whether it is lowered like that at every point of these shapes."""
     observed = observed_inputs(node)
     fixed = all(not name or name in shapes or known.constant(name) for name in node.inputs)
+    fixed = fixed and not any(name in shapes for name in observed)
     key = (node.position, tuple(shapes.get(name, ()) for name in node.inputs))
     if fixed and key in cache:
-        return cache[key]
+        return cache[key], True
     operands = tuple(
         None if not name else _operand(name, shapes, known, observe=name in observed) for name in node.inputs
     )
@@ -92,9 +95,9 @@ def _locals(node: Node, shapes: Mapping[str, Shape], known: _Known, cache: Cache
         )
     )
     outcome = (result,) if isinstance(result, Local) else result
-    if fixed and not any(name in shapes for name in observed):
+    if fixed:
         cache[key] = outcome
-    return outcome
+    return outcome, fixed
 
 
 def _operand(name: str, shapes: Mapping[str, Shape], known: _Known, *, observe: bool) -> Operand:
@@ -104,7 +107,7 @@ def _operand(name: str, shapes: Mapping[str, Shape], known: _Known, *, observe: 
     return Operand(name, shapes[name], True, known.value(name) if observe else None)
 
 
-def _step(node: Node, output: str, local: Local) -> Step:
+def _step(node: Node, output: str, local: Local, fixed: bool) -> Step:
     entry = entry_of(node)
     assert entry is not None
     terms = tuple((node.inputs[i], L) for i, L in local.by_position.items())
@@ -123,6 +126,7 @@ def _step(node: Node, output: str, local: Local) -> Step:
         offset,
         local.guards,
         offset_size=None if local.offset_size is None else np.asarray(local.offset_size),
+        fixed=fixed,
         rounds=local.rounds,
         operands=node.inputs,
     )

@@ -151,7 +151,7 @@ def compile(
     graph = load(model)
     scope = scope_of(graph, inputs, outputs)
     observer = Observer(graph, scope, providers)
-    return CompiledModel(graph, scope, np.dtype(dtype), memory_limit, observer, Engine(engine), {})
+    return CompiledModel(graph, scope, np.dtype(dtype), memory_limit, observer, Engine(engine, providers), {})
 
 
 def linearize(model: ModelSource, x: Given, *, rows: Rows = "all", **options: Any) -> AffineMap:

@@ -11,8 +11,9 @@ from ..runtime.certificate import Certificate, Check
 from ..runtime.primitives import Array, flat
 from ..runtime.program import LinearProgram, Step
 from ..runtime.rounding import step_rounding
-from .compose import Composed, Magnitudes
+from .compose import Composed
 from .region import Neighbour
+from .sweep import Magnitudes
 from .trace import Trace
 
 
@@ -31,13 +32,30 @@ def rounding_at(
     points = [trace.free(program), *(neighbour.point for neighbour in fresh)]
     block = {name: np.stack([point[name] for point in points]).astype(dtype) for name, _ in program.inputs}
     errors: dict[str, Array] = {}
+    carried: dict[str, Array] = {}  # allowances at steps that do not round, on their way to one that does
     for step, values in program.walk(block, [1.0] * len(points)):
-        error = step_rounding(step, values, u)
-        for index, neighbour in enumerate(fresh, start=1):
-            if step.output in neighbour.allowance:
-                error[index] += neighbour.allowance[step.output][0]
-        errors[step.output] = error
+        extra = _allowances(step, fresh, carried)
+        if program.has_slot(step):
+            error = step_rounding(step, values, u)
+            errors[step.output] = error if extra is None else error + extra
+        elif extra is not None:
+            carried[step.output] = extra
     return Magnitudes(errors, np.concatenate([flat(block[name]) for name, _ in program.inputs], axis=1))
+
+
+def _allowances(step: Step, fresh: Sequence[Neighbour], carried: Mapping[str, Array]) -> Array | None:
+    """What units at the edge of rounding add to a step's output, at x (nothing) and the fresh points."""
+    here = any(step.output in neighbour.allowance for neighbour in fresh)
+    if not here and not any(name in carried for name, _ in step.terms):
+        return None
+    extra = np.zeros((1 + len(fresh), *step.shape))
+    for index, neighbour in enumerate(fresh, start=1):
+        if step.output in neighbour.allowance:
+            extra[index] += neighbour.allowance[step.output][0]
+    for name, L in step.terms:
+        if name in carried:
+            extra += L.magnitude().apply(carried[name])
+    return extra
 
 
 def certify(

@@ -94,6 +94,10 @@ class Builder:
             "Reshape", x, self.node("Concat", rows, self.constant(list(shape)), axis=0), allowzero=1
         )
 
+    def named(self, name: str, x: str) -> None:
+        """Give a tensor the name of a graph output."""
+        self._nodes.append(helper.make_node("Identity", [x], [name]))
+
     def model(self, outputs: dict[str, Sequence[int | str]], name: str, description: str) -> onnx.ModelProto:
         """The finished model; `outputs` maps tensor names to shapes."""
         element = helper.np_dtype_to_tensor_dtype(self.dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -60,6 +61,7 @@ class Step:
     offset: Array | None = None  # broadcastable to shape; None is zero
     guards: tuple[Guard, ...] = ()
     offset_size: Array | None = None  # Σ |parts| of the offset, which its rounding is measured against
+    fixed: bool = False  # whether it is the same at every point
     rounds: bool = False  # whether the output is stored in another floating type than it comes in
     operands: tuple[str | None, ...] = ()  # the node's inputs, which half-spaces refer to by position
 
@@ -83,6 +85,11 @@ class Step:
     def offset_block(self) -> Array | None:
         """The offset in the output's own shape, (*shape), or None."""
         return None if self.offset is None else np.broadcast_to(self.offset, self.shape)
+
+    @property
+    def size(self) -> int:
+        """Elements of the output."""
+        return math.prod(self.shape)
 
     @property
     def fan_in(self) -> int:
@@ -117,6 +124,10 @@ class LinearProgram:
         if not self._connected:
             return Kind.LOCALLY_CONSTANT
         return Kind.PIECEWISE_LINEAR if Kind.PIECEWISE_LINEAR in kinds else Kind.AFFINE
+
+    def has_slot(self, step: Step) -> bool:
+        """Whether a step makes rounding errors of its own, or ends the program."""
+        return step.fan_in > 0 or step.rounds or any(step.output == name for name, _ in self.outputs)
 
     @cached_property
     def _connected(self) -> bool:

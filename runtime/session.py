@@ -16,12 +16,17 @@ from .surgery import constants_alone, with_outputs
 class Session:
     """Runs a model and takes out chosen tensors, intermediate ones included.
 
-    All sessions run the graph as it is written: onnxruntime's rewrites fuse differently depending on
-    which tensors are asked for, so that two sessions over one model could observe different patterns.
+    Sessions over a user's model run it as it is written: onnxruntime's rewrites fuse differently
+    depending on which tensors are asked for, so that two sessions could observe different patterns.
     """
 
     def __init__(
-        self, proto: onnx.ModelProto, outputs: Sequence[str], providers: Sequence[str] | None = None
+        self,
+        proto: onnx.ModelProto,
+        outputs: Sequence[str],
+        providers: Sequence[str] | None = None,
+        *,
+        rewrite: bool = False,
     ) -> None:
         """Build the session.
 
@@ -29,6 +34,7 @@ class Session:
             proto: a valid model. It is not changed.
             outputs: tensor names to take out, in order.
             providers: onnxruntime execution providers, the CPU's by default.
+            rewrite: let onnxruntime optimise the graph, for models that ilin itself emitted.
 
         Raises:
             ModelError: onnxruntime does not accept the model.
@@ -39,7 +45,8 @@ class Session:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        levels = onnxruntime.GraphOptimizationLevel
+        options.graph_optimization_level = levels.ORT_ENABLE_ALL if rewrite else levels.ORT_DISABLE_ALL
         options.log_severity_level = 4  # its findings reach the user as one line of ours
         try:
             serialized = with_outputs(proto, outputs).SerializeToString()

@@ -60,7 +60,7 @@ def by_hand(parameters, x, layers=3):
     return W, b
 
 
-@pytest.mark.parametrize("engine", ["auto", "sparse", "matrix-free"])
+@pytest.mark.parametrize("engine", ["auto", "sparse", "matrix-free", "adjoint"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_mlp_equals_the_product_of_masked_matrices(engine, dtype):
     proto, parameters = mlp()
@@ -90,7 +90,7 @@ def test_forward_and_reverse_agree_on_a_wide_output():
     np.testing.assert_allclose(affine.bias_shares[:, few.rows], few.bias_shares, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("engine", ["sparse", "matrix-free"])
+@pytest.mark.parametrize("engine", ["sparse", "matrix-free", "adjoint"])
 def test_engines_agree_on_the_digits_network(engine):
     x = np.load(DIGITS / "x.npy")
     reference = ilin.linearize(DIGITS / "model.onnx", x, dtype="float64", engine="matrix-free")
@@ -111,7 +111,7 @@ def test_units_held_at_a_constant_keep_their_share_of_b():
     )
     x = weights(1, 1, 8, 8)
     x[..., 4:] = 5
-    for engine in ("auto", "sparse", "matrix-free"):
+    for engine in ("auto", "sparse", "matrix-free", "adjoint"):
         affine = ilin.linearize(proto, x, engine=engine)
         assert affine.certificate.verified, engine
         np.testing.assert_allclose(affine(x), affine.y, atol=1e-5)
