@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..runtime.primitives import Array, Primitive
+from ..runtime.primitives import Array
 from ..runtime.program import LinearProgram
 from .adjoint import Adjoint, adjoint_of
-from .multiplier import MatrixStore, Multiplier, multiplier_of
+from .multiplier import MatrixStore, Multiplier, explicit, matrix_free
 from .sweep import Magnitudes, Sweep, numpy_sweep
 
 EngineName = Literal["auto", "sparse", "matrix-free", "adjoint"]
@@ -46,8 +46,6 @@ class Engine:
 
     def multiplier(self, program: LinearProgram, rows: Array, dtype: np.dtype[Any]) -> Multiplier:
         """The terms of one program, for a sweep with numpy and scipy."""
-
-        def explicit(L: Primitive, share: float) -> bool:
-            return self.name == "sparse"
-
-        return multiplier_of(program, rows, dtype, self._matrices, explicit)
+        if self.name == "sparse":
+            return explicit(program, rows, dtype, self._matrices)
+        return matrix_free(program)

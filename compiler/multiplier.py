@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,7 +14,6 @@ from ..runtime.primitives import Array, Chain, Contract, Conv, ConvTranspose, Pr
 from ..runtime.program import LinearProgram
 
 Key = tuple[int, int]  # positions of a step and of one of its terms
-Chooses = Callable[[Primitive, float], bool]  # whether to be explicit, given the live share of the matrix
 
 
 @dataclass(frozen=True)
@@ -74,21 +73,21 @@ class MatrixStore:
         return sparse.csr_array(matrix.astype(dtype, copy=False)), rows, columns
 
 
-def multiplier_of(
-    program: LinearProgram, rows: Array, dtype: DTypeLike, store: MatrixStore, explicit: Chooses
-) -> Multiplier:
-    """Make every term of a program ready, explicit where `explicit` says so."""
+def matrix_free(program: LinearProgram) -> Multiplier:
+    """Every term applied to whole blocks."""
+    terms = enumerate(step.terms for step in program.steps)
+    return Multiplier({(at, i): L for at, parts in terms for i, (_, L) in enumerate(parts)}, {})
+
+
+def explicit(program: LinearProgram, rows: Array, dtype: DTypeLike, store: MatrixStore) -> Multiplier:
+    """Every term as an explicit matrix over the units that are live and that a row can depend on."""
     live, read = live_units(program), read_units(program, rows)
-    free: dict[Key, Primitive] = {}
     matrices: dict[Key, tuple[Primitive, sparse.csr_array, Array, Array]] = {}
     for position, step in enumerate(program.steps):
-        above = read.get(step.output)
+        above = read.get(step.output, np.zeros(step.size, bool))
         for index, (name, L) in enumerate(step.terms):
-            if above is not None and explicit(L, float(above.mean() * live[name].mean())):
-                matrices[position, index] = (L, *store.live_part(L, above, live[name], dtype))
-            else:
-                free[position, index] = L
-    return Multiplier(free, matrices)
+            matrices[position, index] = (L, *store.live_part(L, above, live[name], dtype))
+    return Multiplier({}, matrices)
 
 
 def live_units(program: LinearProgram) -> dict[str, Array]:

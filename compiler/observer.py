@@ -25,6 +25,7 @@ class Observer:
         self._graph, self._scope, self._providers = graph, scope, providers
         self._graph_inputs = {put.name for put in graph.inputs}
         self._inner = [name for name in scope.inputs if name not in self._graph_inputs]
+        self._cuts: dict[tuple[np.dtype[Any], ...], Session] = {}  # by the inner tensors' types
 
     def trace(self, feeds: Mapping[str, Array]) -> Trace:
         """Observe what the rules need at a point, in one run.
@@ -51,7 +52,7 @@ class Observer:
 
     def probe(self, trace: Trace, z: Mapping[str, Array]) -> Trace:
         """Observe at another value z of the free tensors, all else as in a trace."""
-        there = observe(self._prober, {**trace.feeds, **z}, self._scope.active)
+        there = observe(self._prober(z), {**trace.feeds, **z}, self._scope.active)
         return Trace(there.feeds, {**there.values, **z})
 
     @cached_property
@@ -74,12 +75,13 @@ class Observer:
         names = [name for node in self._scope.nodes for name in node.outputs if name in active]
         return Session(self._graph.proto, names, self._providers)
 
-    @cached_property
-    def _prober(self) -> Session:
+    def _prober(self, z: Mapping[str, Array]) -> Session:
         """Runs from the free tensors: the tracer itself, unless some of them are intermediate."""
         if not self._inner:
             return self._tracer
-        cut = with_inputs(self._graph.proto, self._inner, self.dtype)
-        return Session(
-            cut, [name for name in self._tracer.outputs if name not in self._inner], self._providers
-        )
+        types = tuple(z[name].dtype for name in self._inner)
+        if types not in self._cuts:
+            cut = with_inputs(self._graph.proto, dict(zip(self._inner, types, strict=True)))
+            names = [name for name in self._tracer.outputs if name not in self._inner]
+            self._cuts[types] = Session(cut, names, self._providers)
+        return self._cuts[types]

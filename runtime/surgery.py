@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,8 +44,8 @@ def with_outputs(proto: onnx.ModelProto, outputs: Sequence[str]) -> onnx.ModelPr
     return asked
 
 
-def with_inputs(proto: onnx.ModelProto, names: Sequence[str], dtype: np.dtype[Any]) -> onnx.ModelProto:
-    """The same model with intermediate tensors as further graph inputs of the given type and any shape.
+def with_inputs(proto: onnx.ModelProto, types: Mapping[str, np.dtype[Any]]) -> onnx.ModelProto:
+    """The same model with intermediate tensors as further graph inputs of the given types and any shape.
 
     Their producers keep running under other output names, as they may have outputs that are still read.
     """
@@ -54,10 +54,11 @@ def with_inputs(proto: onnx.ModelProto, names: Sequence[str], dtype: np.dtype[An
     del cut.graph.value_info[:]
     for node in cut.graph.node:
         for position, output in enumerate(node.output):
-            if output in names:
+            if output in types:
                 node.output[position] = f"{output}__computed"
-    element = onnx.helper.np_dtype_to_tensor_dtype(dtype)
-    cut.graph.input.extend(onnx.helper.make_tensor_value_info(name, element, None) for name in names)
+    for name, dtype in types.items():
+        element = onnx.helper.np_dtype_to_tensor_dtype(dtype)
+        cut.graph.input.append(onnx.helper.make_tensor_value_info(name, element, None))
     return cut
 
 

@@ -310,3 +310,15 @@ def test_batch_one_of_a_dynamic_axis_and_chunks_of_rows_agree():
     whole = ilin.linearize(proto, x, rows=[0, 1, 2, 3])
     tight = ilin.linearize(proto, x, rows=[0, 1, 2, 3], memory_limit=100)
     np.testing.assert_allclose(whole.W, tight.W, rtol=1e-4, atol=1e-4)
+
+
+def test_an_intermediate_input_of_another_type_than_the_graphs():
+    nodes = [
+        make_node("Cast", ["x"], ["t"], to=TensorProto.DOUBLE),
+        make_node("Relu", ["t"], ["r"]),
+        make_node("Cast", ["r"], ["y"], to=FLOAT),
+    ]
+    proto = model(nodes, {"x": [1, 3]}, {"y": [1, 3]})
+    affine = ilin.linearize(proto, np.float32([[1, -2, 3]]), inputs=["t"])
+    assert affine.certificate.verified
+    assert affine.certificate.points_held == 2
