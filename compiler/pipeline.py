@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from ..runtime.affine_map import AffineMap
-from ..runtime.errors import MemoryLimitError, OptionError
+from ..runtime.errors import MemoryLimitError, NonFiniteError, OptionError
 from ..runtime.memory import limit_of, readable
 from ..runtime.program import LinearProgram
 from ..runtime.rounding import unit_roundoff
@@ -19,7 +20,7 @@ from .engine import ENGINES, Engine, EngineName
 from .graph import Graph, ModelSource, load
 from .lower import Cache, lower
 from .observer import Observer
-from .region import find_neighbours
+from .region import Point, find_neighbours
 from .rows import Rows, choose_rows
 from .scope import Scope, scope_of
 from .trace import Given, Trace, feeds_of
@@ -65,7 +66,7 @@ class CompiledModel:
         chosen = choose_rows(rows, trace.stacked(program.outputs))
         budget = self._plan(program, len(chosen))
         u = (unit_roundoff(self._observer.dtype), unit_roundoff(self.dtype))
-        fresh, tried = find_neighbours(program, trace, self._observer.probe, self._lower, self.dtype, max(u))
+        fresh, tried = find_neighbours(program, trace, partial(self._look, trace), self.dtype, max(u))
         composed = compose(
             program,
             chosen,
@@ -100,6 +101,14 @@ class CompiledModel:
 
     def _lower(self, trace: Trace) -> LinearProgram:
         return lower(self.scope, trace, self.dtype, self._cache)
+
+    def _look(self, trace: Trace, z: Point) -> tuple[Trace, LinearProgram] | None:
+        """The model at another value of the free tensors, or None where it is not finite there."""
+        try:
+            there = self._observer.probe(trace, z)
+        except NonFiniteError:
+            return None
+        return there, self._lower(there)
 
     def _plan(self, program: LinearProgram, K: int) -> int:
         """Refuse a W that does not fit; return the bytes left for the sweep's blocks."""

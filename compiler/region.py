@@ -8,21 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from ..runtime.errors import NonFiniteError
-from ..runtime.primitives import Array, flat
-from ..runtime.program import Guard, HalfSpaces, LinearProgram, Step
+from ..runtime.primitives import Array
+from ..runtime.program import Guard, LinearProgram, Step
 from ..runtime.rounding import running_errors
 from .trace import Trace
 
 Point = Mapping[str, Array]
-
-
-@dataclass(frozen=True)
-class Ray:
-    """A direction from x, and how far one can go along it before a guard gives way."""
-
-    direction: Point
-    length: float  # in multiples of the direction; infinite where nothing gives way
+_TRIALS = 12
 
 
 @dataclass(frozen=True)
@@ -34,133 +26,111 @@ class Neighbour:
     allowance: Mapping[str, Array]  # step output to what units at the edge of rounding add to the error
 
 
+Look = Callable[[Point], tuple[Trace, LinearProgram] | None]
+Compare = Callable[[Point, LinearProgram], Mapping[str, Array] | None]
+
+
 def find_neighbours(
-    program: LinearProgram,
-    trace: Trace,
-    probe: Callable[[Trace, Point], Trace],
-    lower: Callable[[Trace], LinearProgram],
-    dtype: np.dtype[Any],
-    u: float,
-    count: int = 2,
+    program: LinearProgram, trace: Trace, look: Look, dtype: np.dtype[Any], u: float, count: int = 2
 ) -> tuple[list[Neighbour], int]:
-    """Find fresh points of x's region by stepping along rays.
+    """Find fresh points of x's region by stepping along directions, nearer until the pattern is x's.
+
+    First no unit may choose differently than at x. Where that finds too few points, units whose margin is
+    below the rounding error, such as differences of two equal terms, may.
 
     Args:
         program: the network at x.
         trace: x.
-        probe: observes the model at another point.
-        lower: lowers the network there.
+        look: observes and lowers the model at another point; None where a value is not finite there.
         dtype: floating type of the program.
         u: unit roundoff of the coarser of the model's arithmetic and the program's.
         count: how many points are wanted.
 
     Returns:
-        The points found, and how many were tried.
+        The points found, and how many directions were tried.
     """
-    x = trace.free(program)
+
+    def strictly(_: Point, other: LinearProgram) -> Mapping[str, Array] | None:
+        return {} if first_change(program, other) == 1 else None
+
+    def within_rounding(z: Point, other: LinearProgram) -> Mapping[str, Array] | None:
+        return same_piece(program, other, z, dtype, u)
+
     kept: list[Neighbour] = []
     tried = 0
-    for ray in draw_rays(program, x, dtype, u):
-        # Half-way to the boundary, and no farther than a change of x by about half its own size.
-        length = min(0.5 * ray.length, 0.5)
-        z = {name: (value + length * ray.direction[name]).astype(value.dtype) for name, value in x.items()}
-        if all(np.array_equal(z[name], x[name]) for name in x):
-            continue  # the region is thinner than the spacing of floating-point numbers along this ray
-        tried += 1
-        try:
-            there = probe(trace, z)
-        except NonFiniteError:
-            continue
-        allowance = same_piece(program, lower(there), z, dtype, u)
-        if allowance is not None:
-            kept.append(Neighbour(z, there, allowance))
-        if len(kept) == count:
-            break
+    for compare, least in ((strictly, 0.0), (within_rounding, 0.2)):
+        for direction in _directions(trace.free(program), seed=tried):
+            tried += 1
+            found = _along(direction, program, trace, look, compare, least)
+            if found is not None:
+                kept.append(found)
+            if len(kept) == count:
+                return kept, tried
     return kept, tried
 
 
-def draw_rays(program: LinearProgram, x: Point, dtype: np.dtype[Any], u: float) -> Iterator[Ray]:
-    """Draw directions and find their exact length inside the region, by a tangent sweep.
+def _along(
+    direction: Point, program: LinearProgram, trace: Trace, look: Look, compare: Compare, least: float
+) -> Neighbour | None:
+    """The first point along a direction that is of x's region, each trial nearer to x than the last.
 
-    Directions are of several families, as some regions are flat in most of them: where x is zero over a
-    wide area, pre-activations often sit exactly on a kink there, and only a change of the other entries
-    stays inside. Families: every entry moves; entries move in proportion to x; x as a whole is scaled.
-    Each is tried along and against.
-
-    Args:
-        program: the network at x.
-        x: the point, by input name.
-        dtype: floating type to sweep in.
-        u: unit roundoff of the coarser arithmetic.
-
-    Yields:
-        Rays, longest first; then, computed only when asked for, further ones with lengths that pass over
-        units whose margin at x is below the rounding error, such as differences of two equal terms.
+    The next trial goes half-way to where the first unit would change if all of them changed linearly, and
+    at least the fraction `least` of the last.
     """
-    yield from _measured(program, x, _directions(x, seed=0), dtype)
-    yield from _measured(program, x, _directions(x, seed=1), dtype, u)
+    x = trace.free(program)
+    length = 0.5
+    for _ in range(_TRIALS):
+        z = {name: (value + length * direction[name]).astype(value.dtype) for name, value in x.items()}
+        if all(np.array_equal(z[name], x[name]) for name in x):
+            return None  # the region is thinner than the spacing of floating-point numbers this way
+        seen = look(z)
+        if seen is None:
+            length *= 0.1
+            continue
+        there, other = seen
+        allowance = compare(z, other)
+        if allowance is not None:
+            return Neighbour(z, there, allowance)
+        length *= max(0.5 * first_change(program, other), least)
+    return None
 
 
-def _measured(
-    program: LinearProgram, x: Point, directions: list[Point], dtype: np.dtype[Any], u: float | None = None
-) -> list[Ray]:
-    """Rays along and against the directions, longest first; with u, units in doubt are passed over."""
-    block = {
-        name: np.stack([value, *(direction[name] for direction in directions)]).astype(dtype)
-        for name, value in x.items()
-    }
-    doubts = None if u is None else running_errors(program, {n: v[:1] for n, v in block.items()}, u)
-    lengths = np.full((2, len(directions)), np.inf)  # along, against
-    for step, values in program.walk(block, [1.0] + [0.0] * len(directions)):
-        errors = None if doubts is None else next(doubts)[2]
-        for guard in step.guards:
-            lengths = np.minimum(lengths, _lengths(step, guard.half_spaces(), values, errors))
-    found = [
-        Ray({name: sign * value for name, value in direction.items()}, float(length))
-        for sign, row in zip((1, -1), lengths, strict=True)
-        for direction, length in zip(directions, row, strict=True)
-    ]
-    return sorted(found, key=lambda ray: -ray.length)
+def first_change(at_x: LinearProgram, at_z: LinearProgram) -> float:
+    """Fraction of the way from x to z at which the first unit changes its choice, if its margin is linear.
+
+    1 where none changes. Ties at x count only where nothing else changes: a window of dead units is a tie
+    that ends when one of them comes alive, which has a margin of its own; 0 where they do count.
+    """
+    ways: list[float] = []
+    changes = False
+    for one, other in zip(at_x.steps, at_z.steps, strict=True):
+        for here, there in zip(one.guards, other.guards, strict=True):
+            changed = here.choice != there.choice
+            changes = changes or bool(changed.any())
+            changed = changed & (here.margin > 0)
+            if changed.any():
+                before, after = here.margin[changed], there.margin[changed]
+                ways.append(float((before / (before + after)).min()))
+    return min(ways, default=0.0) * 0.999 if changes else 1.0
 
 
-def _directions(x: Point, seed: int) -> list[Point]:
+def _directions(x: Point, seed: int) -> Iterator[Point]:
+    """Directions of several families, along and against, as some regions are flat in most of them.
+
+    Where x is zero over a wide area, pre-activations often sit exactly on a kink there, and only a change
+    of the other entries stays inside. Families: every entry moves; entries move in proportion to x; x as a
+    whole is scaled. Lengths are such that a step of 1 changes x by about its own size.
+    """
     random = np.random.default_rng(seed)
     noise = {name: random.standard_normal(value.shape) for name, value in x.items()}
-    return [
+    families: list[Point] = [
         {name: noise[name] * (float(np.abs(x[name]).mean()) or 1.0) for name in x},
         {name: noise[name] * x[name] for name in x},
         {name: np.asarray(value, float) for name, value in x.items()},
     ]
-
-
-def _lengths(
-    step: Step, half_spaces: HalfSpaces, values: Mapping[str, Array], errors: Mapping[str, Array] | None
-) -> Array:
-    """Largest t with margin ± t·rate ≥ 0 for every half-space, (2, directions). Row 0 of values is x."""
-    total = _on_operands(step, half_spaces, values, magnitude=False)
-    rows = flat(total)
-    margin = np.maximum(rows[0] + np.broadcast_to(half_spaces.offset, total.shape[1:]).ravel(), 0)
-    rates = rows[1:]
-    if errors is not None:
-        sure = margin > _on_operands(step, half_spaces, errors, magnitude=True).ravel()
-        margin, rates = margin[sure], rates[:, sure]
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        lengths = margin / np.abs(rates)
-    return np.stack(
-        [np.where(closes, lengths, np.inf).min(axis=1, initial=np.inf) for closes in (rates < 0, rates > 0)]
-    )
-
-
-def _on_operands(
-    step: Step, half_spaces: HalfSpaces, values: Mapping[str, Array], *, magnitude: bool
-) -> Array:
-    """Σ Lᵢ uᵢ (or Σ |Lᵢ| uᵢ) of the half-spaces over blocks of the node's inputs, (B, *rows)."""
-    total = np.zeros((), np.float32)
-    for position, L in half_spaces.terms:
-        name = step.operands[position]
-        assert name is not None
-        total = total + (L.magnitude() if magnitude else L).apply(values[name])
-    return np.asarray(total)
+    for direction in families:
+        yield direction
+        yield {name: -value for name, value in direction.items()}
 
 
 def same_piece(
@@ -201,7 +171,11 @@ def _in_doubt(step: Step, first: Guard, second: Guard, errors: Mapping[str, Arra
     changed = np.ravel(first.choice != second.choice)
     if not changed.any():
         return True
-    doubt = _on_operands(step, first.half_spaces(), errors, magnitude=True).ravel()
+    doubt = np.zeros(())
+    for position, L in first.half_spaces().terms:
+        name = step.operands[position]
+        assert name is not None
+        doubt = doubt + L.magnitude().apply(errors[name])[0]
     if doubt.size != changed.size:  # pairs within windows, not one half-space for each unit
         return False
-    return bool((np.ravel(second.margin)[changed] <= doubt[changed]).all())
+    return bool((np.ravel(second.margin)[changed] <= np.ravel(doubt)[changed]).all())

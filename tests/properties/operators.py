@@ -51,6 +51,11 @@ def _compatible(shape: tuple[int, ...]) -> Callable[[tuple[int, ...]], bool]:
     return fits
 
 
+def _fills(shape: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    """Whether a shape that is compatible broadcasts to the given one."""
+    return np.broadcast_shapes(shape, other) == shape
+
+
 def _ints(*values: int) -> np.ndarray:
     return np.array(values, np.int64)
 
@@ -100,7 +105,8 @@ def prelu(b: Builder, op: str) -> object:
     shape, fits = b.shape(x), _compatible(b.shape(x))
     own = [1 if b.flag() else size for size in shape][b.integer(0, max(0, len(shape) - 1)) :]
     if b.flag() and b.flag():
-        return b.add(op, [x, b.computed(lambda other: len(other) <= len(shape) and fits(other))])
+        # Not larger than x, says the specification; onnxruntime would take it.
+        return b.add(op, [x, b.computed(lambda other: fits(other) and _fills(shape, other))])
     return b.add(op, [x, b.held(b.array(*own))])
 
 

@@ -29,7 +29,8 @@ from .builder import Graph
 from .graphs import KNOWN, WITHOUT_EMITTER, graphs
 
 DIRECTIONS = 3
-ENGINES = ("auto", "sparse", "matrix-free")
+# The adjoint runs in onnxruntime, which has no float64 Conv.
+ENGINES = {"auto": "float64", "sparse": "float64", "matrix-free": "float64", "adjoint": "float32"}
 COMMON = settings(
     deadline=None,
     derandomize=True,
@@ -63,16 +64,19 @@ class Tally:
 def check(graph: Graph, engine: str) -> tuple[int, int]:
     """Raise AssertionError where ilin is wrong; return how many slopes were compared, and met a kink."""
     x = flattened([graph.values[name] for name in graph.active])
-    options = {"inputs": graph.active, "outputs": graph.outputs, "dtype": "float64", "engine": engine}
-    compiled = ilin.compile(graph.model, **options)
+    compiled = ilin.compile(
+        graph.model, inputs=graph.active, outputs=graph.outputs, engine=engine, dtype=ENGINES[engine]
+    )
     elsewhere = compiled.at(graph.elsewhere)
     assert elsewhere.certificate.verified, str(elsewhere.certificate)
     affine = compiled.at(graph.feeds)
     assert affine.certificate.verified, str(affine.certificate)
     assert affine.W.shape == (sum(graph.values[name].size for name in graph.outputs), x.size)
-    np.testing.assert_allclose(affine.bias_shares.sum(axis=0), affine.b, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(affine.bias_shares.sum(axis=0), affine.b, rtol=1e-6, atol=1e-6)
 
     function, accuracy = _oracle(graph)
+    if affine.W.dtype == np.float32:
+        accuracy = replace(accuracy, relative=max(accuracy.relative, 1e-5))
     _assert_value(graph, affine, x, function(x), "at x")
     random = np.random.default_rng(zlib.crc32(graph.model.SerializeToString(deterministic=True)))
     kinked, directions = 0, DIRECTIONS if _one_piece(graph, affine) else 0
@@ -126,7 +130,7 @@ def run_many(count: int, *, must: str | None = None, most: int = 7) -> Tally:
     tally = Tally()
 
     @settings(COMMON, max_examples=count)
-    @given(graphs(must=must, most=most), st.sampled_from(ENGINES))
+    @given(graphs(must=must, most=most), st.sampled_from(sorted(ENGINES)))
     def run(graph: Graph, engine: str) -> None:
         tally.add(graph, *check(graph, engine))
 

@@ -1,0 +1,87 @@
+"""The benchmark networks, as torch modules with random weights, exported to ONNX."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+
+def mlp(sizes: tuple[int, ...]) -> nn.Module:
+    """Linear layers with Relu between them."""
+    layers: list[nn.Module] = [nn.Flatten()]
+    for rows, columns in pairwise(sizes):
+        layers += [nn.Linear(rows, columns), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+def cnn(outputs: int, shift: float = 0.0) -> nn.Module:
+    """32-32-pool-64-64-pool-512-outputs on 3×32×32, 3×3 convolutions; `shift` is added to hidden biases."""
+    net = nn.Sequential(
+        *(
+            nn.Conv2d(3, 32, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(32, 32, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+        ),
+        *(
+            nn.Conv2d(32, 64, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(64, 64, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+        ),
+        *(nn.Flatten(), nn.Linear(4096, 512), nn.ReLU(), nn.Linear(512, outputs)),
+    )
+    with torch.no_grad():
+        for layer in list(net)[:-1]:
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                layer.bias += shift  # type: ignore[operator]
+    return net
+
+
+class Block(nn.Module):
+    """The basic residual block."""
+
+    def __init__(self, before: int, after: int, stride: int) -> None:
+        """Two 3×3 convolutions, and a 1×1 one beside them where the shape changes."""
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(before, after, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(after),
+            nn.ReLU(),
+            nn.Conv2d(after, after, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(after),
+        )
+        changes = stride != 1 or before != after
+        self.beside = (
+            nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after))
+            if changes
+            else nn.Identity()
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Relu of the sum."""
+        return torch.relu(self.body(x) + self.beside(x))
+
+
+def resnet18(outputs: int) -> nn.Module:
+    """ResNet-18 (He et al., arXiv:1512.03385)."""
+    layers: list[nn.Module] = [nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU()]
+    layers.append(nn.MaxPool2d(3, 2, 1))
+    for before, after, stride in ((64, 64, 1), (64, 128, 2), (128, 256, 2), (256, 512, 2)):
+        layers += [Block(before, after, stride), Block(after, after, 1)]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, outputs))
+
+
+def exported(net: nn.Module, x: Tensor) -> bytes:
+    """The network as an ONNX file."""
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(net.eval(), (x,), buffer, dynamo=False, input_names=["x"], output_names=["y"])
+    return buffer.getvalue()
