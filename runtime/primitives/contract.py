@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -136,6 +137,10 @@ class Contract(Primitive):
 
     def magnitude(self) -> Primitive:
         """The same with |w|."""
+        return self._magnitude
+
+    @cached_property
+    def _magnitude(self) -> Primitive:
         return Contract(self.in_shape, np.abs(self.weight), self.labels)
 
     def reach(self, mask: Array) -> Array:

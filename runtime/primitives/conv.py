@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -142,6 +143,10 @@ class Conv(Primitive):
 
     def magnitude(self) -> Primitive:
         """The same with |w|."""
+        return self._magnitude
+
+    @cached_property
+    def _magnitude(self) -> Primitive:
         return Conv(self.batch, np.abs(self.weight), self.window, self.group)
 
     @property
@@ -234,6 +239,10 @@ class ConvTranspose(Primitive):
 
     def magnitude(self) -> Primitive:
         """The same with |w|."""
+        return self._magnitude
+
+    @cached_property
+    def _magnitude(self) -> Primitive:
         return ConvTranspose(self.batch, np.abs(self.weight), self.window, self.group)
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, reduce
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -49,6 +49,10 @@ class Sparse(Primitive):
 
     def magnitude(self) -> Primitive:
         """|M|."""
+        return self._magnitude
+
+    @cached_property
+    def _magnitude(self) -> Primitive:
         return Sparse(self.in_shape, self.out_shape, abs(self.entries))
 
     def reach(self, mask: Array) -> Array:
@@ -105,6 +109,10 @@ class Chain(Primitive):
 
     def magnitude(self) -> Primitive:
         """|Lₙ| … |L₁|, which bounds |Lₙ … L₁|."""
+        return self._magnitude
+
+    @cached_property
+    def _magnitude(self) -> Primitive:
         return Chain(tuple(part.magnitude() for part in self.parts))
 
     def reach(self, mask: Array) -> Array:
