@@ -16,7 +16,7 @@ from numpy.typing import DTypeLike
 
 from ..runtime.primitives import Array, flat
 from ..runtime.program import LinearProgram
-from ..runtime.rounding import growth, unit_roundoff
+from ..runtime.rounding import Arithmetic, growth
 from .engine import Engine
 from .multiplier import Multiplier
 from .sweep import Magnitudes
@@ -181,7 +181,7 @@ def _add_final_rounding(
     rounding: Array, W: Array, inputs: Array, shares: Array, dtype: np.dtype[Any]
 ) -> None:
     """Add what W z + b itself may round: growth(N) |W| |z| and the sum of the shares."""
-    u = unit_roundoff(dtype)
+    u = Arithmetic.of(dtype).u
     for point in range(len(inputs)):
         rounding[point] += growth(W.shape[1], u) * _abs_product(W, inputs[point])
     rounding += growth(len(shares) + 1, u) * np.abs(shares).sum(axis=0)

@@ -34,7 +34,7 @@ class Engine:
         self, program: LinearProgram, rows: Array, magnitudes: Magnitudes, dtype: np.dtype[Any]
     ) -> Sweep:
         """The reverse sweep over one program."""
-        key = (program.inputs, program.outputs, str(dtype))
+        key = (program.structure(), str(dtype))
         work = len(rows) * sum(L.work for step in program.steps for _, L in step.terms)
         if self.name == "adjoint" or (
             self.name == "auto" and (key in self._adjoints or work > _ADJOINT_FROM)

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..runtime.errors import NonFiniteError
 from ..runtime.primitives import Array
-from ..runtime.rounding import unit_roundoff
+from ..runtime.rounding import Arithmetic
 from ..runtime.session import Session
 from ..runtime.surgery import with_inputs
 from .graph import Graph, floating_target
@@ -45,9 +45,9 @@ class Observer:
         Raises:
             NonFiniteError: naming the first tensor that is not finite, in the graph's order.
         """
-        values = self._auditor.run(feeds)
-        for name, value in values.items():
-            require_finite(name, value)
+        values = (self._tracer if self._half else self._auditor).run(feeds)
+        for name in self._varying:
+            require_finite(name, values[name])
         return values
 
     def probe(self, trace: Trace, z: Mapping[str, Array]) -> Trace:
@@ -61,19 +61,32 @@ class Observer:
         puts = (*self._graph.inputs, *self._graph.outputs)
         declared = [put.dtype for put in puts if put.dtype is not None and put.floating]
         declared += [cast for node in self._scope.nodes if (cast := floating_target(node)) is not None]
-        return max(declared, key=unit_roundoff, default=np.dtype(np.float32))
+        return max(declared, key=lambda dtype: Arithmetic.of(dtype).u, default=np.dtype(np.float32))
 
     @cached_property
     def _tracer(self) -> Session:
-        wanted = dict.fromkeys([*self._scope.observed, *self._inner])
+        wanted = dict.fromkeys([*self._scope.observed, *self._inner, *(self._varying if self._half else ())])
         names = [name for name in wanted if name not in self._graph_inputs]
         return Session(self._graph.proto, names, self._providers)
 
     @cached_property
     def _auditor(self) -> Session:
+        return Session(self._graph.proto, self._varying, self._providers)
+
+    @cached_property
+    def _half(self) -> bool:
+        """Whether all tensors have to come from one session.
+
+        onnxruntime has few half-precision kernels on the CPU and casts around the others, so that which
+        values are rounded to half depends on the tensors that are asked for.
+        """
+        return self.dtype.itemsize < 4
+
+    @cached_property
+    def _varying(self) -> list[str]:
+        """Tensors that depend on x, in the graph's order."""
         active = self._scope.active
-        names = [name for node in self._scope.nodes for name in node.outputs if name in active]
-        return Session(self._graph.proto, names, self._providers)
+        return [name for node in self._scope.nodes for name in node.outputs if name in active]
 
     def _prober(self, z: Mapping[str, Array]) -> Session:
         """Runs from the free tensors: the tracer itself, unless some of them are intermediate."""

@@ -13,7 +13,7 @@ from ..runtime.affine_map import AffineMap
 from ..runtime.errors import MemoryLimitError, NonFiniteError, OptionError
 from ..runtime.memory import limit_of, readable
 from ..runtime.program import LinearProgram
-from ..runtime.rounding import unit_roundoff
+from ..runtime.rounding import Arithmetic
 from .answer import affine_map
 from .compose import Progress, compose
 from .engine import ENGINES, Engine, EngineName
@@ -65,19 +65,21 @@ class CompiledModel:
         program = self._lower(trace)
         chosen = choose_rows(rows, trace.stacked(program.outputs))
         budget = self._plan(program, len(chosen))
-        u = (unit_roundoff(self._observer.dtype), unit_roundoff(self.dtype))
-        fresh, tried = find_neighbours(program, trace, partial(self._look, trace), self.dtype, max(u))
+        theirs, ours = Arithmetic.of(self._observer.dtype), Arithmetic.of(self.dtype)
+        fresh, tried = find_neighbours(
+            program, trace, partial(self._look, trace), self.dtype, theirs.coarser(ours)
+        )
         composed = compose(
             program,
             chosen,
             engine=self._engine,
             dtype=self.dtype,
-            magnitudes=rounding_at(program, trace, fresh, self.dtype, sum(u)),
+            magnitudes=rounding_at(program, trace, fresh, self.dtype, theirs + ours),
             budget=budget,
             progress=progress,
         )
         audited = {**self._observer.audit(trace.feeds), **trace.values}
-        certificate = certify(program, composed, chosen, trace, audited, fresh, tried, max(u))
+        certificate = certify(program, composed, chosen, trace, audited, fresh, tried, theirs.coarser(ours))
         return affine_map(self.graph, program, composed, chosen, trace, certificate, self._engine.name, notes)
 
     def at_many(self, X: Given, rows: Rows = "all") -> Iterator[AffineMap]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..runtime.primitives import Array
 from ..runtime.program import Guard, LinearProgram, Step
-from ..runtime.rounding import running_errors
+from ..runtime.rounding import Arithmetic, running_errors
 from .trace import Trace
 
 Point = Mapping[str, Array]
@@ -31,7 +31,12 @@ Compare = Callable[[Point, LinearProgram], Mapping[str, Array] | None]
 
 
 def find_neighbours(
-    program: LinearProgram, trace: Trace, look: Look, dtype: np.dtype[Any], u: float, count: int = 2
+    program: LinearProgram,
+    trace: Trace,
+    look: Look,
+    dtype: np.dtype[Any],
+    arithmetic: Arithmetic,
+    count: int = 2,
 ) -> tuple[list[Neighbour], int]:
     """Find fresh points of x's region by stepping along directions, nearer until the pattern is x's.
 
@@ -43,7 +48,7 @@ def find_neighbours(
         trace: x.
         look: observes and lowers the model at another point; None where a value is not finite there.
         dtype: floating type of the program.
-        u: unit roundoff of the coarser of the model's arithmetic and the program's.
+        arithmetic: the coarser of the model's and the program's.
         count: how many points are wanted.
 
     Returns:
@@ -54,7 +59,7 @@ def find_neighbours(
         return {} if first_change(program, other) == 1 else None
 
     def within_rounding(z: Point, other: LinearProgram) -> Mapping[str, Array] | None:
-        return same_piece(program, other, z, dtype, u)
+        return same_piece(program, other, z, dtype, arithmetic)
 
     kept: list[Neighbour] = []
     tried = 0
@@ -134,7 +139,7 @@ def _directions(x: Point, seed: int) -> Iterator[Point]:
 
 
 def same_piece(
-    at_x: LinearProgram, at_z: LinearProgram, z: Point, dtype: np.dtype[Any], u: float
+    at_x: LinearProgram, at_z: LinearProgram, z: Point, dtype: np.dtype[Any], arithmetic: Arithmetic
 ) -> dict[str, Array] | None:
     """Compare the choices that the model made at x and at z.
 
@@ -153,7 +158,7 @@ def same_piece(
     if not differing:
         return allowance
     block = {name: value[None].astype(dtype) for name, value in z.items()}
-    walk = zip(running_errors(at_x, block, u), at_z.steps, strict=True)
+    walk = zip(running_errors(at_x, block, arithmetic), at_z.steps, strict=True)
     for (step, values, errors), other in walk:
         if step.output not in differing:
             continue

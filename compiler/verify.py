@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike
 from ..runtime.certificate import Certificate, Check
 from ..runtime.primitives import Array, flat
 from ..runtime.program import LinearProgram, Step
-from ..runtime.rounding import step_rounding
+from ..runtime.rounding import Arithmetic, step_rounding
 from .compose import Composed
 from .region import Neighbour
 from .sweep import Magnitudes
@@ -18,7 +18,7 @@ from .trace import Trace
 
 
 def rounding_at(
-    program: LinearProgram, trace: Trace, fresh: Sequence[Neighbour], dtype: DTypeLike, u: float
+    program: LinearProgram, trace: Trace, fresh: Sequence[Neighbour], dtype: DTypeLike, arithmetic: Arithmetic
 ) -> Magnitudes:
     """What rounding may do at each step, at x and all fresh points at once.
 
@@ -27,7 +27,7 @@ def rounding_at(
         trace: x.
         fresh: points of x's region.
         dtype: floating type of the composition.
-        u: unit roundoffs of the model's arithmetic and of the composition's, added.
+        arithmetic: the model's and the composition's, added.
     """
     points = [trace.free(program), *(neighbour.point for neighbour in fresh)]
     block = {name: np.stack([point[name] for point in points]).astype(dtype) for name, _ in program.inputs}
@@ -36,7 +36,7 @@ def rounding_at(
     for step, values in program.walk(block, [1.0] * len(points)):
         extra = _allowances(step, fresh, carried)
         if program.has_slot(step):
-            error = step_rounding(step, values, u)
+            error = step_rounding(step, values, arithmetic)
             errors[step.output] = error if extra is None else error + extra
         elif extra is not None:
             carried[step.output] = extra
@@ -66,7 +66,7 @@ def certify(
     audited: Mapping[str, Array],
     fresh: Sequence[Neighbour],
     tried: int,
-    u: float,
+    arithmetic: Arithmetic,
 ) -> Certificate:
     """Compare everything with onnxruntime.
 
@@ -78,9 +78,9 @@ def certify(
         audited: every tensor of the program at x, as onnxruntime computes it.
         fresh: points of x's region, with what onnxruntime computes there.
         tried: how many points were tried to find them.
-        u: unit roundoff of the coarser of the model's arithmetic and the composition's.
+        arithmetic: the coarser of the model's and the composition's.
     """
-    steps = check_steps(program, audited, u)
+    steps = check_steps(program, audited, arithmetic)
     there = [trace, *(neighbour.trace for neighbour in fresh)]
     deviations = [_deviation(composed, program, rows, place, i) for i, place in enumerate(there)]
     at_x, around = deviations[0], deviations[1:] or [(0.0, 0.0)]
@@ -122,17 +122,17 @@ def _reason(steps: Check, at_x: float, in_region: float) -> str:
     return ""
 
 
-def check_steps(program: LinearProgram, observed: Mapping[str, Array], u: float) -> Check:
+def check_steps(program: LinearProgram, observed: Mapping[str, Array], arithmetic: Arithmetic) -> Check:
     """Compare every step with onnxruntime, each from the inputs that onnxruntime gave it.
 
     Args:
         program: the network at x.
         observed: every tensor of the program at x, as onnxruntime computes it.
-        u: unit roundoff of the coarser of the two arithmetics.
+        arithmetic: the coarser of the two.
     """
     worst, worst_node, first_bad = 0.0, "", ""
     for step in program.steps:
-        ratio = _step_ratio(step, observed, u)
+        ratio = _step_ratio(step, observed, arithmetic)
         if ratio > worst:
             worst, worst_node = ratio, step.node
         if ratio > 1 and not first_bad:
@@ -140,7 +140,7 @@ def check_steps(program: LinearProgram, observed: Mapping[str, Array], u: float)
     return Check(worst <= 1, worst, worst_node, first_bad, len(program.steps))
 
 
-def _step_ratio(step: Step, observed: Mapping[str, Array], u: float) -> float:
+def _step_ratio(step: Step, observed: Mapping[str, Array], arithmetic: Arithmetic) -> float:
     """Largest deviation of one step over its bound."""
     theirs = observed[step.output]
     if theirs.shape != step.shape:
@@ -155,6 +155,7 @@ def _step_ratio(step: Step, observed: Mapping[str, Array], u: float) -> float:
     if step.offset is not None:
         ours += step.offset
     # Twice, for either side's sum, and once more for storing either result.
-    bound = 2 * step_rounding(step, inputs, u) + 2 * u * np.abs(ours) + np.finfo(np.float32).tiny
+    bound = 2 * step_rounding(step, inputs, arithmetic) + 2 * arithmetic.u * np.abs(ours)
+    bound += np.finfo(np.float32).tiny
     ratio = float(np.max(np.abs(ours[0] - theirs.astype(dtype)) / bound[0], initial=0.0))
     return ratio if np.isfinite(ratio) else float("inf")

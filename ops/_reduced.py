@@ -13,7 +13,7 @@ def sum_over(shape: Shape, axes: tuple[int, ...], *, keep: bool, divisor: int = 
     kept = tuple(1 if axis in axes else size for axis, size in enumerate(shape))
     parts: list[Primitive] = [Sum(shape, kept)]
     if divisor != 1:
-        parts.append(Scale(kept, np.array(1 / divisor)))
+        parts.append(Scale(kept, np.array(1 / divisor if divisor else np.nan)))
     if not keep:
         parts.append(Reshape(kept, tuple(size for axis, size in enumerate(shape) if axis not in axes)))
     return chain(*parts)

@@ -15,4 +15,6 @@ from ._rule import Local, Site, lowers, threshold
 def prelu(site: Site) -> Local:
     """Scale the entries that are not positive by the slope."""
     x, slope = site.value(0), site.value(1)
+    if np.broadcast_shapes(x.shape, slope.shape) != x.shape:
+        raise site.refuse(f"its slope {list(slope.shape)} does not broadcast to x {list(x.shape)}")
     return Local(Scale(x.shape, np.where(x > 0, 1.0, slope)), guards=(threshold(x),))

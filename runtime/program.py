@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -137,6 +138,19 @@ class LinearProgram:
             if any(name in reached for name, _ in step.terms):
                 reached.add(step.output)
         return any(name in reached for name, _ in self.outputs)
+
+    def structure(self) -> tuple[Any, ...]:
+        """What an emitted graph depends on: everything but what a point decides. Hashable."""
+        steps = tuple(
+            (
+                step.output,
+                step.shape,
+                None if step.offset is None else step.offset.shape,
+                tuple((name, L.in_shape if step.fixed else L.structure()) for name, L in step.terms),
+            )
+            for step in self.steps
+        )
+        return (self.inputs, self.outputs, steps)
 
     def walk(
         self, inputs: Mapping[str, Array], homogeneous: Sequence[float]

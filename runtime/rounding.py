@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -16,14 +18,31 @@ _LAMBDA = 8.0
 _DERIVED = 4
 
 
-def unit_roundoff(dtype: DTypeLike) -> float:
-    """U = ε/2 of a floating type (float16, bfloat16, float32 or float64)."""
-    try:
-        return float(np.finfo(dtype).eps) / 2
-    except ValueError:  # numpy does not know bfloat16
-        import ml_dtypes
+@dataclass(frozen=True)
+class Arithmetic:
+    """How coarse a floating-point arithmetic is: fl(a ∘ b) = (a ∘ b)(1 + δ) + η, |δ| ≤ u, |η| ≤ eta."""
 
-        return float(ml_dtypes.finfo(dtype).eps) / 2  # type: ignore[no-untyped-call]
+    u: float  # unit roundoff
+    eta: float  # what underflow may do: the smallest subnormal number
+
+    @classmethod
+    def of(cls, dtype: DTypeLike) -> Arithmetic:
+        """The arithmetic of float16, bfloat16, float32 or float64."""
+        try:
+            info: Any = np.finfo(dtype)
+        except ValueError:  # numpy does not know bfloat16
+            import ml_dtypes
+
+            info = ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]
+        return cls(float(info.eps) / 2, float(info.smallest_subnormal))
+
+    def __add__(self, other: Arithmetic) -> Arithmetic:
+        """Errors of two computations, one in each arithmetic."""
+        return Arithmetic(self.u + other.u, self.eta + other.eta)
+
+    def coarser(self, other: Arithmetic) -> Arithmetic:
+        """Bounds for either."""
+        return Arithmetic(max(self.u, other.u), max(self.eta, other.eta))
 
 
 def growth(terms: int, u: float) -> float:
@@ -36,34 +55,35 @@ def growth(terms: int, u: float) -> float:
     return min(n, _LAMBDA * math.sqrt(n)) * u
 
 
-def step_rounding(step: Step, values: Mapping[str, Array], u: float) -> Array:
+def step_rounding(step: Step, values: Mapping[str, Array], arithmetic: Arithmetic) -> Array:
     """Bound on the error that evaluating one step at given inputs makes, entry by entry.
 
     Args:
         step: the step.
         values: tensor name to (B, *shape), the step's inputs among them.
-        u: unit roundoff of the arithmetic.
+        arithmetic: what it is evaluated in.
 
     Returns:
-        growth(n)·(Σ |Lᵢ| |xᵢ| + |c|), (B, *shape). Zero where the step only moves values.
+        growth(n)·(Σ |Lᵢ| |xᵢ| + |c|) + n·eta, (B, *shape). Zero where the step only moves values.
     """
     size: Array | None = None
     for name, L in step.terms:
         part = L.magnitude().apply(np.abs(values[name]))
         size = part if size is None else size + part
     if step.fan_in == 0 and size is not None:
-        return size * u if step.rounds else np.zeros_like(size)
+        return size * arithmetic.u + arithmetic.eta if step.rounds else np.zeros_like(size)
     batch = len(next(iter(values.values())))
     if size is None:
         size = np.zeros((batch, *step.shape), np.float32)
     if step.offset is not None:
         size = size + np.abs(step.offset if step.offset_size is None else step.offset_size)
     # Constants that a rule derives (a reciprocal, a square root, a folded scale) carry a few roundings more.
-    return np.multiply(size, growth(step.fan_in + _DERIVED, u), dtype=size.dtype)
+    n = step.fan_in + _DERIVED
+    return np.asarray(size * growth(n, arithmetic.u) + n * arithmetic.eta, size.dtype)
 
 
 def running_errors(
-    program: LinearProgram, inputs: Mapping[str, Array], u: float
+    program: LinearProgram, inputs: Mapping[str, Array], arithmetic: Arithmetic
 ) -> Iterator[tuple[Step, Mapping[str, Array], Mapping[str, Array]]]:
     """Walk a program forward with a bound on each tensor's accumulated rounding error.
 
@@ -76,7 +96,7 @@ def running_errors(
     errors = {name: np.zeros_like(value) for name, value in inputs.items()}
     last = program.last_uses()
     for position, (step, values) in enumerate(program.walk(inputs, [1.0] * count)):
-        error = step_rounding(step, values, u)
+        error = step_rounding(step, values, arithmetic)
         for name, L in step.terms:
             error = error + L.magnitude().apply(errors[name])
         errors[step.output] = error

@@ -66,6 +66,10 @@ class Primitive(ABC):
         """Multiply-adds of one application."""
         return self.out_size
 
+    def structure(self) -> tuple[Any, ...]:
+        """What an emitted graph depends on: everything but the values of arrays. Hashable."""
+        return (type(self).__name__, *(_form(getattr(self, field.name)) for field in fields(self)))  # type: ignore[arg-type]
+
     @property
     def in_size(self) -> int:
         """Elements of one input tensor."""
@@ -85,6 +89,16 @@ class Primitive(ABC):
 def flat(block: Array) -> Array:
     """(B, *shape) to (B, size); unlike reshape(B, -1), also where B or a length is 0."""
     return block.reshape(len(block), math.prod(block.shape[1:]))
+
+
+def _form(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.shape
+    if isinstance(value, sparse.csr_array):
+        return (*value.shape, value.nnz)
+    if isinstance(value, Primitive):
+        return value.structure()
+    return tuple(map(_form, value)) if isinstance(value, tuple) else value
 
 
 def _same(a: Any, b: Any) -> bool:

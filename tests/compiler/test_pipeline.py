@@ -322,3 +322,34 @@ def test_an_intermediate_input_of_another_type_than_the_graphs():
     affine = ilin.linearize(proto, np.float32([[1, -2, 3]]), inputs=["t"])
     assert affine.certificate.verified
     assert affine.certificate.points_held == 2
+
+
+def test_a_held_input_may_change_the_structure_from_point_to_point():
+    """Axes that come in as data: an emitted sweep of one point must not serve another."""
+    puts = [make_tensor_value_info("x", FLOAT, [2, 2]), make_tensor_value_info("axis", TensorProto.INT64, [1])]
+    graph = make_graph(
+        [make_node("ReduceSum", ["x", "axis"], ["y"], keepdims=0)],
+        "net",
+        puts,
+        [make_tensor_value_info("y", FLOAT, [2])],
+    )
+    proto = make_model(graph, opset_imports=[make_opsetid("", 18)], ir_version=8)
+    compiled = ilin.compile(proto, inputs=["x"], engine="adjoint")
+    x = weights(2, 2)
+    for axis, expected in ((0, [[1, 0, 1, 0], [0, 1, 0, 1]]), (1, [[1, 1, 0, 0], [0, 0, 1, 1]])):
+        affine = compiled.at({"x": x, "axis": np.int64([axis])})
+        np.testing.assert_array_equal(affine.W, expected)
+        assert affine.certificate.verified
+
+
+def test_float16_models_underflow_and_are_verified():
+    graph = make_graph(
+        [make_node("Mul", ["x", "c"], ["t"]), make_node("Relu", ["t"], ["y"])],
+        "net",
+        [make_tensor_value_info("x", TensorProto.FLOAT16, [1, 50])],
+        [make_tensor_value_info("y", TensorProto.FLOAT16, [1, 50])],
+        [numpy_helper.from_array(np.float16(4e-4), "c")],
+    )
+    proto = make_model(graph, opset_imports=[make_opsetid("", 17)], ir_version=8)
+    affine = ilin.linearize(proto, 0.1 * weights(1, 50))
+    assert affine.certificate.verified

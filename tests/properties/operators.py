@@ -210,7 +210,9 @@ def concat(b: Builder, op: str) -> object:
 
 @emits("Gemm")
 def gemm(b: Builder, op: str) -> object:
-    x = b.pick(lambda shape: len(shape) == 2)
+    x = b.pick()
+    if len(b.shape(x)) != 2:
+        x = b.add("Flatten", [x], axis=min(1, len(b.shape(x))))
     if b.flag():
         rows, inner = b.shape(x)
         attributes = {"transA": int(turned := b.flag())}
