@@ -251,8 +251,9 @@ class Builder:
     def _reference_agrees(
         self, alone: onnx.ModelProto, inputs: Sequence[str], found: Mapping[str, np.ndarray]
     ) -> bool:
+        if self.dtype == np.float16:
+            return False  # too coarse to tell
         alone = onnx.shape_inference.infer_shapes(alone)
-        tolerance = 1e-4 if self.dtype.itemsize > 2 else 2e-2
         try:
             theirs = reference_of(alone)(
                 {name: self.values[name] for name in inputs if name in self._given(alone)}
@@ -260,8 +261,7 @@ class Builder:
         except Exception:  # it raises whatever numpy raises
             return False
         return all(
-            theirs[name].shape == value.shape
-            and np.allclose(theirs[name], value, rtol=tolerance, atol=tolerance)
+            theirs[name].shape == value.shape and np.allclose(theirs[name], value, rtol=1e-4, atol=1e-4)
             for name, value in found.items()
         )
 
