@@ -326,7 +326,10 @@ def test_an_intermediate_input_of_another_type_than_the_graphs():
 
 def test_a_held_input_may_change_the_structure_from_point_to_point():
     """Axes that come in as data: an emitted sweep of one point must not serve another."""
-    puts = [make_tensor_value_info("x", FLOAT, [2, 2]), make_tensor_value_info("axis", TensorProto.INT64, [1])]
+    puts = [
+        make_tensor_value_info("x", FLOAT, [2, 2]),
+        make_tensor_value_info("axis", TensorProto.INT64, [1]),
+    ]
     graph = make_graph(
         [make_node("ReduceSum", ["x", "axis"], ["y"], keepdims=0)],
         "net",

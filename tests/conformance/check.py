@@ -61,14 +61,18 @@ def check(case: Case, active: tuple[str, ...]) -> Outcome:
     expected = observed(case)
     y = flattened([expected[name] for name in case.floating_outputs])
     x = flattened([case.feeds[name] for name in active])
+    epsilon = max(_epsilon(expected[name]) for name in case.floating_outputs)
     rows = _rows(case, x.size, y.size)
     affine = linearized(case, active, rows=rows, dtype="float64", engine="sparse")
     assert list(affine.inputs) == list(active)
     assert list(affine.outputs) == list(case.floating_outputs)
-    check_value(affine, x, y, max(_epsilon(expected[name]) for name in case.floating_outputs))
-    again = linearized(case, active, rows=rows, dtype="float32", engine="matrix-free")
-    check_value(again, x, y, max(_epsilon(expected[name]) for name in case.floating_outputs))
-    np.testing.assert_allclose(again.W, affine.W, rtol=1e-5, atol=1e-5 * np.abs(affine.W).max(initial=0))
+    check_value(affine, x, y, epsilon)
+    for engine in ("matrix-free", "adjoint"):
+        again = linearized(case, active, rows=rows, dtype="float32", engine=engine)
+        check_value(again, x, y, epsilon)
+        np.testing.assert_allclose(
+            again.W, affine.W, rtol=1e-5, atol=1e-5 * np.abs(affine.W).max(initial=0), err_msg=engine
+        )
     return check_slopes(case, affine, x, y)
 
 
