@@ -62,8 +62,8 @@ def _align_corners(o: Array, axis: Axis) -> Array:
 def _crop(o: Array, axis: Axis) -> Array:
     last = np.float32(axis.length - 1)
     if axis.resized == 1:
-        return o + 0.5 * (axis.start + axis.end) * last
-    return axis.start * last + o * (axis.end - axis.start) * last / (axis.resized - 1)
+        return np.asarray(o + 0.5 * (axis.start + axis.end) * last)
+    return np.asarray(axis.start * last + o * (axis.end - axis.start) * last / (axis.resized - 1))
 
 
 COORDINATES: dict[str, Callable[[Array, Axis], Array]] = {

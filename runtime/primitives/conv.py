@@ -181,7 +181,7 @@ class ConvTranspose(Primitive):
 
     def matrix(self) -> sparse.csr_array:
         """The transpose of Conv's matrix."""
-        return self.T.matrix().T.tocsr()
+        return sparse.csr_array(self.T.matrix().T)
 
     def apply(self, block: Array) -> Array:
         """Tap by tap, as Conv, from outputs to inputs."""

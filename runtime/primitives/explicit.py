@@ -45,7 +45,7 @@ class Sparse(Primitive):
     @property
     def T(self) -> Primitive:
         """The transposed matrix."""
-        return Sparse(self.out_shape, self.in_shape, self.entries.T.tocsr())
+        return Sparse(self.out_shape, self.in_shape, sparse.csr_array(self.entries.T))
 
     def magnitude(self) -> Primitive:
         """|M|."""
@@ -61,12 +61,12 @@ class Sparse(Primitive):
             (np.ones(self.entries.nnz, np.float32), self.entries.indices, self.entries.indptr),
             shape=self.entries.shape,
         )
-        return (pattern @ mask.ravel().astype(np.float32) > 0).reshape(self.out_shape)
+        return np.asarray(pattern @ mask.ravel().astype(np.float32) > 0).reshape(self.out_shape)
 
     @property
     def fan_in(self) -> int:
         """Entries of the fullest row."""
-        return int(np.diff(self.entries.indptr).max(initial=0))
+        return int(np.max(np.diff(self.entries.indptr), initial=0))
 
     @property
     def work(self) -> int:

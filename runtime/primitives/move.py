@@ -155,11 +155,11 @@ class Scatter(Primitive):
         """The matrix where several entries meet in one place; None where each has its own."""
         targets = self.index.ravel()
         hits = np.bincount(targets[targets >= 0], minlength=1)
-        return self.matrix() if hits.max(initial=0) > 1 else None
+        return self.matrix() if np.max(hits, initial=0) > 1 else None
 
     def matrix(self) -> sparse.csr_array:
         """The transpose of Gather's matrix."""
-        return Gather(self.out_shape, self.index).matrix().T.tocsr()
+        return sparse.csr_array(Gather(self.out_shape, self.index).matrix().T)
 
     def apply(self, block: Array) -> Array:
         """Add every tensor's entries into place."""
@@ -201,7 +201,7 @@ class Scatter(Primitive):
     @property
     def fan_in(self) -> int:
         """The largest number of entries that meet in one place."""
-        return 0 if self._sums is None else int(np.diff(self._sums.indptr).max(initial=0))
+        return 0 if self._sums is None else int(np.max(np.diff(self._sums.indptr), initial=0))
 
     @property
     def work(self) -> int:
