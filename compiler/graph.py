@@ -15,7 +15,7 @@ import onnx.inliner
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import numpy_helper
 
-from ..runtime.errors import ModelError
+from ..runtime.errors import ModelError, UnsupportedError
 from ..runtime.primitives import Array
 from ..runtime.surgery import captured
 
@@ -91,7 +91,12 @@ def load(model: ModelSource) -> Graph:
     """
     proto, digest, name = _read(model)
     if proto.functions:
-        proto = onnx.inliner.inline_local_functions(proto)
+        try:
+            proto = onnx.inliner.inline_local_functions(proto)
+        except (onnx.checker.ValidationError, RuntimeError, ValueError) as error:
+            raise ModelError(f"its local functions cannot be inlined: {_one_line(error)}") from error
+    if proto.graph.sparse_initializer:
+        raise UnsupportedError("the model holds sparse initializers; store them densely")
     _sort_topologically(proto.graph)
     _check(proto)
     opsets = {_domain(entry.domain): entry.version for entry in proto.opset_import}
@@ -131,8 +136,10 @@ def _read(model: ModelSource) -> tuple[onnx.ModelProto, str, str]:
             hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest(),
             model.graph.name,
         )
-    if isinstance(model, bytes):
-        return _parse(model, "the given bytes"), hashlib.sha256(model).hexdigest(), "<bytes>"
+    if isinstance(model, bytes | bytearray):
+        return _parse(bytes(model), "the given bytes"), hashlib.sha256(model).hexdigest(), "<bytes>"
+    if not isinstance(model, str | os.PathLike):
+        raise ModelError(f"a model is a path, bytes or an onnx.ModelProto, not {type(model).__name__}")
     path = Path(model)
     try:
         content = path.read_bytes()
@@ -294,7 +301,7 @@ def _attribute(attribute: onnx.AttributeProto) -> Any:
 def _array(tensor: onnx.TensorProto) -> Array:
     try:
         return numpy_helper.to_array(tensor)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise ModelError(f"initializer {tensor.name!r} is corrupt: {_one_line(error)}") from error
 
 

@@ -52,7 +52,10 @@ def lower(scope: Scope, trace: Trace, dtype: DTypeLike, cache: Cache) -> LinearP
 
 
 class _Known:
-    """Values of tensors that do not depend on x, in the composition's type."""
+    """Values of tensors, in the composition's floating type or their own, whichever is finer.
+
+    Choices are made on these: a value that is cast down could fall on the other side of a kink.
+    """
 
     def __init__(self, scope: Scope, trace: Trace, dtype: np.dtype[Any]) -> None:
         self.scope, self.trace, self.dtype = scope, trace, dtype
@@ -60,7 +63,10 @@ class _Known:
     def value(self, name: str) -> Array:
         constants: Mapping[str, Array] = self.scope.constants
         value = constants[name] if name in constants else self.trace.values[name]
-        return value.astype(self.dtype, copy=False) if is_floating(value.dtype) else value
+        if not is_floating(value.dtype):
+            return value
+        finer = value.dtype.itemsize > self.dtype.itemsize
+        return value if finer else value.astype(self.dtype, copy=False)
 
     def constant(self, name: str) -> bool:
         return name in self.scope.constants

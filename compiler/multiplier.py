@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 from scipy import sparse
 
-from ..runtime.primitives import Array, Chain, Contract, Conv, ConvTranspose, Primitive, Shape, Sparse, flat
+from ..runtime.primitives import Array, Primitive, Shape, flat
 from ..runtime.program import LinearProgram
 
 Key = tuple[int, int]  # positions of a step and of one of its terms
@@ -52,25 +52,23 @@ class MatrixStore:
     _kept: dict[int, tuple[Primitive, sparse.csr_array]] = field(default_factory=dict)
 
     def matrix(self, L: Primitive) -> sparse.csr_array:
-        """L's matrix, built once where it is worth keeping."""
-        if not isinstance(L, Conv | ConvTranspose | Contract | Chain | Sparse):
-            return L.matrix()
+        """The matrix of a primitive that is the same at every point, built once."""
         kept = self._kept.get(id(L))
         if kept is None or kept[0] is not L:
             kept = self._kept[id(L)] = (L, L.matrix())
         return kept[1]
 
-    def live_part(
-        self, L: Primitive, above: Array, below: Array, dtype: DTypeLike
-    ) -> tuple[sparse.csr_array, Array, Array]:
-        """The rows and columns of L's matrix that are live, with their positions."""
-        matrix = self.matrix(L)
-        rows, columns = np.flatnonzero(above), np.flatnonzero(below)
-        if len(rows) < matrix.shape[0]:
-            matrix = matrix[rows]
-        if len(columns) < matrix.shape[1]:
-            matrix = matrix[:, columns]
-        return sparse.csr_array(matrix.astype(dtype, copy=False)), rows, columns
+
+def _live_part(
+    matrix: sparse.csr_array, above: Array, below: Array, dtype: DTypeLike
+) -> tuple[sparse.csr_array, Array, Array]:
+    """The rows and columns of a matrix that are live, with their positions."""
+    rows, columns = np.flatnonzero(above), np.flatnonzero(below)
+    if len(rows) < matrix.shape[0]:
+        matrix = sparse.csr_array(matrix[rows])
+    if len(columns) < matrix.shape[1]:
+        matrix = sparse.csr_array(matrix[:, columns])
+    return sparse.csr_array(matrix.astype(dtype, copy=False)), rows, columns
 
 
 def matrix_free(program: LinearProgram) -> Multiplier:
@@ -86,7 +84,8 @@ def explicit(program: LinearProgram, rows: Array, dtype: DTypeLike, store: Matri
     for position, step in enumerate(program.steps):
         above = read.get(step.output, np.zeros(step.size, bool))
         for index, (name, L) in enumerate(step.terms):
-            matrices[position, index] = (L, *store.live_part(L, above, live[name], dtype))
+            matrix = store.matrix(L) if step.fixed else L.matrix()
+            matrices[position, index] = (L, *_live_part(matrix, above, live[name], dtype))
     return Multiplier({}, matrices)
 
 

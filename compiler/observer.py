@@ -34,7 +34,7 @@ class Observer:
             NonFiniteError: naming the first tensor that is not finite.
         """
         try:
-            return observe(self._tracer, feeds, self._scope.active)
+            return self._complete(observe(self._tracer, feeds, self._scope.active))
         except NonFiniteError:
             self.audit(feeds)
             raise
@@ -53,7 +53,12 @@ class Observer:
     def probe(self, trace: Trace, z: Mapping[str, Array]) -> Trace:
         """Observe at another value z of the free tensors, all else as in a trace."""
         there = observe(self._prober(z), {**trace.feeds, **z}, self._scope.active)
-        return Trace(there.feeds, {**there.values, **z})
+        return self._complete(Trace(there.feeds, {**there.values, **z}))
+
+    def _complete(self, trace: Trace) -> Trace:
+        """With the outputs that are constants of the model, which no run has to take out."""
+        constants = {n: value for n, value in self._scope.constants.items() if n in self._scope.outputs}
+        return Trace(trace.feeds, {**trace.values, **constants}) if constants else trace
 
     @cached_property
     def dtype(self) -> np.dtype[Any]:

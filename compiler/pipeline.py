@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..runtime.affine_map import AffineMap
-from ..runtime.errors import MemoryLimitError, NonFiniteError, OptionError
+from ..runtime.errors import InputError, MemoryLimitError, NonFiniteError, OptionError
 from ..runtime.memory import limit_of, readable
 from ..runtime.program import LinearProgram
 from ..runtime.rounding import Arithmetic
@@ -98,7 +98,10 @@ class CompiledModel:
                 yield self.at(instance, rows)
             return
         stacks = {name: np.asarray(values) for name, values in X.items()}
-        for index in range(min(map(len, stacks.values()), default=0)):
+        counts = {name: len(values) if values.ndim else None for name, values in stacks.items()}
+        if len(set(counts.values())) > 1 or None in counts.values():
+            raise InputError(f"every input needs as many instances along axis 0 as the others, not {counts}")
+        for index in range(next(iter(counts.values()), 0) or 0):
             yield self.at({name: values[index] for name, values in stacks.items()}, rows)
 
     def _lower(self, trace: Trace) -> LinearProgram:

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+import numpy as np
+
 from ..ops import REGISTRY, Entry
 from ..runtime.errors import UnknownTensorError, UnsupportedError
 from ..runtime.primitives import Array
@@ -167,6 +169,8 @@ def _chosen(
         asked = [asked]
     known = graph.tensors()
     for name in asked:
+        if not isinstance(name, str):
+            raise UnknownTensorError(f"{role} takes tensor names, not {name!r}")
         if name not in known:
             raise UnknownTensorError(f"unknown name in {role}: {name!r}; {_suggest(name, known, declared)}")
         if role == "inputs" and name in graph.initializers:
@@ -228,4 +232,7 @@ def _constants(graph: Graph, needed: set[str]) -> dict[str, Array]:
     if computed:
         positions = sorted(_ancestors(graph, computed, stop=set()))
         values.update(evaluate_constants(graph.proto, positions, computed))
+    for name, value in values.items():
+        if not isinstance(value, np.ndarray):
+            raise UnsupportedError(f"constant {name!r} is no dense tensor; store it densely")
     return values

@@ -83,7 +83,7 @@ def feeds_of(graph: Graph, x: Given) -> tuple[dict[str, Array], tuple[str, ...]]
         )
     feeds, notes = {}, []
     for put in graph.inputs:
-        feeds[put.name], found = _fitted(put, np.asarray(given[put.name], order="C"))
+        feeds[put.name], found = _fitted(put, np.array(given[put.name], order="C"))
         notes += found
     return feeds, tuple(notes)
 

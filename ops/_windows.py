@@ -32,7 +32,7 @@ def window_of(
         if site.attribute("ceil_mode", 0) and -(-room // s) * s < i + b:
             sizes.append(-(-room // s) + 1)  # a last window may start inside the input or its left padding
         else:
-            sizes.append(room // s + 1)
+            sizes.append(max(0, int(room / s) + 1))  # towards zero, as in C
     return Window(spatial, tuple(sizes), kernel, strides, dilations, begin), end
 
 

@@ -29,6 +29,8 @@ def gemm(site: Site) -> Local:
         left = Contract(site.shape(0), alpha * site.value(1), f"{a},{b}->mn")
         offset = left.apply(site.value(0)[None])[0]
         size = left.fan_in * left.magnitude().apply(np.abs(site.value(0))[None])[0]
+    if beta == 0:
+        return Local(terms, offset, offset_size=size)  # C is not read, whatever it holds
     if site.active(2):
         terms[2] = chain(site.spread(2, shape), Scale(shape, np.array(beta)))
     elif site.has(2):

@@ -24,7 +24,9 @@ def max_pool(site: Site) -> Local:
     window, _ = pool_window(site, shape[2:])
     within = window.positions()  # (windows, taps)
     images = np.arange(math.prod(shape[:2]))[:, None, None] * math.prod(shape[2:])
-    candidates = np.where(within < 0, -1, within + images).reshape(*shape[:2], *window.out_size, -1)
+    candidates = np.where(within < 0, -1, within + images).reshape(
+        *shape[:2], *window.out_size, math.prod(window.kernel)
+    )
     return extreme_of(site, candidates)
 
 

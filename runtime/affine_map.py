@@ -287,13 +287,13 @@ def write_whole(path: Path, write: Callable[[Any], None]) -> None:
     Raises:
         OutputError: the path cannot be written.
     """
-    path = path.resolve()  # the file that a link stands for, not the link
-    if path.exists() and not path.is_file():
-        raise OutputError(f"cannot write {path}: it is not a regular file")
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}") from error
+        path = path.resolve()  # the file that a link stands for, not the link
+        if path.exists() and not path.is_file():
+            raise OutputError(f"cannot write {path}: it is not a regular file")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".ilin-", suffix=".part")
+    except (OSError, RuntimeError) as error:  # pathlib raises the latter on a link to itself
+        raise OutputError(f"cannot write {path}: {getattr(error, 'strerror', error)}") from error
     part = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:

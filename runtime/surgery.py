@@ -52,10 +52,14 @@ def with_inputs(proto: onnx.ModelProto, types: Mapping[str, np.dtype[Any]]) -> o
     cut = onnx.ModelProto()
     cut.CopyFrom(proto)
     del cut.graph.value_info[:]
+    taken = {name for node in proto.graph.node for name in node.output}
     for node in cut.graph.node:
         for position, output in enumerate(node.output):
             if output in types:
-                node.output[position] = f"{output}__computed"
+                renamed = f"{output}__computed"
+                while renamed in taken:
+                    renamed += "_"
+                node.output[position] = renamed
     for name, dtype in types.items():
         element = onnx.helper.np_dtype_to_tensor_dtype(dtype)
         cut.graph.input.append(onnx.helper.make_tensor_value_info(name, element, None))
