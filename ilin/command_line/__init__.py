@@ -26,6 +26,7 @@ ilin compile MODEL.onnx X.npy  W and b at x, checked against onnxruntime;
     cls=GuardedGroup,
     help=_HELP,
     commands={"compile": compile_main, "inspect": inspect_main},
+    no_args_is_help=False,  # one line that says what is missing, like every other error
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 88},
 )
 @click.version_option(__version__, "--version", prog_name="ilin", message="%(prog)s %(version)s")

@@ -85,6 +85,8 @@ def read(path: Path) -> Given:
 def _loaded(path: Path) -> Given:
     content = np.load(path, allow_pickle=False)
     if isinstance(content, np.ndarray):
+        if not content.size:
+            raise ValueError(f"its array of shape {list(content.shape)} holds no values")
         return content
     with content as archive:
         arrays = {name: archive[name] for name in archive.files}

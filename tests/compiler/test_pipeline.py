@@ -356,3 +356,65 @@ def test_float16_models_underflow_and_are_verified():
     proto = make_model(graph, opset_imports=[make_opsetid("", 17)], ir_version=8)
     affine = ilin.linearize(proto, 0.1 * weights(1, 50))
     assert affine.certificate.verified
+
+
+DOUBLE = TensorProto.DOUBLE
+
+
+@pytest.mark.parametrize(
+    ("op_type", "x", "W"), [("ReduceMax", [1, 1 + 1e-12], [[0, 1]]), ("Relu", [1e-50, -1], [[1, 0], [0, 0]])]
+)
+def test_choices_are_made_in_the_models_own_type(op_type, x, W):
+    """In float32 both entries of the first are equal and the first of the second is 0."""
+    attributes = {"keepdims": 0} if op_type == "ReduceMax" else {}
+    shape = [] if op_type == "ReduceMax" else [2]
+    graph = make_graph(
+        [make_node(op_type, ["x"], ["y"], **attributes)],
+        "net",
+        [make_tensor_value_info("x", DOUBLE, [2])],
+        [make_tensor_value_info("y", DOUBLE, shape)],
+    )
+    affine = ilin.linearize(
+        make_model(graph, opset_imports=[make_opsetid("", 17)], ir_version=8), np.float64(x)
+    )
+    np.testing.assert_array_equal(affine.W, W)
+
+
+def test_the_map_keeps_its_own_x():
+    x = np.float32([[1, -2]])
+    affine = ilin.linearize(model([make_node("Relu", ["x"], ["y"])], {"x": [1, 2]}, {"y": [1, 2]}), x)
+    x[:] = 7
+    np.testing.assert_array_equal(affine.x, [[1, -2]])
+
+
+def test_an_output_that_is_a_constant_of_the_model():
+    proto = model([make_node("Relu", ["x"], ["y"])], {"x": [2]}, {"y": [2], "c": [2]}, c=np.float32([3, 4]))
+    affine = ilin.linearize(proto, np.float32([1, 2]))
+    np.testing.assert_array_equal(affine.W, [[1, 0], [0, 1], [0, 0], [0, 0]])
+    np.testing.assert_array_equal(affine.b, [0, 0, 3, 4])
+
+
+def test_gemm_does_not_read_c_where_beta_is_zero():
+    nodes = [make_node("Gemm", ["x", "w", "c"], ["y"], beta=0.0)]
+    proto = model(
+        nodes, {"x": [1, 2]}, {"y": [1, 2]}, w=np.eye(2, dtype=np.float32), c=np.float32([np.nan, 1])
+    )
+    assert ilin.linearize(proto, weights(1, 2)).certificate.verified
+
+
+def test_a_tensor_named_like_a_cut_one():
+    nodes = [make_node("Relu", ["x"], ["h"]), make_node("Neg", ["h"], ["h__computed"])]
+    proto = model([*nodes, make_node("Add", ["h", "h__computed"], ["y"])], {"x": [2]}, {"y": [2]})
+    assert not ilin.linearize(proto, np.float32([1, 2]), inputs=["h"]).W.any()
+
+
+@pytest.mark.parametrize("given", [None, 3, ["model.onnx"]])
+def test_a_model_is_a_path_bytes_or_a_proto(given):
+    with pytest.raises(ilin.ModelError, match="a model is a path, bytes or an"):
+        ilin.compile(given)
+
+
+def test_at_many_wants_as_many_of_each_input():
+    proto, _ = two_inputs()
+    with pytest.raises(ilin.InputError, match="as many instances along axis 0"):
+        list(ilin.compile(proto).at_many({"u": weights(4, 3), "v": weights(3, 3)}))
