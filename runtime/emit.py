@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from .primitives import Array
+from .arrays import Array
 
 OPSET = 18  # the first with everything that primitives emit; onnxruntime has run it since 1.14
 

@@ -4,7 +4,8 @@ Closed under transposition: `Scale`, `Reshape`, `Transpose`, `Contract`, `Sparse
 into their own kind; `Gather` into `Scatter`, `Broadcast` into `Sum`, `Conv` into `ConvTranspose`.
 """
 
-from .base import Array, Primitive, Shape, flat
+from ..arrays import Array, Shape
+from .base import Primitive, flat
 from .contract import Contract
 from .conv import Conv, ConvTranspose, Window
 from .explicit import Chain, Sparse, chain

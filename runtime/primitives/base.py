@@ -8,14 +8,12 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import sparse
+
+from ..arrays import Array, Shape
 
 if TYPE_CHECKING:
     from ..emit import Builder
-
-Array = NDArray[Any]
-Shape = tuple[int, ...]
 
 
 class Primitive(ABC):

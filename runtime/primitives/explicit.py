@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import sparse
 
-from .base import Array, Primitive, Shape, flat
+from ..arrays import Array, Shape
+from .base import Primitive, flat
 from .move import Gather, Scatter
 from .scale import Scale
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import sparse
 
-from .base import Array, Primitive, Shape, flat
+from ..arrays import Array, Shape
+from .base import Primitive, flat
 
 if TYPE_CHECKING:
     from ..emit import Builder

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import sparse
 
-from .base import Array, Primitive, Shape
+from ..arrays import Array, Shape
+from .base import Primitive
 
 if TYPE_CHECKING:
     from ..emit import Builder
