@@ -145,8 +145,9 @@ def compile(
         inputs: tensors to differentiate by, intermediate ones included; None for every floating-point
             graph input. The others are held at their values.
         outputs: tensors to explain, intermediate ones included; None for every floating-point graph output.
-        engine: "sparse" multiplies explicit matrices over active units, "matrix-free" applies each step
-            to dense blocks, "auto" chooses step by step.
+        engine: "sparse" multiplies explicit matrices over live units; "matrix-free" applies each step to
+            dense blocks; "adjoint" runs the reverse sweep in onnxruntime as an emitted model; "auto" takes
+            the last for large networks in float32 and "matrix-free" otherwise.
         dtype: "float32" or "float64": the type that W and b are composed in.
         memory_limit: bytes, or a text such as "4GiB"; None for 80 % of what is available.
         providers: onnxruntime execution providers; the CPU's by default.
