@@ -135,7 +135,6 @@ def _sweep_on(
         block[[column - part.start for column in mine], [column - start for column in mine]] = 1
         values[name] = block.reshape(len(part), *shape)
         start += size
-    keep = {name for name, _ in program.outputs}
     last = program.last_uses()
     for position, step in enumerate(program.steps):
         block = np.zeros((len(part), *step.shape), dtype)
@@ -145,8 +144,7 @@ def _sweep_on(
             block[N + position - part.start] += step.offset_block()
         values[step.output] = block
         for name in last.get(position, ()):
-            if name not in keep:
-                values.pop(name, None)
+            values.pop(name, None)
     stacked = np.concatenate([flat(values[name]) for name, _ in program.outputs], axis=1)
     return stacked[:, rows]
 

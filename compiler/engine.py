@@ -34,11 +34,8 @@ class Engine:
         self, program: LinearProgram, rows: Array, magnitudes: Magnitudes, dtype: np.dtype[Any]
     ) -> Sweep:
         """The reverse sweep over one program."""
-        key = (program.structure(), str(dtype))
-        work = len(rows) * sum(L.work for step in program.steps for _, L in step.terms)
-        if self.name == "adjoint" or (
-            self.name == "auto" and (key in self._adjoints or work > _ADJOINT_FROM)
-        ):
+        if self.name == "adjoint" or (self.name == "auto" and _emission_pays(program, len(rows), dtype)):
+            key = (program.structure(), str(dtype))
             if key not in self._adjoints:
                 self._adjoints[key] = adjoint_of(program, dtype, self.providers)
             return self._adjoints[key].sweep(program, magnitudes, dtype)
@@ -49,3 +46,8 @@ class Engine:
         if self.name == "sparse":
             return explicit(program, rows, dtype, self._matrices)
         return matrix_free(program)
+
+
+def _emission_pays(program: LinearProgram, K: int, dtype: np.dtype[Any]) -> bool:
+    """Whether an emitted model is worth its session. Never in float64: onnxruntime has no such Conv."""
+    return dtype == np.float32 and K * sum(L.work for s in program.steps for _, L in s.terms) > _ADJOINT_FROM

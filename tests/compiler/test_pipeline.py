@@ -418,3 +418,16 @@ def test_at_many_wants_as_many_of_each_input():
     proto, _ = two_inputs()
     with pytest.raises(ilin.InputError, match="as many instances along axis 0"):
         list(ilin.compile(proto).at_many({"u": weights(4, 3), "v": weights(3, 3)}))
+
+
+def test_large_networks_compose_in_float64_too():
+    """Above the size from which auto emits the sweep, which onnxruntime could not run in float64."""
+    nodes = [make_node("Conv", ["x", "w"], ["a"]), make_node("Relu", ["a"], ["y"])]
+    proto = model(nodes, {"x": [1, 8, 34, 34]}, {"y": [1, 8, 32, 32]}, w=weights(8, 8, 3, 3))
+    x = weights(1, 8, 34, 34)
+    rows = list(range(0, 8192, 16))
+    double = ilin.linearize(proto, x, rows=rows, dtype="float64")
+    single = ilin.linearize(proto, x, rows=rows)
+    assert double.certificate.verified
+    assert double.W.dtype == np.float64
+    np.testing.assert_allclose(single.W, double.W, atol=1e-6)
