@@ -106,9 +106,11 @@ def _deviation(
     """Largest |W z + b - F(z)| at one point, and the same over its bound."""
     z = place.stacked(program.inputs).astype(np.float64)
     y = place.stacked(program.outputs)[rows].astype(np.float64)
-    W, block = composed.W, 4096  # in blocks of rows: a second W in float64 may not fit
-    product = [W[i : i + block].astype(np.float64, copy=False) @ z for i in range(0, len(W), block)]
-    deviation = np.abs(np.concatenate(product) + composed.b.astype(W.dtype) - y)
+    W, predicted = composed.W, composed.b.astype(composed.W.dtype).astype(np.float64)
+    for first in range(0, len(W), 4096):  # in blocks of rows: a second W in float64 may not fit
+        part = slice(first, first + 4096)
+        predicted[part] += W[part].astype(np.float64, copy=False) @ z
+    deviation = np.abs(predicted - y)
     bound = composed.rounding[index] + np.finfo(np.float32).tiny
     return float(deviation.max(initial=0.0)), float((deviation / bound).max(initial=0.0))
 
