@@ -18,7 +18,7 @@ from ..runtime.errors import ModelError, OptionError
 from ..runtime.primitives import Array, Sum
 from ..runtime.program import LinearProgram, Step
 from ..runtime.session import Session
-from .sweep import Magnitudes, Sweep, seeds
+from .sweep import Magnitudes, Sweep, Swept, seeds
 
 _DESCRIPTION = """Rows of W of a network's affine map F(z) = W z + b, by its reverse sweep.
 seed_i: (K, *shape of output i), the linear functionals of the outputs that are wanted, such as unit vectors.
@@ -38,14 +38,17 @@ class Adjoint:
     offsets: tuple[int, ...]  # steps that have an offset
     reached: tuple[int, ...]  # program inputs that any output depends on
 
-    def sweep(self, program: LinearProgram, magnitudes: Magnitudes, dtype: np.dtype[Any]) -> Sweep:
-        """Return the sweep over one point's program."""
+    def sweep(self, program: LinearProgram, magnitudes: Magnitudes | None, dtype: np.dtype[Any]) -> Sweep:
+        """Return the sweep over one point's program, with bounds where the model was emitted with them."""
         point = dict(_emitted(program, dtype, collect_only=True).arrays)
-        for position in self.slots:
-            errors = magnitudes.errors[program.steps[position].output]
+        for position in self.slots if magnitudes else ():
+            assert magnitudes is not None
+            step = program.steps[position]
+            none = np.zeros((magnitudes.count, *step.shape))
+            errors = magnitudes.errors.get(step.output, none)
             point[f"error_{position}"] = np.ascontiguousarray(errors.reshape(len(errors), -1).T.astype(dtype))
 
-        def back(rows: Array) -> tuple[Array, Array, Array]:
+        def back(rows: Array) -> Swept:
             given = seeds(program, rows, dtype)
             feeds = {f"seed_{i}": given[i] for i in range(len(given))}
             found = self.session.run({**feeds, **point})
@@ -61,20 +64,25 @@ class Adjoint:
             shares = np.zeros((len(program.steps), len(rows)))
             if self.offsets:
                 shares[list(self.offsets)] = found["shares"].T
-            return W, shares, found["rounding"].T
+            return Swept(W, shares, found["rounding"].T if magnitudes else None)
 
         return back
 
 
 def adjoint_of(
-    program: LinearProgram, dtype: np.dtype[Any], providers: Sequence[str] | None = None
+    program: LinearProgram,
+    dtype: np.dtype[Any],
+    providers: Sequence[str] | None = None,
+    *,
+    bounds: bool = False,
 ) -> Adjoint:
     """Emit the transposed program as an ONNX model and open a session over it."""
-    built = _emitted(program, dtype, collect_only=False)
+    built = _emitted(program, dtype, collect_only=False, bounds=bounds)
     outputs: dict[str, Sequence[int | str]] = {f"W_{i}": ["K", *program.inputs[i][1]] for i in built.reached}
     if built.offsets:
         outputs["shares"] = ["K", len(built.offsets)]
-    outputs["rounding"] = ["K", "P"]
+    if bounds:
+        outputs["rounding"] = ["K", "P"]
     model = built.graph.model(outputs, "adjoint", _DESCRIPTION)
     try:
         session = Session(model, list(outputs), providers, rewrite=True)
@@ -100,7 +108,9 @@ class _Emitted:
         return self.graph.arrays
 
 
-def _emitted(program: LinearProgram, dtype: np.dtype[Any], *, collect_only: bool) -> _Emitted:
+def _emitted(
+    program: LinearProgram, dtype: np.dtype[Any], *, collect_only: bool, bounds: bool = False
+) -> _Emitted:
     """Emit the sweep, or only collect the arrays that the program's point decides."""
     done = _Emitted(Builder(dtype, collect_only=collect_only), [], [], [])
     graph = done.graph
@@ -108,7 +118,7 @@ def _emitted(program: LinearProgram, dtype: np.dtype[Any], *, collect_only: bool
     for i, (name, shape) in enumerate(program.outputs):
         adjoint.setdefault(name, []).append(graph.input(f"seed_{i}", dtype, ["K", *shape]))
     shares: list[str] = []
-    bounds: list[str] = []
+    sums: list[str] = []
     for position in range(len(program.steps) - 1, -1, -1):
         step = program.steps[position]
         parts = adjoint.pop(step.output, None)
@@ -123,14 +133,14 @@ def _emitted(program: LinearProgram, dtype: np.dtype[Any], *, collect_only: bool
         if step.offset is not None:
             done.offsets.append(position)
             shares.append(_share(graph, step, block))
-        if program.has_slot(step):
+        if bounds and program.has_slot(step):
             done.slots.append(position)
             errors = graph.input(f"error_{position}", dtype, [step.size, "P"])
-            bounds.append(graph.node("MatMul", graph.node("Abs", graph.reshape(block, [step.size])), errors))
+            sums.append(graph.node("MatMul", graph.node("Abs", graph.reshape(block, [step.size])), errors))
         for name, L in step.terms:
             adjoint.setdefault(name, []).append(L.T.emit(graph, block))
     if not collect_only:
-        _finish(done, program, adjoint, shares, bounds)
+        _finish(done, program, adjoint, shares, sums)
     return done
 
 
@@ -139,7 +149,7 @@ def _finish(
     program: LinearProgram,
     adjoint: dict[str, list[str]],
     shares: list[str],
-    bounds: list[str],
+    sums: list[str],
 ) -> None:
     """Name the outputs."""
     graph = done.graph
@@ -149,7 +159,8 @@ def _finish(
             graph.named(f"W_{i}", graph.reshape(_added(graph, adjoint[name]), shape))
     if shares:
         graph.named("shares", graph.node("Concat", *shares, axis=1))
-    graph.named("rounding", graph.node("Sum", *bounds))
+    if sums:
+        graph.named("rounding", graph.node("Sum", *sums))
 
 
 def _added(graph: Builder, parts: list[str]) -> str:

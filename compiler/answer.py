@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
+from functools import cache, partial
 
 import numpy as np
 import scipy
@@ -14,8 +16,8 @@ from ..runtime.certificate import Certificate
 from ..runtime.primitives import Array
 from ..runtime.program import LinearProgram
 from .compose import Composed
-from .engine import EngineName
 from .graph import Graph
+from .plan import Plan
 from .trace import Trace
 
 
@@ -25,33 +27,15 @@ def affine_map(
     composed: Composed,
     rows: Array,
     trace: Trace,
-    certificate: Certificate,
-    engine: EngineName,
+    plan: Plan,
+    certify: Callable[[], Certificate],
     notes: tuple[str, ...],
 ) -> AffineMap:
-    """Put an answer together, with its layers and its provenance."""
-    layers = tuple(
-        Layer(
-            step.node,
-            step.op_type,
-            step.output,
-            step.shape,
-            step.kind,
-            share,
-            tuple(name for name, _ in step.terms),
-            tuple(L for _, L in step.terms),
-            step.offset_block(),
-        )
-        for step, share in zip(program.steps, composed.shares, strict=True)
-    )
+    """Put an answer together. Its layers and its certificate are made when they are first read."""
     provenance = {
-        "ilin": __version__,
-        "onnxruntime": session.version(),
-        "numpy": np.__version__,
-        "scipy": scipy.__version__,
-        "python": platform.python_version(),
-        "engine": engine,
-        "direction": composed.direction,
+        **_versions(),
+        "engine": plan.engine,
+        "direction": plan.direction,
         "dtype": str(composed.W.dtype),
         "opsets": {domain or "ai.onnx": version for domain, version in graph.opsets.items()},
         "producer": graph.producer,
@@ -63,10 +47,38 @@ def affine_map(
         program.kind,
         {name: trace.values[name] for name, _ in program.inputs},
         {name: trace.values[name] for name, _ in program.outputs},
-        layers,
-        certificate,
+        partial(_layers, program, composed.shares),
+        certify,
         graph.name,
         graph.sha256,
         provenance,
         notes,
     )
+
+
+def _layers(program: LinearProgram, shares: Array) -> tuple[Layer, ...]:
+    return tuple(
+        Layer(
+            step.node,
+            step.op_type,
+            step.output,
+            step.shape,
+            step.kind,
+            share,
+            tuple(name for name, _ in step.terms),
+            tuple(L for _, L in step.terms),
+            step.offset_block(),
+        )
+        for step, share in zip(program.steps, shares, strict=True)
+    )
+
+
+@cache
+def _versions() -> dict[str, str]:
+    return {
+        "ilin": __version__,
+        "onnxruntime": session.version(),
+        "numpy": np.__version__,
+        "scipy": scipy.__version__,
+        "python": platform.python_version(),
+    }

@@ -1,25 +1,25 @@
-"""Compose: a linear program to W, b and b's shares, by one sweep over its steps.
+"""Compose: a linear program to W, b and b's shares, leg by leg of a plan.
 
-Reverse (rows): a block of output rows is multiplied by each step's transpose, back to the inputs.
-Forward (columns): the inputs' unit vectors are carried to the outputs. Either way the offsets travel along
-the same sweep, and so does a bound on the rounding errors.
+Reverse: a block of rows is multiplied by each step's transpose, back to the leg's lower cut. Forward: unit
+vectors of the lower cut are carried to the upper one. Where a plan has several legs, the rows found so far
+are multiplied by the next leg's map: W = W_top … W_bottom, and a lower step's share in b follows likewise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike
 
-from ..runtime.primitives import Array, flat
+from ..runtime.primitives import Array
 from ..runtime.program import LinearProgram
-from ..runtime.rounding import Arithmetic, growth
+from .cuts import live_elements
 from .engine import Engine
-from .multiplier import Multiplier
-from .sweep import Magnitudes
+from .plan import Leg, Plan
+from .sweep import Swept
+from .transpose import transposed
 
 Progress = Callable[[int, int], None]  # (done, of)
 
@@ -31,18 +31,14 @@ class Composed:
     W: Array  # (K, N)
     b: Array  # (K,)
     shares: Array  # (steps, K): what each step's offset adds to b
-    rounding: Array  # (P, K): bound on |W z + b - F(z)| at P points, from the arithmetic
-    direction: Literal["reverse", "forward"]
 
 
 def compose(
     program: LinearProgram,
     rows: Array,
-    *,
+    plan: Plan,
     engine: Engine,
-    dtype: DTypeLike,
-    magnitudes: Magnitudes,
-    budget: int,
+    dtype: np.dtype[Any],
     progress: Progress | None = None,
 ) -> Composed:
     """Compose the program for the given rows.
@@ -50,142 +46,129 @@ def compose(
     Args:
         program: the network at x.
         rows: (K,) flat indices into the stacked, flattened outputs.
-        engine: how a block is multiplied by a step.
+        plan: how.
+        engine: keeps structure from point to point.
         dtype: floating type of the result.
-        magnitudes: what the rounding bound is made of.
-        budget: bytes that the working blocks may take.
         progress: called with the passes done and their number.
     """
-    if program.in_size + len(program.steps) < len(rows):
-        return _forward(program, rows, engine, np.dtype(dtype), magnitudes, budget, progress)
-    return _reverse(program, rows, engine, np.dtype(dtype), magnitudes, budget, progress)
+    count = _Counter(plan, progress)
+    shares = np.zeros((len(program.steps), len(rows)))
+    W: Array | None = None
+    for leg in plan.legs:
+        part = leg.of(program)
+        mine = shares[leg.first : leg.last]
+        if W is None:
+            W = _first(leg, part, rows, mine, engine, dtype, count)
+        else:
+            W = _joined(W, leg, part, needed_elements(program, leg, W), mine, engine, dtype, count)
+    assert W is not None
+    return Composed(W, shares.sum(axis=0), shares)
 
 
-# -- reverse: rows -----------------------------------------------------------------------------------
+def needed_elements(program: LinearProgram, leg: Leg, W: Array) -> Array:
+    """Elements of a leg's upper cut that the rows so far read and that can depend on x."""
+    return np.flatnonzero(W.any(axis=0) & live_elements(program, leg.above))
 
 
-def _reverse(
-    program: LinearProgram,
+def _first(
+    leg: Leg,
+    part: LinearProgram,
     rows: Array,
+    shares: Array,
     engine: Engine,
     dtype: np.dtype[Any],
-    magnitudes: Magnitudes,
-    budget: int,
-    progress: Progress | None,
-) -> Composed:
-    K, N = len(rows), program.in_size
-    W = np.empty((K, N), dtype)
-    shares = np.zeros((len(program.steps), K))
-    rounding = np.zeros((len(magnitudes.inputs), K))
-    sweep = engine.sweep(program, rows, magnitudes, dtype)
-    chunk = max(1, min(K, budget // max(1, _peak_elements(program) * dtype.itemsize)))
-    for first in range(0, K, chunk):
-        part = slice(first, min(K, first + chunk))
-        W[part], shares[:, part], rounding[:, part] = sweep(rows[part])
-        if progress:
-            progress(part.stop, K)
-    _add_final_rounding(rounding, W, magnitudes.inputs, shares, dtype)
-    return Composed(W, shares.sum(axis=0), shares, rounding, "reverse")
-
-
-# -- forward: columns --------------------------------------------------------------------------------
-
-
-def _forward(
-    program: LinearProgram,
-    rows: Array,
-    engine: Engine,
-    dtype: np.dtype[Any],
-    magnitudes: Magnitudes,
-    budget: int,
-    progress: Progress | None,
-) -> Composed:
-    """Carry N unit vectors, and one more column for each step's offset, to the outputs."""
-    K, N, S = len(rows), program.in_size, len(program.steps)
-    columns = np.empty((N + S, K), dtype)
-    multiplier = engine.multiplier(program, rows, dtype)
-    chunk = max(1, min(N + S, budget // max(1, _peak_elements(program) * dtype.itemsize)))
-    for first in range(0, N + S, chunk):
-        part = range(first, min(N + S, first + chunk))
-        columns[part.start : part.stop] = _sweep_on(program, part, N, rows, multiplier, dtype)
-        if progress:
-            progress(part.stop, N + S)
-    W = np.ascontiguousarray(columns[:N].T)
-    shares = columns[N:].astype(np.float64)
-    rounding = _running_bound(program, rows, magnitudes)
-    _add_final_rounding(rounding, W, magnitudes.inputs, shares, dtype)
-    return Composed(W, shares.sum(axis=0), shares, rounding, "forward")
-
-
-def _sweep_on(
-    program: LinearProgram,
-    part: range,
-    N: int,
-    rows: Array,
-    multiplier: Multiplier,
-    dtype: np.dtype[Any],
+    count: _Counter,
 ) -> Array:
-    """The columns in `part`: unit vectors below N, then one for each step's offset. (columns, K)."""
-    values: dict[str, Array] = {}
-    start = 0
-    for name, shape in program.inputs:
-        size = int(np.prod(shape, dtype=np.int64))
-        block = np.zeros((len(part), size), dtype)
-        mine = [column for column in part if start <= column < start + size]
-        block[[column - part.start for column in mine], [column - start for column in mine]] = 1
-        values[name] = block.reshape(len(part), *shape)
-        start += size
-    last = program.last_uses()
-    for position, step in enumerate(program.steps):
-        block = np.zeros((len(part), *step.shape), dtype)
-        for index, (name, _) in enumerate(step.terms):
-            block += multiplier.on((position, index), values[name])
-        if step.offset is not None and N + position in part:
-            block[N + position - part.start] += step.offset_block()
-        values[step.output] = block
-        for name in last.get(position, ()):
-            values.pop(name, None)
-    stacked = np.concatenate([flat(values[name]) for name, _ in program.outputs], axis=1)
-    return stacked[:, rows]
+    blocks = swept(leg, part, rows, engine, dtype, count)
+    if len(rows) <= leg.block or leg.direction == "forward":
+        for _, found in blocks:
+            shares[:] = found.shares
+            return found.W
+    W = np.empty((len(rows), part.in_size), dtype)
+    for block, found in blocks:
+        W[block], shares[:, block] = found.W, found.shares
+    return W
 
 
-def _running_bound(program: LinearProgram, rows: Array, magnitudes: Magnitudes) -> Array:
-    """Running error analysis, (P, K): e ← Σ |Lᵢ| eᵢ + the step's own error (Higham, §3.3)."""
-    P = len(magnitudes.inputs)
-    errors = {name: np.zeros((P, *shape)) for name, shape in program.inputs}
-    last = program.last_uses()
-    for position, step in enumerate(program.steps):
-        total = np.zeros((P, *step.shape))
-        if program.has_slot(step):
-            total += magnitudes.errors[step.output]
-        for name, L in step.terms:
-            total += L.magnitude().apply(errors[name])
-        errors[step.output] = total
-        for name in last.get(position, ()):
-            errors.pop(name, None)
-    return np.concatenate([flat(errors[name]) for name, _ in program.outputs], axis=1)[:, rows]
+def _joined(
+    upper: Array,
+    leg: Leg,
+    part: LinearProgram,
+    needed: Array,
+    shares: Array,
+    engine: Engine,
+    dtype: np.dtype[Any],
+    count: _Counter,
+) -> Array:
+    """The rows so far, (K, above), times the leg's map, block by block of its rows."""
+    W = np.zeros((len(upper), part.in_size), dtype)
+    if leg.direction == "reverse":
+        count.add(leg.passes - len(needed))
+    for block, found in swept(leg, part, needed, engine, dtype, count):
+        columns = np.ascontiguousarray(upper[:, needed[block]])
+        shares += found.shares @ columns.T
+        _add_product(W, columns, found.W, fresh=block.start == 0)
+    return W
 
 
-# -- both ------------------------------------------------------------------------------------------
+def _add_product(W: Array, left: Array, right: Array, *, fresh: bool) -> None:
+    """W += left @ right, by rows of W, so that the product takes little memory beside it."""
+    if fresh:
+        np.matmul(left, right, out=W)
+        return
+    height = max(1, (1 << 26) // max(1, W.shape[1]))
+    for first in range(0, len(W), height):
+        W[first : first + height] += left[first : first + height] @ right
 
 
-def _peak_elements(program: LinearProgram) -> int:
-    """Elements that one row keeps alive at once: the largest step with its inputs, and some room."""
-    largest = max((sum(L.in_size + L.out_size for _, L in s.terms) for s in program.steps), default=1)
-    return 3 * max(largest, program.in_size, program.out_size)
+def swept(
+    leg: Leg,
+    part: LinearProgram,
+    rows: Array,
+    engine: Engine,
+    dtype: np.dtype[Any],
+    count: _Counter | None = None,
+) -> Iterator[tuple[slice, Swept]]:
+    """A leg's map for some of its rows, block by block: positions in `rows`, and what was found."""
+    if leg.direction == "forward":
+        yield slice(0, len(rows)), _all_columns(leg, part, rows, engine, dtype, count)
+        return
+    sweep = engine.rows(leg, part, rows, dtype)
+    for first in range(0, len(rows), leg.block):
+        block = slice(first, min(len(rows), first + leg.block))
+        yield block, sweep(rows[block])
+        if count:
+            count.add(block.stop - block.start)
 
 
-def _add_final_rounding(
-    rounding: Array, W: Array, inputs: Array, shares: Array, dtype: np.dtype[Any]
-) -> None:
-    """Add what W z + b itself may round: growth(N) |W| |z| and the sum of the shares."""
-    u = Arithmetic.of(dtype).u
-    for point in range(len(inputs)):
-        rounding[point] += growth(W.shape[1], u) * _abs_product(W, inputs[point])
-    rounding += growth(len(shares) + 1, u) * np.abs(shares).sum(axis=0)
+def _all_columns(
+    leg: Leg, part: LinearProgram, rows: Array, engine: Engine, dtype: np.dtype[Any], count: _Counter | None
+) -> Swept:
+    N = part.in_size
+    across = transposed(part)
+    bearing = [position for position, step in enumerate(part.steps) if step.offset is not None]
+    wanted = np.arange(N + len(bearing))
+    sweep = engine.rows(leg, across, wanted, dtype)
+    W = np.empty((len(rows), N), dtype)
+    shares = np.zeros((len(part.steps), len(rows)))
+    for first in range(0, len(wanted), leg.block):
+        columns = wanted[first : first + leg.block]
+        found = sweep(columns).W[:, rows]
+        inner = int(np.count_nonzero(columns < N))
+        W[:, columns[:inner]] = found[:inner].T
+        shares[[bearing[column - N] for column in columns[inner:]]] = found[inner:]
+        if count:
+            count.add(len(columns))
+    return Swept(W, shares)
 
 
-def _abs_product(W: Array, z: Array, block: int = 4096) -> Array:
-    """|W| |z| without a second copy of W."""
-    parts = [np.abs(W[i : i + block]) @ np.abs(z).astype(W.dtype) for i in range(0, len(W), block)]
-    return np.concatenate(parts) if parts else np.zeros(0)
+class _Counter:
+    """Passes done, of all legs."""
+
+    def __init__(self, plan: Plan, progress: Progress | None) -> None:
+        self.total, self.done, self.progress = sum(leg.passes for leg in plan.legs), 0, progress
+
+    def add(self, passes: int) -> None:
+        self.done += passes
+        if self.progress:
+            self.progress(self.done, self.total)

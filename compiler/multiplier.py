@@ -30,13 +30,6 @@ class Multiplier:
         L, matrix, above, below = self.explicit[key]
         return _placed((matrix.T @ flat(block)[:, above].T).T, below, L.in_shape)
 
-    def on(self, key: Key, block: Array) -> Array:
-        """Columns on through a term: (B, *in_shape) to (B, *out_shape)."""
-        if key in self.free:
-            return self.free[key].apply(block)
-        L, matrix, above, below = self.explicit[key]
-        return _placed((matrix @ flat(block)[:, below].T).T, above, L.out_shape)
-
 
 def _placed(values: Array, units: Array, shape: Shape) -> Array:
     """A block that is zero but for the given units."""

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from ..runtime.affine_map import AffineMap
-from ..runtime.errors import InputError, MemoryLimitError, NonFiniteError, OptionError
-from ..runtime.memory import limit_of, readable
+from ..runtime.certificate import Certificate
+from ..runtime.errors import InputError, NonFiniteError, OptionError
+from ..runtime.memory import limit_of
+from ..runtime.primitives import Array
 from ..runtime.program import LinearProgram
 from ..runtime.rounding import Arithmetic
 from .answer import affine_map
-from .compose import Progress, compose
-from .engine import ENGINES, Engine, EngineName
+from .bounds import rounding_bounds
+from .compose import Composed, Progress, compose
+from .engine import Engine
 from .graph import Graph, ModelSource, load
 from .lower import Cache, lower
 from .observer import Observer
+from .plan import DIRECTIONS, ENGINES, Direction, EngineName, Plan, plan_of
 from .region import Point, find_neighbours
 from .rows import Rows, choose_rows
 from .scope import Scope, scope_of
-from .trace import Given, Trace, feeds_of
+from .trace import Given, Trace, feeds_of, zeros_for
 from .verify import certify, rounding_at
 
 DTYPES = ("float32", "float64")
@@ -36,10 +40,13 @@ class CompiledModel:
     graph: Graph
     scope: Scope
     dtype: np.dtype[Any]  # that W and b are composed in
+    engine: EngineName
+    direction: Direction
     memory_limit: int | str | None
     _observer: Observer
     _engine: Engine
-    _cache: Cache  # lowered nodes that do not depend on the point
+    _cache: Cache = field(default_factory=dict)  # lowered nodes that do not depend on the point
+    _plans: dict[Any, Plan] = field(default_factory=dict)  # by structure and number of rows
 
     def at(self, x: Given, rows: Rows = "all", *, progress: Progress | None = None) -> AffineMap:
         """Linearise at one point.
@@ -52,7 +59,8 @@ class CompiledModel:
             progress: called with the passes done and their number.
 
         Returns:
-            The exact affine map at x and on the linear region around it, verified against onnxruntime.
+            The exact affine map at x and on the linear region around it. Its `certificate`, the verification
+            against onnxruntime, is made when it is first read.
 
         Raises:
             InputError: x does not fit the model, or holds NaN or infinity.
@@ -64,23 +72,26 @@ class CompiledModel:
         trace = self._observer.trace(feeds)
         program = self._lower(trace)
         chosen = choose_rows(rows, trace.stacked(program.outputs))
-        budget = self._plan(program, len(chosen))
-        theirs, ours = Arithmetic.of(self._observer.dtype), Arithmetic.of(self.dtype)
-        fresh, tried = find_neighbours(
-            program, trace, partial(self._look, trace), self.dtype, theirs.coarser(ours)
-        )
-        composed = compose(
-            program,
-            chosen,
-            engine=self._engine,
-            dtype=self.dtype,
-            magnitudes=rounding_at(program, trace, fresh, self.dtype, theirs + ours),
-            budget=budget,
-            progress=progress,
-        )
-        audited = {**self._observer.audit(trace.feeds), **trace.values}
-        certificate = certify(program, composed, chosen, trace, audited, fresh, tried, theirs.coarser(ours))
-        return affine_map(self.graph, program, composed, chosen, trace, certificate, self._engine.name, notes)
+        plan = self._plan(program, len(chosen))
+        composed = compose(program, chosen, plan, self._engine, self.dtype, progress)
+        certify = partial(self._certify, program, trace, chosen, plan, composed)
+        return affine_map(self.graph, program, composed, chosen, trace, plan, certify, notes)
+
+    def plan(self, x: Given = None, rows: Rows = "all") -> Plan:
+        """What `at` would do and what it would cost: engine, passes, peak bytes, an estimate of the time.
+
+        Args:
+            x: as in `at`; None for zeros, with every free dimension set to 1. The model is run once, for
+                its shapes.
+            rows: as in `at`.
+
+        Raises:
+            As `at`.
+        """
+        feeds, _ = feeds_of(self.graph, zeros_for(self.graph) if x is None else x)
+        trace = self._observer.trace(feeds)
+        program = self._lower(trace)
+        return self._plan(program, len(choose_rows(rows, trace.stacked(program.outputs))))
 
     def at_many(self, X: Given, rows: Rows = "all") -> Iterator[AffineMap]:
         """Linearise at several points, one after another.
@@ -115,17 +126,32 @@ class CompiledModel:
             return None
         return there, self._lower(there)
 
-    def _plan(self, program: LinearProgram, K: int) -> int:
-        """Refuse a W that does not fit; return the bytes left for the sweep's blocks."""
-        limit = limit_of(self.memory_limit)
-        size = K * program.in_size * self.dtype.itemsize
-        if size > limit:
-            raise MemoryLimitError(
-                f"W would have {K:,} × {program.in_size:,} entries, {readable(size)}, over the limit of "
-                f"{readable(limit)}; ask for fewer rows (rows=3 for the three largest outputs, or a list of "
-                "indices), for other outputs, or raise memory_limit"
+    def _plan(self, program: LinearProgram, K: int) -> Plan:
+        key = (program.structure(), K)
+        if key not in self._plans:
+            self._plans[key] = plan_of(
+                program,
+                K,
+                self.dtype,
+                engines=self._engine.candidates(self.engine, self.dtype),
+                direction=self.direction,
+                limit=limit_of(self.memory_limit),
             )
-        return min(limit - size, 1 << 30)
+        return self._plans[key]
+
+    def _certify(
+        self, program: LinearProgram, trace: Trace, rows: Array, plan: Plan, composed: Composed
+    ) -> Certificate:
+        """Verify a map against onnxruntime: every step at x, the whole at x and at fresh points."""
+        theirs, ours = Arithmetic.of(self._observer.dtype), Arithmetic.of(self.dtype)
+        look = partial(self._look, trace)
+        fresh, tried = find_neighbours(program, trace, look, self.dtype, theirs.coarser(ours))
+        joints = {name for leg in plan.legs for name, _ in leg.below}
+        magnitudes = rounding_at(program, trace, fresh, self.dtype, theirs + ours, joints)
+        rounding = rounding_bounds(program, rows, composed, plan, self._engine, self.dtype, magnitudes)
+        audited = {**self._observer.audit(trace.feeds), **trace.values}
+        coarser = theirs.coarser(ours)
+        return certify(program, composed, rounding, rows, trace, audited, fresh, tried, coarser)
 
 
 def compile(
@@ -134,6 +160,7 @@ def compile(
     inputs: Sequence[str] | None = None,
     outputs: Sequence[str] | None = None,
     engine: EngineName = "auto",
+    direction: Direction = "auto",
     dtype: str = "float32",
     memory_limit: int | str | None = None,
     providers: Sequence[str] | None = None,
@@ -147,7 +174,9 @@ def compile(
         outputs: tensors to explain, intermediate ones included; None for every floating-point graph output.
         engine: "sparse" multiplies explicit matrices over live units; "matrix-free" applies each step to
             dense blocks; "adjoint" runs the reverse sweep in onnxruntime as an emitted model; "auto" takes
-            the last for large networks in float32 and "matrix-free" otherwise.
+            what a model of the cost finds cheapest (`CompiledModel.plan` tells).
+        direction: "reverse" carries rows back from the outputs, "forward" columns on from the inputs,
+            "cut" joins two or more sweeps at narrow layers; "auto" takes the cheapest.
         dtype: "float32" or "float64": the type that W and b are composed in.
         memory_limit: bytes, or a text such as "4GiB"; None for 80 % of what is available.
         providers: onnxruntime execution providers; the CPU's by default.
@@ -160,13 +189,17 @@ def compile(
     """
     if engine not in ENGINES:
         raise OptionError(f"unknown engine {engine!r}; choose from {', '.join(ENGINES)}")
+    if direction not in DIRECTIONS:
+        raise OptionError(f"unknown direction {direction!r}; choose from {', '.join(DIRECTIONS)}")
     if dtype not in DTYPES:
         raise OptionError(f"unknown dtype {dtype!r}; choose from {', '.join(DTYPES)}")
     limit_of(memory_limit)
     graph = load(model)
     scope = scope_of(graph, inputs, outputs)
     observer = Observer(graph, scope, providers)
-    return CompiledModel(graph, scope, np.dtype(dtype), memory_limit, observer, Engine(engine, providers), {})
+    return CompiledModel(
+        graph, scope, np.dtype(dtype), engine, direction, memory_limit, observer, Engine(providers)
+    )
 
 
 def linearize(model: ModelSource, x: Given, *, rows: Rows = "all", **options: Any) -> AffineMap:

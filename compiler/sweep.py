@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,22 +19,30 @@ class Magnitudes:
     """What the rounding bound is made of: errors at P points of the region."""
 
     errors: Mapping[str, Array]  # step output to the error that evaluating that step may make, (P, *shape)
-    inputs: Array  # the points, (P, N)
+    values: Mapping[str, Array]  # tensors between the plan's legs, and the inputs: their values, (P, *shape)
+    count: int  # P
 
 
-# From k rows, flat output indices, to W's rows (k, N), the offsets' shares in b (steps, k) and bounds on the
-# rounding error (P, k).
-Sweep = Callable[[Array], tuple[Array, Array, Array]]
+@dataclass(frozen=True)
+class Swept:
+    """Some rows of a program's map."""
+
+    W: Array  # (k, N)
+    shares: Array  # (steps, k): what each step's offset adds to b
+    rounding: Array | None = None  # (P, k): bounds on the rounding error, where they were asked for
 
 
-def numpy_sweep(
-    program: LinearProgram, multiplier: Multiplier, magnitudes: Magnitudes, dtype: np.dtype[Any]
+Sweep = Callable[[Array], Swept]  # from k flat output indices
+
+
+def rows_back(
+    program: LinearProgram, multiplier: Multiplier, dtype: np.dtype[Any], magnitudes: Magnitudes | None = None
 ) -> Sweep:
     """Return the sweep that multiplies a block of rows by each step's transpose, back to the inputs."""
 
-    def back(rows: Array) -> tuple[Array, Array, Array]:
+    def back(rows: Array) -> Swept:
         shares = np.zeros((len(program.steps), len(rows)))
-        rounding = np.zeros((len(magnitudes.inputs), len(rows)))
+        rounding = None if magnitudes is None else np.zeros((magnitudes.count, len(rows)))
         adjoint: dict[str, Array] = {}  # tensor → (k, *shape): the rows as functions of that tensor
         for (name, _), seed in zip(program.outputs, seeds(program, rows, dtype), strict=True):
             adjoint[name] = adjoint[name] + seed if name in adjoint else seed
@@ -45,18 +54,17 @@ def numpy_sweep(
             offset = step.offset_block()
             if offset is not None:
                 shares[position] = flat(block) @ offset.ravel().astype(dtype)
-            if program.has_slot(step):
+            if magnitudes is not None and rounding is not None and step.output in magnitudes.errors:
                 rounding += flat(magnitudes.errors[step.output]).astype(dtype) @ np.abs(flat(block)).T
             for index, (name, _) in enumerate(step.terms):
                 part = multiplier.back((position, index), block)
                 adjoint[name] = adjoint[name] + part if name in adjoint else part
         reached = [
-            flat(adjoint[name])
-            if name in adjoint
-            else np.zeros((len(rows), int(np.prod(shape, dtype=np.int64))), dtype)
+            flat(adjoint[name]) if name in adjoint else np.zeros((len(rows), math.prod(shape)), dtype)
             for name, shape in program.inputs
         ]
-        return np.concatenate(reached, axis=1), shares, rounding
+        W = reached[0] if len(reached) == 1 else np.concatenate(reached, axis=1)
+        return Swept(W, shares, rounding)
 
     return back
 
@@ -66,7 +74,7 @@ def seeds(program: LinearProgram, rows: Array, dtype: np.dtype[Any]) -> list[Arr
     blocks = []
     start = 0
     for _, shape in program.outputs:
-        size = int(np.prod(shape, dtype=np.int64))
+        size = math.prod(shape)
         mine = np.flatnonzero((rows >= start) & (rows < start + size))
         block = np.zeros((len(rows), size), dtype)
         block[mine, rows[mine] - start] = 1

@@ -88,6 +88,20 @@ def feeds_of(graph: Graph, x: Given) -> tuple[dict[str, Array], tuple[str, ...]]
     return feeds, tuple(notes)
 
 
+def zeros_for(graph: Graph) -> dict[str, Array]:
+    """Zeros for every graph input, free dimensions set to 1: a point to learn shapes from.
+
+    Raises:
+        InputError: an input without a rank or a numeric type.
+    """
+    point = {}
+    for put in graph.inputs:
+        if put.shape is None or put.dtype is None or put.dtype.kind not in "fiubV":
+            raise InputError(f"input {put} has no shape to plan with; give an x")
+        point[put.name] = np.zeros([d if isinstance(d, int) else 1 for d in put.shape], put.dtype)
+    return point
+
+
 def _single(graph: Graph, x: Any) -> dict[str, Any]:
     if len(graph.inputs) != 1:
         raise InputError(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from ..runtime.certificate import Certificate, Check
-from ..runtime.primitives import Array, flat
+from ..runtime.primitives import Array
 from ..runtime.program import LinearProgram, Step
 from ..runtime.rounding import Arithmetic, step_rounding
 from .compose import Composed
@@ -18,7 +18,12 @@ from .trace import Trace
 
 
 def rounding_at(
-    program: LinearProgram, trace: Trace, fresh: Sequence[Neighbour], dtype: DTypeLike, arithmetic: Arithmetic
+    program: LinearProgram,
+    trace: Trace,
+    fresh: Sequence[Neighbour],
+    dtype: DTypeLike,
+    arithmetic: Arithmetic,
+    kept: Collection[str] = (),
 ) -> Magnitudes:
     """What rounding may do at each step, at x and all fresh points at once.
 
@@ -28,19 +33,23 @@ def rounding_at(
         fresh: points of x's region.
         dtype: floating type of the composition.
         arithmetic: the model's and the composition's, added.
+        kept: tensors whose values are wanted besides.
     """
     points = [trace.free(program), *(neighbour.point for neighbour in fresh)]
     block = {name: np.stack([point[name] for point in points]).astype(dtype) for name, _ in program.inputs}
     errors: dict[str, Array] = {}
     carried: dict[str, Array] = {}  # allowances at steps that do not round, on their way to one that does
+    held = dict(block)
     for step, values in program.walk(block, [1.0] * len(points)):
+        if step.output in kept:
+            held[step.output] = values[step.output]
         extra = _allowances(step, fresh, carried)
         if program.has_slot(step):
             error = step_rounding(step, values, arithmetic)
             errors[step.output] = error if extra is None else error + extra
         elif extra is not None:
             carried[step.output] = extra
-    return Magnitudes(errors, np.concatenate([flat(block[name]) for name, _ in program.inputs], axis=1))
+    return Magnitudes(errors, held, len(points))
 
 
 def _allowances(step: Step, fresh: Sequence[Neighbour], carried: Mapping[str, Array]) -> Array | None:
@@ -61,6 +70,7 @@ def _allowances(step: Step, fresh: Sequence[Neighbour], carried: Mapping[str, Ar
 def certify(
     program: LinearProgram,
     composed: Composed,
+    rounding: Array,
     rows: Array,
     trace: Trace,
     audited: Mapping[str, Array],
@@ -73,6 +83,7 @@ def certify(
     Args:
         program: the network at x.
         composed: its W and b.
+        rounding: (P, K), what rounding may do to W z + b at x and at the fresh points.
         rows: flat output indices behind W's rows.
         trace: x.
         audited: every tensor of the program at x, as onnxruntime computes it.
@@ -82,7 +93,10 @@ def certify(
     """
     steps = check_steps(program, audited, arithmetic)
     there = [trace, *(neighbour.trace for neighbour in fresh)]
-    deviations = [_deviation(composed, program, rows, place, i) for i, place in enumerate(there)]
+    deviations = [
+        _deviation(composed, program, rows, place, bound)
+        for place, bound in zip(there, rounding, strict=True)
+    ]
     at_x, around = deviations[0], deviations[1:] or [(0.0, 0.0)]
     in_region = (max(d for d, _ in around), max(r for _, r in around))
     guards = [guard for step in program.steps for guard in step.guards]
@@ -101,7 +115,7 @@ def certify(
 
 
 def _deviation(
-    composed: Composed, program: LinearProgram, rows: Array, place: Trace, index: int
+    composed: Composed, program: LinearProgram, rows: Array, place: Trace, rounding: Array
 ) -> tuple[float, float]:
     """Largest |W z + b - F(z)| at one point, and the same over its bound."""
     z = place.stacked(program.inputs).astype(np.float64)
@@ -111,7 +125,7 @@ def _deviation(
         part = slice(first, first + 4096)
         predicted[part] += W[part].astype(np.float64, copy=False) @ z
     deviation = np.abs(predicted - y)
-    bound = composed.rounding[index] + np.finfo(np.float32).tiny
+    bound = rounding + np.finfo(np.float32).tiny
     return float(deviation.max(initial=0.0)), float((deviation / bound).max(initial=0.0))
 
 

@@ -10,9 +10,9 @@ import zipfile
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from scipy import sparse
@@ -22,6 +22,7 @@ from .errors import InputError, OutputError, RowsError
 from .primitives import Array, Primitive, Shape
 from .program import Kind
 
+T = TypeVar("T")
 FORMAT = 1  # of the saved file; docs/file-format.md
 
 
@@ -75,12 +76,27 @@ class AffineMap:
     kind: Kind
     inputs: Mapping[str, Array]  # x, by input name
     outputs: Mapping[str, Array]  # F(x) as onnxruntime computes it, by output name
-    layers: tuple[Layer, ...]
-    certificate: Certificate
+    layers_of: Callable[[], tuple[Layer, ...]] = field(repr=False)  # `layers`, when they are first read
+    certify: Callable[[], Certificate] = field(repr=False)  # `certificate`, when it is first read
     model: str  # file name
     model_sha256: str
     provenance: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    @cached_property
+    def layers(self) -> tuple[Layer, ...]:
+        """The steps of the network at x, in execution order, with what each adds to b."""
+        return self.layers_of()
+
+    @cached_property
+    def certificate(self) -> Certificate:
+        """The verification against onnxruntime, made when it is first read and then kept.
+
+        Raises:
+            ModelError: onnxruntime fails.
+            NonFiniteError: a tensor that depends on x is NaN or infinite.
+        """
+        return self.certify()
 
     @property
     def x(self) -> Any:
@@ -215,7 +231,13 @@ class AffineMap:
 
     def __repr__(self) -> str:
         K, N = self.W.shape
-        return f"AffineMap({self.model!r}, W {K}×{N}, {self.kind}, {self.certificate})"
+        checked = self.__dict__.get("certificate", "not yet verified: read .certificate")
+        return f"AffineMap({self.model!r}, W {K}×{N}, {self.kind}, {checked})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickled and copied with its certificate made, as sessions cannot travel."""
+        known = {"layers_of": partial(_same, self.layers), "certify": partial(_same, self.certificate)}
+        return {**self.__dict__, **known}
 
 
 def load(path: str | os.PathLike[str]) -> AffineMap:
@@ -272,8 +294,8 @@ def _read(path: str | os.PathLike[str]) -> AffineMap:
         Kind(header["kind"]),
         {name: arrays[f"x{i}"] for i, name in enumerate(header["inputs"])},
         {name: arrays[f"y{i}"] for i, name in enumerate(header["outputs"])},
-        layers,
-        Certificate.from_dict(header["certificate"]),
+        partial(_same, layers),
+        partial(_same, Certificate.from_dict(header["certificate"])),
         header["model"],
         header["model_sha256"],
         header["provenance"],
@@ -306,6 +328,10 @@ def write_whole(path: Path, write: Callable[[Any], None]) -> None:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def _same(value: T) -> T:
+    return value
 
 
 def _umask() -> int:

@@ -10,8 +10,8 @@ from pathlib import Path
 import click
 
 from .._version import __version__
-from ..compiler.engine import ENGINES, EngineName
 from ..compiler.pipeline import DTYPES, compile
+from ..compiler.plan import DIRECTIONS, ENGINES, Direction, EngineName
 from ..compiler.rows import Rows
 from ..runtime.errors import RowsError
 from ..runtime.memory import limit_of
@@ -122,6 +122,13 @@ def rows_of(_ctx: click.Context, _parameter: click.Parameter, text: str) -> Rows
     show_default=True,
     help="How steps are multiplied.",
 )
+@click.option(
+    "--direction",
+    type=click.Choice(DIRECTIONS),
+    default="auto",
+    show_default=True,
+    help="Rows back, columns on, or through a narrow layer.",
+)
 @click.option("--memory-limit", metavar="SIZE", help="Such as 4GiB.  [default: 80 % of what is available]")
 @click.option("--whole", is_flag=True, help="Take X as one input, even where it could be several instances.")
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON document instead of the summary.")
@@ -142,6 +149,7 @@ def compile_main(
     outputs: tuple[str, ...] | None,
     dtype: str,
     engine: EngineName,
+    direction: Direction,
     memory_limit: str | None,
     whole: bool,
     as_json: bool,
@@ -157,7 +165,13 @@ def compile_main(
     given = read(x)
     with native_messages(shown=verbose):
         compiled = compile(
-            model, inputs=inputs, outputs=outputs, engine=engine, dtype=dtype, memory_limit=memory_limit
+            model,
+            inputs=inputs,
+            outputs=outputs,
+            engine=engine,
+            direction=direction,
+            dtype=dtype,
+            memory_limit=memory_limit,
         )
     points = instances(given, compiled.graph.inputs, whole=whole)
     targets = numbered(output, len(points))

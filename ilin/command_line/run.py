@@ -120,6 +120,7 @@ def _linearised(job: Job, point: Given, meter: Meter) -> tuple[AffineMap, Facts]
     try:
         with native_messages(shown=job.shown.verbose):
             affine = job.compiled.at(point, job.rows, progress=meter)
+            _ = affine.certificate  # made here, where messages are held back and the time is counted
     except MemoryLimitError as error:
         raise MemoryLimitError(f"{error} (here: --rows top3, --outputs NAME, --memory-limit SIZE)") from error
     return affine, facts_of(affine, time.perf_counter() - started, layers=job.shown.verbose)

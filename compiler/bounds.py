@@ -1,0 +1,106 @@
+"""How far W z + b may be from F(z) by rounding alone: a bound for each row, from the arithmetic.
+
+To first order the error of a row is Σ over steps |row's adjoint at the step| · (the step's own error), for
+the network's evaluation and for the sweep alike: either computes with each entry of each Lᵢ perturbed by a
+relative growth(n). Where a plan joins legs, the product of their maps rounds as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ..runtime.primitives import Array, flat
+from ..runtime.program import LinearProgram
+from ..runtime.rounding import Arithmetic, growth
+from .compose import Composed, needed_elements, swept
+from .engine import Engine
+from .plan import Leg, Plan
+from .sweep import Magnitudes
+
+
+def rounding_bounds(
+    program: LinearProgram,
+    rows: Array,
+    composed: Composed,
+    plan: Plan,
+    engine: Engine,
+    dtype: np.dtype[Any],
+    magnitudes: Magnitudes,
+) -> Array:
+    """Bounds on |W z + b - F(z)| at the P points that the magnitudes belong to, (P, K).
+
+    The legs are swept once more, with the errors of their steps; W is not kept a second time.
+    """
+    u = Arithmetic.of(dtype).u
+    total = np.zeros((magnitudes.count, len(rows)))
+    upper: Array | None = None  # the rows as functions of the current leg's upper cut
+    for leg in plan.legs:
+        part = leg.of(program)
+        below = _stacked(magnitudes, part)
+        wanted = rows if upper is None else needed_elements(program, leg, upper)
+        lower = np.zeros((len(rows), part.in_size if leg.first else 0), dtype)
+        for block, W, rounding in _swept(leg, part, wanted, engine, dtype, magnitudes):
+            if upper is None:
+                total[:, block] += rounding
+                lower[block] = W[:, : lower.shape[1]]
+                continue
+            columns = np.ascontiguousarray(upper[:, wanted[block]])
+            total += _abs_products(columns, rounding + growth(len(wanted), u) * _abs_products(W, below))
+            lower += columns @ W[:, : lower.shape[1]]
+        upper = lower
+    total += growth(composed.W.shape[1], u) * _abs_products(composed.W, _stacked(magnitudes, program))
+    total += growth(len(composed.shares) + 1, u) * np.abs(composed.shares).sum(axis=0)
+    return total
+
+
+def _swept(
+    leg: Leg,
+    part: LinearProgram,
+    rows: Array,
+    engine: Engine,
+    dtype: np.dtype[Any],
+    magnitudes: Magnitudes,
+) -> Iterator[tuple[slice, Array, Array]]:
+    """A leg's rows in blocks: positions in `rows`, the map (k, N) and its bounds (P, k)."""
+    if leg.direction == "forward":
+        for block, found in swept(leg, part, rows, engine, dtype):
+            yield block, found.W, _running_bound(part, rows, magnitudes)
+        return
+    sweep = engine.rows(leg, part, rows, dtype, magnitudes)
+    for first in range(0, len(rows), leg.block):
+        block = slice(first, min(len(rows), first + leg.block))
+        found = sweep(rows[block])
+        assert found.rounding is not None
+        yield block, found.W, found.rounding
+
+
+def _running_bound(program: LinearProgram, rows: Array, magnitudes: Magnitudes) -> Array:
+    """Running error analysis, (P, K): e ← Σ |Lᵢ| eᵢ + the step's own error (Higham, §3.3)."""
+    P = magnitudes.count
+    errors = {name: np.zeros((P, *shape)) for name, shape in program.inputs}
+    last = program.last_uses()
+    for position, step in enumerate(program.steps):
+        total = np.zeros((P, *step.shape))
+        if step.output in magnitudes.errors:
+            total += magnitudes.errors[step.output]
+        for name, L in step.terms:
+            total += L.magnitude().apply(errors[name])
+        errors[step.output] = total
+        for name in last.get(position, ()):
+            errors.pop(name, None)
+    return np.concatenate([flat(errors[name]) for name, _ in program.outputs], axis=1)[:, rows]
+
+
+def _stacked(magnitudes: Magnitudes, part: LinearProgram) -> Array:
+    """Values of a part's inputs at the points, (P, N)."""
+    return np.concatenate([flat(magnitudes.values[name]) for name, _ in part.inputs], axis=1)
+
+
+def _abs_products(W: Array, points: Array, height: int = 4096) -> Array:
+    """|W| |z| for each point z, (P, K), without a second copy of W."""
+    size = np.abs(points).astype(W.dtype, copy=False).T
+    parts = [np.abs(W[first : first + height]) @ size for first in range(0, len(W), height)]
+    return np.concatenate(parts).T if parts else np.zeros((points.shape[0], 0))

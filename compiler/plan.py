@@ -1,0 +1,304 @@
+"""Plan: how W will be computed and what that costs, before anything is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from ..runtime.errors import MemoryLimitError, OptionError
+from ..runtime.memory import readable
+from ..runtime.primitives import Contract
+from ..runtime.program import LinearProgram
+from .cuts import Tensors, cuts_of, stretch, width
+
+Direction = Literal["auto", "reverse", "forward", "cut"]
+DIRECTIONS: tuple[Direction, ...] = ("auto", "reverse", "forward", "cut")
+
+EngineName = Literal["auto", "sparse", "matrix-free", "adjoint", "fused"]
+ENGINES: tuple[EngineName, ...] = ("auto", "sparse", "matrix-free", "adjoint", "fused")
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What one engine reaches. Measured on two cores; only their ratios decide."""
+
+    dense: float  # multiply-adds per second in matrix products
+    convolved: float  # in convolutions
+    moved: float  # elements read or written per second
+    per_step: float  # seconds of overhead for each step and block
+    lanes: int = 1  # rows are padded to a multiple
+    active: float = 1.0  # fraction of the units that it touches where half of them are dead
+    block: int = 1 << 30  # rows that it takes at once at most
+
+
+# Where half of the units are dead, engines that skip them do a quarter of the multiply-adds.
+RATES: dict[EngineName, Rates] = {
+    "sparse": Rates(8e9, 8e9, 2e8, 2e-4, active=0.5),
+    "matrix-free": Rates(4e10, 8e9, 4e8, 1.5e-5),
+    "adjoint": Rates(5e10, 4e10, 1e9, 1e-5, block=64),
+    "fused": Rates(4e10, 4e10, 1e9, 3e-5, lanes=16, active=0.5, block=128),
+}
+_PRODUCT = 6e10  # multiply-adds per second of one large matrix product
+_WORTH = 2e-3  # seconds below which nothing but numpy pays for its start
+
+
+@dataclass(frozen=True)
+class Leg:
+    """One stretch of the program between two cuts, and how it is swept."""
+
+    first: int  # steps[first:last]
+    last: int
+    below: Tensors
+    above: Tensors
+    direction: Literal["reverse", "forward"]
+    engine: EngineName
+    passes: int  # rows in reverse, columns forward
+    block: int  # passes at once
+    multiply_adds: int
+    seconds: float
+    bytes: int  # of one block's sweep
+
+    def of(self, program: LinearProgram) -> LinearProgram:
+        """The stretch as a program of its own."""
+        return stretch(program, self.first, self.last, self.below, self.above)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How W is computed, from the outputs down, with estimates of the cost."""
+
+    legs: tuple[Leg, ...]
+    rows: int  # K
+    columns: int  # N
+    itemsize: int
+
+    @property
+    def W_bytes(self) -> int:
+        """Size of W."""
+        return self.rows * self.columns * self.itemsize
+
+    @property
+    def passes(self) -> int:
+        """Passes through the network, forward or backward, counted whole."""
+        return max(leg.passes for leg in self.legs)
+
+    @property
+    def multiply_adds(self) -> int:
+        """Of all passes, dense, and of the products where two legs meet."""
+        return sum(leg.multiply_adds for leg in self.legs) + self._products
+
+    @property
+    def seconds(self) -> float:
+        """Estimate of the time, the observation of the model left out."""
+        return sum(leg.seconds for leg in self.legs) + self._products / _PRODUCT
+
+    @property
+    def peak_bytes(self) -> int:
+        """Estimate of the memory, the model itself left out."""
+        joined = sum(self.rows * width(leg.above) * self.itemsize for leg in self.legs[1:])
+        return self.W_bytes + joined + max(leg.bytes for leg in self.legs)
+
+    @property
+    def engine(self) -> str:
+        """The legs' engines."""
+        return "+".join(dict.fromkeys(leg.engine for leg in self.legs))
+
+    @property
+    def direction(self) -> str:
+        """The way of the sweep, or "cut" where there are several."""
+        return self.legs[0].direction if len(self.legs) == 1 else "cut"
+
+    @property
+    def _products(self) -> int:
+        return sum(self.rows * width(leg.above) * width(leg.below) for leg in self.legs[1:])
+
+    def __str__(self) -> str:
+        how = "; then ".join(
+            f"{leg.passes:,} {'rows back' if leg.direction == 'reverse' else 'columns on'}"
+            f" {'to' if leg.direction == 'reverse' else 'from'} {_named(leg.below)}, {leg.engine}"
+            for leg in self.legs
+        )
+        return (
+            f"W {self.rows:,} × {self.columns:,}: {how}; {_short(self.multiply_adds)} multiply-adds, "
+            f"about {readable(self.peak_bytes)} and {_duration(self.seconds)}"
+        )
+
+
+def plan_of(
+    program: LinearProgram,
+    K: int,
+    dtype: np.dtype[np.floating],
+    *,
+    engines: Sequence[EngineName],
+    direction: Direction = "auto",
+    limit: int,
+) -> Plan:
+    """Choose the cheapest way to K rows of W.
+
+    Args:
+        program: the network; only its structure counts.
+        K: number of rows.
+        dtype: of the composition.
+        engines: those to choose from.
+        direction: "reverse", "forward", "cut" (through the best inner cut), or "auto".
+        limit: bytes that W and the sweep's blocks may take.
+
+    Raises:
+        MemoryLimitError: W alone does not fit.
+        OptionError: a cut is asked for, and the program has no inner one.
+    """
+    size = K * program.in_size * dtype.itemsize
+    if size > limit:
+        raise MemoryLimitError(
+            f"W would have {K:,} × {program.in_size:,} entries, {readable(size)}, over the limit of "
+            f"{readable(limit)}; ask for fewer rows (rows=3 for the three largest outputs, or a list of "
+            "indices), for other outputs, or raise memory_limit"
+        )
+    costs = _Costs(program, dtype.itemsize, engines, min(limit - size, 1 << 30))
+    legs = _best_legs(costs, K, direction)
+    return Plan(legs, K, program.in_size, dtype.itemsize)
+
+
+# -- costs -------------------------------------------------------------------------------------------
+
+
+class _Costs:
+    """Sums over steps, so that any stretch is priced in a few operations."""
+
+    def __init__(
+        self, program: LinearProgram, itemsize: int, engines: Sequence[EngineName], budget: int
+    ) -> None:
+        self.program, self.itemsize, self.engines, self.budget = program, itemsize, engines, budget
+        self.cuts = cuts_of(program)
+        self.widths = [width(cut) for cut in self.cuts]
+        dense, convolved, moved, peak, offsets = [], [], [], [], []
+        for step in program.steps:
+            worked = [(L, L.work) for _, L in step.terms if L.fan_in > 1]
+            dense.append(sum(work for L, work in worked if isinstance(L, Contract)))
+            convolved.append(sum(work for L, work in worked if not isinstance(L, Contract)))
+            sizes = sum(L.in_size + L.out_size for _, L in step.terms)
+            moved.append(sizes)
+            peak.append(sizes)
+            offsets.append(step.offset is not None)
+        self.dense, self.convolved, self.moved = _running(dense), _running(convolved), _running(moved)
+        self.offsets = _running(offsets)
+        self.peak = peak
+
+    def leg(self, first: int, last: int, rows: int, directions: Sequence[str]) -> Leg:
+        """The cheapest sweep from cut `first` up to cut `last` for a number of rows."""
+        candidates = []
+        columns = self.widths[first] + self.offsets[last] - self.offsets[first]
+        for engine in self.engines:
+            if "reverse" in directions:
+                candidates.append(self._leg(first, last, rows, "reverse", engine))
+            if "forward" in directions:
+                candidates.append(self._leg(first, last, columns, "forward", engine))
+        plain = [leg for leg in candidates if leg.engine == "matrix-free"]
+        if plain and min(leg.seconds for leg in plain) < _WORTH:
+            candidates = plain
+        return min(candidates, key=lambda leg: leg.seconds)
+
+    def _leg(
+        self,
+        first: int,
+        last: int,
+        passes: int,
+        direction: Literal["reverse", "forward"],
+        engine: EngineName,
+    ) -> Leg:
+        rates = RATES[engine]
+        dense, convolved, moved = (
+            total[last] - total[first] for total in (self.dense, self.convolved, self.moved)
+        )
+        padded = -(-passes // rates.lanes) * rates.lanes
+        per_pass = (
+            rates.active**2 * (dense / rates.dense + convolved / rates.convolved)
+            + rates.active * moved / rates.moved
+        )
+        one = self.itemsize * 3 * max([*self.peak[first:last], self.widths[first], self.widths[last]])
+        block = max(1, min(passes, rates.block, self.budget // max(1, one)))
+        blocks = -(-passes // block)
+        return Leg(
+            first,
+            last,
+            self.cuts[first],
+            self.cuts[last],
+            direction,
+            engine,
+            passes,
+            block,
+            passes * (dense + convolved),
+            padded * per_pass + blocks * (last - first) * rates.per_step,
+            block * one,
+        )
+
+
+def _running(values: Sequence[int]) -> list[int]:
+    sums = [0]
+    for value in values:
+        sums.append(sums[-1] + value)
+    return sums
+
+
+# -- the choice --------------------------------------------------------------------------------------
+
+_CANDIDATES = 40  # inner cuts that are tried
+
+
+def _best_legs(costs: _Costs, K: int, direction: Direction) -> tuple[Leg, ...]:
+    """The cheapest sequence of legs from the outputs down to the inputs: a shortest path over the cuts."""
+    top = len(costs.program.steps)
+    if direction in ("reverse", "forward"):
+        return (costs.leg(0, top, K, (direction,)),)
+    inner = _narrow(costs, K if direction == "auto" else 1 << 62)
+    if direction == "cut" and not inner:
+        raise OptionError("direction 'cut' needs a tensor between the inputs and the outputs; use 'auto'")
+    both = ("reverse", "forward")
+    best: dict[int, tuple[float, tuple[Leg, ...]]] = {}
+    for i in sorted([0, *inner], reverse=True):
+        whole = costs.leg(i, top, K, both)
+        ways: list[tuple[float, tuple[Leg, ...]]] = (
+            [(whole.seconds, (whole,))] if i or direction == "auto" else []
+        )
+        for j, (seconds, legs) in best.items():
+            leg = costs.leg(i, j, costs.widths[j], both)
+            product = K * costs.widths[j] * costs.widths[i] / _PRODUCT
+            ways.append((seconds + leg.seconds + product, (*legs, leg)))
+        best[i] = min(ways, key=lambda way: way[0])
+    return best[0][1]
+
+
+def _narrow(costs: _Costs, K: int) -> list[int]:
+    """Inner cuts that are narrower than K rows, and than their neighbours."""
+    widths = costs.widths
+    found = [
+        i
+        for i in range(1, len(widths) - 1)
+        if widths[i] < K and widths[i] <= widths[i - 1] and widths[i] < widths[i + 1]
+    ]
+    return sorted(found, key=lambda i: widths[i])[:_CANDIDATES]
+
+
+# -- words -------------------------------------------------------------------------------------------
+
+
+def _named(cut: Tensors) -> str:
+    names = [f"{name}{list(shape)}" for name, shape in cut]
+    return names[0] if len(names) == 1 else f"{len(names)} tensors of {width(cut):,} elements"
+
+
+def _short(count: float) -> str:
+    for unit in ("", " thousand", " million", " billion"):
+        if count < 1000:
+            return f"{count:.3g}{unit}"
+        count /= 1000
+    return f"{count:,.3g} trillion"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 1:
+        return f"{1000 * seconds:.2g} ms"
+    return f"{seconds:.2g} s" if seconds < 100 else f"{seconds / 60:.0f} min"
