@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -23,7 +23,7 @@ from .engine import Engine
 from .graph import Graph, ModelSource, load
 from .lower import Cache, lower
 from .observer import Observer
-from .plan import DIRECTIONS, ENGINES, Direction, EngineName, Plan, plan_of
+from .plan import DIRECTIONS, ENGINES, Direction, EngineName, Plan, machine_speed, plan_of
 from .region import Point, find_neighbours
 from .rows import Rows, choose_rows
 from .scope import Scope, scope_of
@@ -73,6 +73,7 @@ class CompiledModel:
         program = self._lower(trace)
         chosen = choose_rows(rows, trace.stacked(program.outputs))
         plan = self._plan(program, len(chosen))
+        plan.require_fit()
         composed = compose(program, chosen, plan, self._engine, self.dtype, progress)
         certify = partial(self._certify, program, trace, chosen, plan, composed)
         return affine_map(self.graph, program, composed, chosen, trace, plan, certify, notes)
@@ -91,7 +92,8 @@ class CompiledModel:
         feeds, _ = feeds_of(self.graph, zeros_for(self.graph) if x is None else x)
         trace = self._observer.trace(feeds)
         program = self._lower(trace)
-        return self._plan(program, len(choose_rows(rows, trace.stacked(program.outputs))))
+        plan = self._plan(program, len(choose_rows(rows, trace.stacked(program.outputs))))
+        return replace(plan, speed=machine_speed())
 
     def at_many(self, X: Given, rows: Rows = "all") -> Iterator[AffineMap]:
         """Linearise at several points, one after another.

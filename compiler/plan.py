@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -74,6 +76,8 @@ class Plan:
     rows: int  # K
     columns: int  # N
     itemsize: int
+    limit: int  # bytes that W and the sweep's blocks may take
+    speed: float = 1.0  # of this machine, relative to the one that RATES were measured on
 
     @property
     def W_bytes(self) -> int:
@@ -93,7 +97,25 @@ class Plan:
     @property
     def seconds(self) -> float:
         """Estimate of the time, the observation of the model left out."""
-        return sum(leg.seconds for leg in self.legs) + self._products / _PRODUCT
+        return (sum(leg.seconds for leg in self.legs) + self._products / _PRODUCT) / self.speed
+
+    @property
+    def fits(self) -> bool:
+        """Whether W is within the limit. The sweep's blocks are made to fit beside it."""
+        return self.W_bytes <= self.limit
+
+    def require_fit(self) -> None:
+        """Refuse a W that does not fit.
+
+        Raises:
+            MemoryLimitError: it says how big W is, and what to do instead.
+        """
+        if not self.fits:
+            raise MemoryLimitError(
+                f"W would have {self.rows:,} × {self.columns:,} entries, {readable(self.W_bytes)}, over the "
+                f"limit of {readable(self.limit)}; ask for fewer rows (rows=3 for the three largest outputs, "
+                "or a list of indices), for other outputs, or raise memory_limit"
+            )
 
     @property
     def peak_bytes(self) -> int:
@@ -118,12 +140,12 @@ class Plan:
     def __str__(self) -> str:
         how = "; then ".join(
             f"{leg.passes:,} {'rows back' if leg.direction == 'reverse' else 'columns on'}"
-            f" {'to' if leg.direction == 'reverse' else 'from'} {_named(leg.below)}, {leg.engine}"
+            f" {'to' if leg.direction == 'reverse' else 'from'} {named(leg.below)}, {leg.engine}"
             for leg in self.legs
         )
         return (
-            f"W {self.rows:,} × {self.columns:,}: {how}; {_short(self.multiply_adds)} multiply-adds, "
-            f"about {readable(self.peak_bytes)} and {_duration(self.seconds)}"
+            f"W {self.rows:,} × {self.columns:,}: {how}; {counted(self.multiply_adds)} multiply-adds, "
+            f"about {readable(self.peak_bytes)} and {duration(self.seconds)}"
         )
 
 
@@ -147,19 +169,24 @@ def plan_of(
         limit: bytes that W and the sweep's blocks may take.
 
     Raises:
-        MemoryLimitError: W alone does not fit.
         OptionError: a cut is asked for, and the program has no inner one.
     """
     size = K * program.in_size * dtype.itemsize
-    if size > limit:
-        raise MemoryLimitError(
-            f"W would have {K:,} × {program.in_size:,} entries, {readable(size)}, over the limit of "
-            f"{readable(limit)}; ask for fewer rows (rows=3 for the three largest outputs, or a list of "
-            "indices), for other outputs, or raise memory_limit"
-        )
-    costs = _Costs(program, dtype.itemsize, engines, min(limit - size, 1 << 30))
-    legs = _best_legs(costs, K, direction)
-    return Plan(legs, K, program.in_size, dtype.itemsize)
+    costs = _Costs(program, dtype.itemsize, engines, min(max(limit - size, 0), 1 << 30))
+    return Plan(_best_legs(costs, K, direction), K, program.in_size, dtype.itemsize, limit)
+
+
+@cache
+def machine_speed() -> float:
+    """This machine's rate of one matrix product over that of the machine that RATES were measured on."""
+    size = 768
+    matrix = np.ones((size, size), np.float32)
+    seconds = []
+    for _ in range(4):
+        start = time.perf_counter()
+        matrix @ matrix
+        seconds.append(time.perf_counter() - start)
+    return float(size**3 / min(seconds) / _PRODUCT)
 
 
 # -- costs -------------------------------------------------------------------------------------------
@@ -253,7 +280,7 @@ def _best_legs(costs: _Costs, K: int, direction: Direction) -> tuple[Leg, ...]:
     top = len(costs.program.steps)
     if direction in ("reverse", "forward"):
         return (costs.leg(0, top, K, (direction,)),)
-    inner = _narrow(costs, K if direction == "auto" else 1 << 62)
+    inner = _narrow(costs, K) if direction == "auto" else _inner(costs)
     if direction == "cut" and not inner:
         raise OptionError("direction 'cut' needs a tensor between the inputs and the outputs; use 'auto'")
     both = ("reverse", "forward")
@@ -282,15 +309,22 @@ def _narrow(costs: _Costs, K: int) -> list[int]:
     return sorted(found, key=lambda i: widths[i])[:_CANDIDATES]
 
 
+def _inner(costs: _Costs) -> list[int]:
+    """The narrowest cuts between the inputs and the outputs, whatever they cost."""
+    return sorted(range(1, len(costs.widths) - 1), key=lambda i: costs.widths[i])[:_CANDIDATES]
+
+
 # -- words -------------------------------------------------------------------------------------------
 
 
-def _named(cut: Tensors) -> str:
+def named(cut: Tensors) -> str:
+    """A cut in words."""
     names = [f"{name}{list(shape)}" for name, shape in cut]
     return names[0] if len(names) == 1 else f"{len(names)} tensors of {width(cut):,} elements"
 
 
-def _short(count: float) -> str:
+def counted(count: float) -> str:
+    """A large number in words."""
     for unit in ("", " thousand", " million", " billion"):
         if count < 1000:
             return f"{count:.3g}{unit}"
@@ -298,7 +332,8 @@ def _short(count: float) -> str:
     return f"{count:,.3g} trillion"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """A time in the unit that a person would choose."""
     if seconds < 1:
         return f"{1000 * seconds:.2g} ms"
     return f"{seconds:.2g} s" if seconds < 100 else f"{seconds / 60:.0f} min"

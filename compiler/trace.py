@@ -92,12 +92,12 @@ def zeros_for(graph: Graph) -> dict[str, Array]:
     """Zeros for every graph input, free dimensions set to 1: a point to learn shapes from.
 
     Raises:
-        InputError: an input without a rank or a numeric type.
+        InputError: an input that is no tensor of numbers.
     """
     point = {}
     for put in graph.inputs:
         if put.shape is None or put.dtype is None or put.dtype.kind not in "fiubV":
-            raise InputError(f"input {put} has no shape to plan with; give an x")
+            raise InputError(f"input {put} is no tensor of numbers; give an x")
         point[put.name] = np.zeros([d if isinstance(d, int) else 1 for d in put.shape], put.dtype)
     return point
 

@@ -8,6 +8,7 @@ from .._version import __version__
 from ._guard import GuardedGroup
 from .compile import compile_main
 from .inspect import inspect_main
+from .plan import plan_main
 
 __all__ = ["compile_main", "main"]
 
@@ -16,6 +17,7 @@ _HELP = """From an ONNX model and one input x to the exact affine map F(z) = W z
 
 \b
 ilin inspect MODEL.onnx        can it be linearised? a verdict on every node
+ilin plan MODEL.onnx           what would W cost? engine, passes, memory, time
 ilin compile MODEL.onnx X.npy  W and b at x, checked against onnxruntime;
                                ilin-compile is the same command
 """
@@ -25,7 +27,7 @@ ilin compile MODEL.onnx X.npy  W and b at x, checked against onnxruntime;
     "ilin",
     cls=GuardedGroup,
     help=_HELP,
-    commands={"compile": compile_main, "inspect": inspect_main},
+    commands={"compile": compile_main, "inspect": inspect_main, "plan": plan_main},
     no_args_is_help=False,  # one line that says what is missing, like every other error
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 88},
 )

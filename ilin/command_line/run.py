@@ -118,6 +118,9 @@ def _several(job: Job) -> list[Facts]:
 def _linearised(job: Job, point: Given, meter: Meter) -> tuple[AffineMap, Facts]:
     started = time.perf_counter()
     try:
+        if job.shown.verbose:
+            with meter.aside():
+                note(f"plan: {job.compiled.plan(point, job.rows)}")
         with native_messages(shown=job.shown.verbose):
             affine = job.compiled.at(point, job.rows, progress=meter)
             _ = affine.certificate  # made here, where messages are held back and the time is counted

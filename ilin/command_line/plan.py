@@ -1,0 +1,154 @@
+"""`ilin plan`: what a map would cost, before it is computed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from ..compiler.cuts import width
+from ..compiler.pipeline import DTYPES, compile
+from ..compiler.plan import DIRECTIONS, ENGINES, Direction, EngineName, Plan, counted, duration, named
+from ..compiler.rows import Rows
+from ..runtime.memory import readable
+from ._guard import GuardedCommand, native_messages
+from ._text import labelled, say
+from .compile import names_of, rows_of
+from .facts import Facts
+from .inputs import instances, read
+from .tables import Table, show
+
+_HELP = """Say how W and b would be computed and what that would cost, before it is done.
+
+The model is run once, for its shapes: at X, or at zeros with every free dimension set to 1. The cheapest of
+all ways is chosen by a model of the cost: rows carried back from the outputs, columns carried on from the
+inputs, or several sweeps joined at narrow layers; by explicit matrices, by numpy, by a model emitted for
+onnxruntime, or by kernels that skip dead units.
+
+\b
+Examples:
+  ilin plan model.onnx
+  ilin plan model.onnx x.npy --rows top5
+  ilin plan model.onnx --direction reverse    what the plain way would cost
+
+\b
+Exit codes:
+  0  the map fits into memory
+  2  bad usage or bad input, or it does not fit
+  3  the model holds something unsupported
+"""
+
+
+@click.command(
+    "plan",
+    cls=GuardedCommand,
+    help=_HELP,
+    short_help="What a map would cost: engine, passes, memory, time.",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 88},
+)
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("x", type=click.Path(path_type=Path), required=False)
+@click.option("--rows", default="all", callback=rows_of, metavar="all|top5|3,5", help="Outputs to explain.")
+@click.option(
+    "--inputs", multiple=True, callback=names_of, metavar="NAME,...", help="Differentiate by these."
+)
+@click.option("--outputs", multiple=True, callback=names_of, metavar="NAME,...", help="Tensors to explain.")
+@click.option("--dtype", type=click.Choice(DTYPES), default="float32", show_default=True)
+@click.option("--engine", type=click.Choice(ENGINES), default="auto", show_default=True)
+@click.option("--direction", type=click.Choice(DIRECTIONS), default="auto", show_default=True)
+@click.option("--memory-limit", metavar="SIZE", help="Such as 4GiB.  [default: 80 % of what is available]")
+@click.option("--json", "as_json", is_flag=True, help="Write one JSON document.")
+@click.pass_context
+def plan_main(
+    ctx: click.Context,
+    /,
+    model: Path,
+    x: Path | None,
+    rows: Rows,
+    inputs: Sequence[str] | None,
+    outputs: Sequence[str] | None,
+    dtype: str,
+    engine: EngineName,
+    direction: Direction,
+    memory_limit: str | None,
+    as_json: bool,
+) -> None:
+    """See `_HELP`."""
+    given = None if x is None else read(x)
+    with native_messages(shown=False):
+        compiled = compile(
+            model,
+            inputs=inputs,
+            outputs=outputs,
+            engine=engine,
+            direction=direction,
+            dtype=dtype,
+            memory_limit=memory_limit,
+        )
+        point = None if given is None else instances(given, compiled.graph.inputs, whole=False)[0]
+        plan = compiled.plan(point, rows)
+    if as_json:
+        say(json.dumps(plan_facts(plan), indent=2))
+    else:
+        _show(plan)
+    ctx.exit(0 if plan.fits else 2)
+
+
+def plan_facts(plan: Plan) -> Facts:
+    """A plan as plain data."""
+    return {
+        "rows": plan.rows,
+        "columns": plan.columns,
+        "W_bytes": plan.W_bytes,
+        "engine": plan.engine,
+        "direction": plan.direction,
+        "passes": plan.passes,
+        "multiply_adds": plan.multiply_adds,
+        "peak_bytes": plan.peak_bytes,
+        "seconds": plan.seconds,
+        "memory_limit": plan.limit,
+        "fits": plan.fits,
+        "legs": [
+            {
+                "direction": leg.direction,
+                "engine": leg.engine,
+                "passes": leg.passes,
+                "block": leg.block,
+                "from": [name for name, _ in leg.above],
+                "to": [name for name, _ in leg.below],
+                "elements": [width(leg.above), width(leg.below)],
+                "multiply_adds": leg.multiply_adds,
+                "bytes": leg.bytes,
+                "seconds": leg.seconds / plan.speed,
+            }
+            for leg in plan.legs
+        ],
+    }
+
+
+def _show(plan: Plan) -> None:
+    say(labelled("W", f"{plan.rows:,} × {plan.columns:,}, {readable(plan.W_bytes)}"))
+    say(labelled("work", f"{counted(plan.multiply_adds)} multiply-adds, {plan.passes:,} passes"))
+    say(labelled("memory", f"about {readable(plan.peak_bytes)} beside the model and its checks"))
+    say(labelled("time", f"about {duration(plan.seconds)} beside running the model and its checks"))
+    if not plan.fits:
+        say(labelled("fits", f"no: the limit is {readable(plan.limit)}; ask for fewer rows", "red"))
+    say("")
+    cells = [
+        [
+            "rows back" if leg.direction == "reverse" else "columns on",
+            named(leg.above),
+            named(leg.below),
+            leg.engine,
+            f"{leg.passes:,}",
+            f"{leg.block:,}",
+            counted(leg.multiply_adds),
+            readable(leg.bytes),
+            duration(leg.seconds / plan.speed),
+        ]
+        for leg in plan.legs
+    ]
+    head = ("sweep", "above", "below", "engine", "passes", "at once", "multiply-adds", "memory", "time")
+    show(Table(head, cells))
