@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from ..ops import Local, Operand, Site
+from ..ops import Entry, Local, Operand, Site
 from ..runtime.primitives import Array, Shape
 from ..runtime.program import Kind, LinearProgram, Step
 from .graph import Node, is_floating
 from .scope import Scope, entry_of, observed_inputs, varying_outputs
 from .trace import Trace
 
-Cache = MutableMapping[tuple[int, tuple[Shape, ...]], tuple[Local, ...]]
+
+@dataclass(frozen=True)
+class Place:
+    """A node among operands of known shapes: all of its lowering that does not depend on the point."""
+
+    node: Node
+    entry: Entry
+    shapes: tuple[Shape | None, ...]  # of the operands that depend on x; None for the others
+    observed: tuple[bool, ...]  # which operands' values at x the rule reads
+    outputs: tuple[str, ...]  # that vary with x; "" for one that is left out, or that is itself an input
+    steps: tuple[Step, ...] | None = None  # where they are the same at every point
+
+
+Cache = MutableMapping[tuple[int | Shape | None, ...], Place]  # by position and shapes
 
 
 def lower(scope: Scope, trace: Trace, dtype: DTypeLike, cache: Cache) -> LinearProgram:
@@ -25,24 +39,23 @@ def lower(scope: Scope, trace: Trace, dtype: DTypeLike, cache: Cache) -> LinearP
         scope: what depends on x.
         trace: the observed values.
         dtype: floating type that the map is composed in.
-        cache: lowered nodes that do not depend on the point, kept by the caller from point to point.
+        cache: what does not depend on the point, kept by the caller from point to point.
 
     Raises:
         UnsupportedError: a use of an operator that its rule cannot lower.
     """
     inputs = tuple((name, trace.values[name].shape) for name in scope.inputs)
     shapes: dict[str, Shape] = dict(inputs)
-    chosen = frozenset(scope.inputs)
     known = _Known(scope, trace, np.dtype(dtype))
     steps: list[Step] = []
     for node in scope.nodes:
-        locals_, fixed = _locals(node, shapes, known, cache)
-        for name, local in zip(varying_outputs(node), locals_, strict=True):
-            if not name or name in chosen:  # left out; or an intermediate input, which stays free
-                continue
-            step = _step(node, name, local, fixed)
+        key = (node.position, *map(shapes.get, node.inputs))
+        place = cache.get(key)
+        if place is None:
+            place = cache[key] = _place(node, scope, key[1:], known)
+        for step in place.steps if place.steps is not None else _steps(place, known, fixed=False):
             steps.append(step)
-            shapes[name] = step.shape
+            shapes[step.output] = step.shape
     for name in scope.outputs:
         if name not in shapes:  # no path from x: the observed value is the whole answer
             value = known.value(name)
@@ -58,37 +71,42 @@ class _Known:
     """
 
     def __init__(self, scope: Scope, trace: Trace, dtype: np.dtype[Any]) -> None:
-        self.scope, self.trace, self.dtype = scope, trace, dtype
+        self.constants, self.values, self.dtype = scope.constants, trace.values, dtype
 
     def value(self, name: str) -> Array:
-        constants: Mapping[str, Array] = self.scope.constants
-        value = constants[name] if name in constants else self.trace.values[name]
-        if not is_floating(value.dtype):
+        constants: Mapping[str, Array] = self.constants
+        value = constants[name] if name in constants else self.values[name]
+        if value.dtype == self.dtype or not is_floating(value.dtype):
             return value
         finer = value.dtype.itemsize > self.dtype.itemsize
         return value if finer else value.astype(self.dtype, copy=False)
 
-    def constant(self, name: str) -> bool:
-        return name in self.scope.constants
 
-
-def _locals(
-    node: Node, shapes: Mapping[str, Shape], known: _Known, cache: Cache
-) -> tuple[tuple[Local, ...], bool]:
-    """A node lowered, and whether it is lowered like that at every point of these shapes."""
-    observed = observed_inputs(node)
-    fixed = all(not name or name in shapes or known.constant(name) for name in node.inputs)
-    fixed = fixed and not any(name in shapes for name in observed)
-    key = (node.position, tuple(shapes.get(name, ()) for name in node.inputs))
-    if fixed and key in cache:
-        return cache[key], True
-    operands = tuple(
-        None if not name else _operand(name, shapes, known, observe=name in observed) for name in node.inputs
-    )
+def _place(node: Node, scope: Scope, shapes: tuple[Any, ...], known: _Known) -> Place:
+    """Prepare a node; finish it where it reads nothing that a point decides."""
     entry = entry_of(node)
     assert entry is not None
-    assert entry.rule is not None
-    result = entry.rule(
+    read = observed_inputs(node)
+    observed = tuple(name in read for name in node.inputs)
+    outputs = tuple("" if name in scope.inputs else name for name in varying_outputs(node))
+    place = Place(node, entry, shapes, observed, outputs)
+    operands = zip(node.inputs, shapes, observed, strict=True)
+    fixed = all(
+        not name or (name in scope.constants if shape is None else not seen) for name, shape, seen in operands
+    )
+    return (
+        Place(node, entry, shapes, observed, outputs, tuple(_steps(place, known, fixed=True)))
+        if fixed
+        else place
+    )
+
+
+def _steps(place: Place, known: _Known, *, fixed: bool) -> Iterator[Step]:
+    """Call the node's rule."""
+    node, rule = place.node, place.entry.rule
+    assert rule is not None
+    operands = tuple(map(_operand, node.inputs, place.shapes, place.observed, [known] * len(node.inputs)))
+    result = rule(
         Site(
             node.name,
             node.op_type,
@@ -100,22 +118,22 @@ def _locals(
             node.outputs,
         )
     )
-    outcome = (result,) if isinstance(result, Local) else result
-    if fixed:
-        cache[key] = outcome
-    return outcome, fixed
+    for output, local in zip(place.outputs, (result,) if isinstance(result, Local) else result, strict=True):
+        if output:
+            yield _step(place, output, local, fixed)
 
 
-def _operand(name: str, shapes: Mapping[str, Shape], known: _Known, *, observe: bool) -> Operand:
-    if name not in shapes:
+def _operand(name: str, shape: Shape | None, observed: bool, known: _Known) -> Operand | None:
+    if not name:
+        return None
+    if shape is None:
         value = known.value(name)
         return Operand(name, value.shape, False, value)
-    return Operand(name, shapes[name], True, known.value(name) if observe else None)
+    return Operand(name, shape, True, known.value(name) if observed else None)
 
 
-def _step(node: Node, output: str, local: Local, fixed: bool) -> Step:
-    entry = entry_of(node)
-    assert entry is not None
+def _step(place: Place, output: str, local: Local, fixed: bool) -> Step:
+    node, entry = place.node, place.entry
     terms = tuple((node.inputs[i], L) for i, L in local.by_position.items())
     kind = local.kind or (
         entry.kind if local.guards or entry.kind is not Kind.PIECEWISE_LINEAR else Kind.AFFINE

@@ -57,8 +57,13 @@ class Observer:
 
     def _complete(self, trace: Trace) -> Trace:
         """With the outputs that are constants of the model, which no run has to take out."""
-        constants = {n: value for n, value in self._scope.constants.items() if n in self._scope.outputs}
+        constants = self._constant_outputs
         return Trace(trace.feeds, {**trace.values, **constants}) if constants else trace
+
+    @cached_property
+    def _constant_outputs(self) -> dict[str, Array]:
+        constants = self._scope.constants
+        return {name: constants[name] for name in self._scope.outputs if name in constants}
 
     @cached_property
     def dtype(self) -> np.dtype[Any]:

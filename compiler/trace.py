@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -43,12 +44,15 @@ def observe(session: Session, feeds: Mapping[str, Array], active: frozenset[str]
     for name, value in values.items():
         if name in active:
             require_finite(name, value)
-    return Trace(feeds, {**values, **feeds})
+    observed = {**values, **feeds}
+    for value in observed.values():
+        value.setflags(write=False)  # what is worked out later, such as margins, is worked out of these
+    return Trace(feeds, observed)
 
 
 def require_finite(name: str, value: Array) -> None:
     """Refuse NaN and infinities by name."""
-    if not is_floating(value.dtype) or bool(np.isfinite(value).all()):
+    if _finite(value):
         return
     bad = ~np.isfinite(value)
     found = "NaN" if bool(np.isnan(value).any()) else "an infinity"
@@ -56,6 +60,16 @@ def require_finite(name: str, value: Array) -> None:
         f"tensor {name!r} holds {found} at x ({int(bad.sum())} of {value.size} values, the first at flat "
         f"index {int(np.flatnonzero(bad)[0])}); a linear map exists only where all values are finite"
     )
+
+
+def _finite(value: Array) -> bool:
+    """Whether a tensor is free of NaN and infinities."""
+    if not is_floating(value.dtype):
+        return True
+    # One pass without a temporary: a finite Σ v² has finite terms only. Where it overflows, look closer.
+    if value.dtype.itemsize >= 4 and value.flags.c_contiguous and math.isfinite(np.vdot(value, value)):
+        return True
+    return bool(np.isfinite(value).all())
 
 
 def feeds_of(graph: Graph, x: Given) -> tuple[dict[str, Array], tuple[str, ...]]:

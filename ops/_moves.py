@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 
-from ..runtime.primitives import Array, Gather
+from ..runtime.primitives import Array, Gather, Shape
 from ._rule import Site
+
+_INT32 = np.iinfo(np.int32).max
 
 
 def positions(site: Site, position: int = 0) -> Array:
     """Flat positions of an operand's entries, in its own shape."""
     shape = site.shape(position)
-    return np.arange(np.prod(shape, dtype=np.int64)).reshape(shape)
+    return np.arange(math.prod(shape)).reshape(shape)
 
 
 def gathered(site: Site, index: Array, position: int = 0) -> Gather:
     """The map that takes an operand's entries at the given flat positions; -1 gives 0."""
-    size = np.prod(site.shape(position), dtype=np.int64)
-    compact = np.int32 if size < np.iinfo(np.int32).max else np.int64
-    return Gather(site.shape(position), np.asarray(index, compact, order="C"))
+    shape = site.shape(position)
+    return Gather(shape, np.asarray(index, compact(shape), order="C"))
+
+
+def compact(shape: Shape) -> np.dtype[Any]:
+    """The smallest integer type that flat positions in a tensor are kept in."""
+    return np.dtype(np.int32 if math.prod(shape) <= _INT32 else np.int64)

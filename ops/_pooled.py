@@ -1,42 +1,137 @@
-"""The largest entry of each group of positions: what MaxPool and ReduceMax share."""
+"""The extreme entry of each group of positions: what MaxPool and ReduceMax share.
+
+Among equals the first entry of a group wins, as in onnxruntime. At once only the winners are looked for;
+margins (the runners-up) and half-spaces (all pairs) are worked out where somebody reads them.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
 import numpy as np
 
-from ..runtime.primitives import Array, Gather, Scale, chain
+from ..runtime.primitives import Array, Scale, Shape, Window, chain
 from ..runtime.program import Guard, HalfSpaces
-from ._moves import gathered
+from ._moves import compact, gathered, positions
 from ._rule import Local, Site
 
+Index = tuple[Any, ...]  # what selects part of an array
 
-def extreme_of(site: Site, candidates: Array, sign: int = 1) -> Local:
-    """Lower y[o] = max over candidates[o, :] of sign·x, times sign.
+
+def windowed_extreme(site: Site, window: Window) -> Local:
+    """Lower the largest entry of each window, (N, C, *spatial) to (N, C, *out); padding never wins."""
+    x = site.value()
+    tap = _winning_taps(x, window)
+    start, shift, unread = _places(window, compact(x.shape))
+    images = math.prod(x.shape[:2])
+    plane = np.arange(images, dtype=start.dtype)[:, None] * math.prod(window.in_size)
+    winner = shift.take(tap.reshape(images, len(start)), mode="clip")
+    winner += start
+    winner += plane
+    winner[:, unread] = -1
+
+    def margins() -> Array:
+        best = np.full(tap.shape, -np.inf, x.dtype)
+        second = best.copy()
+        for number, outputs, inputs in _taps(window):
+            entries = x[inputs]
+            lost = np.where(tap[outputs] == number, -np.inf, entries)
+            for leader, contender in ((best, entries), (second, lost)):
+                np.maximum(leader[outputs], contender, out=leader[outputs])
+        return np.subtract(best, second, out=np.full_like(best, np.inf), where=second > -np.inf)
+
+    def candidates() -> Array:
+        within = window.positions()
+        return np.where(within < 0, -1, within + plane[:, None]).reshape(*tap.shape, len(shift))
+
+    return _selection(site, winner.reshape(tap.shape), candidates, margins)
+
+
+def grouped_extreme(site: Site, axes: tuple[int, ...], shape: Shape, sign: int = 1) -> Local:
+    """Lower the extreme entry along axes: the largest for sign 1, the smallest for -1.
+
+    The result has the given shape: that of x without the axes, or with 1 in their places.
+    """
+    x = site.value()
+    order = (*(axis for axis in range(x.ndim) if axis not in axes), *axes)
+    count = math.prod(x.shape[axis] for axis in axes)
+
+    def grouped(entries: Array) -> Array:
+        return entries.transpose(order).reshape(*shape, count)
+
+    def candidates() -> Array:
+        return grouped(positions(site))
+
+    values = grouped(x)
+    best = (values.argmax(axis=-1) if sign == 1 else values.argmin(axis=-1))[..., None]
+
+    def margins() -> Array:
+        group = sign * values
+        top = np.take_along_axis(group, best, -1)[..., 0]
+        np.put_along_axis(group, best, -np.inf, -1)
+        return np.asarray(top - group.max(axis=-1))
+
+    winner = np.take_along_axis(candidates(), best, -1)[..., 0]
+    return _selection(site, winner, candidates, margins, sign)
+
+
+def _selection(
+    site: Site, winner: Array, candidates: Callable[[], Array], margins: Callable[[], Array], sign: int = 1
+) -> Local:
+    """Select the winners.
 
     Args:
         site: the node; its operand 0 is observed.
-        candidates: (*out_shape, n) flat positions in x; -1 for none (padding).
+        winner: (*out_shape) flat positions in x; -1 for none.
+        candidates: gives the positions that compete, (*out_shape, n); -1 for none (padding).
+        margins: gives the distances to the runners-up, out_shape; infinite where there is none.
         sign: 1 for the largest, -1 for the smallest.
-
-    Among equals the first candidate wins, as in onnxruntime.
     """
-    values = sign * site.value().ravel()
-    group = np.where(candidates < 0, -np.inf, values[candidates]).astype(values.dtype)  # (*out, n)
-    best = group.argmax(axis=-1)[..., None]
-    winner = np.take_along_axis(candidates, best, -1)[..., 0]
-    top = np.take_along_axis(group, best, -1)[..., 0]
-    np.put_along_axis(group, best, -np.inf, -1)
-    margin = top - group.max(axis=-1)
 
     def half_spaces() -> HalfSpaces:
         """Sign · (winner - loser) ≥ 0, one row for each loser of each group."""
-        losing = candidates >= 0
-        np.put_along_axis(losing, best, False, -1)
-        losers = candidates[losing]
-        winners = np.broadcast_to(winner[..., None], candidates.shape)[losing]
+        group = candidates()
+        losing = (group >= 0) & (group != winner[..., None])
+        winners = np.broadcast_to(winner[..., None], group.shape)[losing]
         signed = np.array(float(sign))
-        pair = [(gathered(site, index), factor) for index, factor in ((winners, signed), (losers, -signed))]
+        pair = [
+            (gathered(site, index), factor) for index, factor in ((winners, signed), (group[losing], -signed))
+        ]
         return HalfSpaces(tuple((0, chain(g, Scale(g.out_shape, factor))) for g, factor in pair))
 
-    picked: Gather = gathered(site, winner)
-    return Local(picked, guards=(Guard(winner, margin, half_spaces),))
+    return Local(gathered(site, winner), guards=(Guard(winner, margins, half_spaces),))
+
+
+def _winning_taps(x: Array, window: Window) -> Array:
+    """The number of each window's first largest tap, (N, C, *out). Each tap is a strided slice of x."""
+    best = np.full((*x.shape[:2], *window.out_size), -np.inf, x.dtype)
+    winning = np.zeros(best.shape, np.min_scalar_type(math.prod(window.kernel)))
+    for number, outputs, inputs in _taps(window):
+        entries, leader, won = x[inputs], best[outputs], winning[outputs]
+        # Numbers rise: of the taps that were better than all before them, the last has the largest number.
+        np.maximum(won, (entries > leader) * won.dtype.type(number), out=won)
+        np.maximum(leader, entries, out=leader)
+    return winning
+
+
+@lru_cache(maxsize=64)
+def _taps(window: Window) -> tuple[tuple[int, Index, Index], ...]:
+    """Row-major numbers of the taps, with the outputs that each serves and the inputs that it reads there."""
+    return tuple(
+        (int(np.ravel_multi_index(tap, window.kernel)), (..., *outputs), (..., *inputs))
+        for tap, outputs, inputs in window.taps()
+    )
+
+
+@lru_cache(maxsize=64)
+def _places(window: Window, dtype: np.dtype[Any]) -> tuple[Array, Array, Array]:
+    """Where windows start in a plane, (windows,), taps from there, (taps,), and windows that read nothing."""
+    start, shift = np.zeros((), dtype), np.zeros((), dtype)
+    for i, o, k, s, d, p in zip(*window.fields(), strict=True):
+        start = np.add.outer(start * i, np.arange(o, dtype=dtype) * s - p)
+        shift = np.add.outer(shift * i, np.arange(k, dtype=dtype) * d)
+    unread = np.flatnonzero((window.positions() < 0).all(axis=1))
+    return start.ravel(), shift.ravel(), unread

@@ -188,8 +188,11 @@ def threshold(value: Array, at: Array | float = 0.0, position: int = 0) -> Guard
     """Guard of an elementwise kink: the side of `at` on which the operand lies, `at` itself below."""
     above = value > at
 
+    def margins() -> Array:
+        return np.abs(value - at)
+
     def half_spaces() -> HalfSpaces:
         sign = np.where(above, 1, -1).astype(value.dtype)
         return HalfSpaces(((position, Scale(value.shape, sign)),), -(sign * at))
 
-    return Guard(above, np.abs(value - at), half_spaces)
+    return Guard(above, margins, half_spaces)

@@ -14,25 +14,30 @@ from ._rule import Local, Site, lowers
 def _extreme(site: Site, sign: int) -> Local:
     shape = site.broadcast_shape()
     count = len(site.inputs)
-    values = np.stack([np.broadcast_to(site.value(i), shape) for i in range(count)]) * sign  # (n, *shape)
-    winner = values.argmax(axis=0)
+    values = [sign * np.broadcast_to(site.value(i), shape) for i in range(count)]
+    top, winner = values[0], np.zeros(shape, np.min_scalar_type(count))
+    for i in range(1, count):
+        winner = np.where(values[i] > top, winner.dtype.type(i), winner)
+        top = np.maximum(top, values[i])
     won = [winner == i for i in range(count)]
     terms = {i: chain(site.spread(i, shape), Scale(shape, won[i])) for i in range(count) if site.active(i)}
-    offset: Array = np.zeros(shape, values.dtype)
+    offset: Array = np.zeros(shape, top.dtype)
     for i in range(count):
         if not site.active(i):
             offset = np.where(won[i], site.value(i), offset)
-    top = values.max(axis=0)
-    others = np.where(np.stack(won), -np.inf, values).max(axis=0)
+
+    def margins() -> Array:
+        losers = [np.where(one, -np.inf, value) for one, value in zip(won, values, strict=True)]
+        return np.asarray(top - np.max(losers, axis=0))
 
     def half_spaces() -> HalfSpaces:
         """Per operand i, winner - xᵢ ≥ 0 (times the sign); rows are operands times entries."""
         stacked = (count, *shape)
-        lost = np.zeros(stacked, values.dtype)
+        lost = np.zeros(stacked, top.dtype)
         pairs = []
         for i in range(count):
             # The difference winner - x_j, for every j, in terms of operand i alone.
-            share = np.broadcast_to(won[i], stacked).astype(values.dtype) * sign
+            share = np.broadcast_to(won[i], stacked).astype(top.dtype) * sign
             share[i] -= sign
             if site.active(i):
                 copied = chain(site.spread(i, shape), Broadcast(shape, stacked), Scale(stacked, share))
@@ -41,7 +46,7 @@ def _extreme(site: Site, sign: int) -> Local:
                 lost += share * np.broadcast_to(site.value(i), shape)
         return HalfSpaces(tuple(pairs), lost)
 
-    return Local(terms, offset, (Guard(winner, top - others, half_spaces),))
+    return Local(terms, offset, (Guard(winner, margins, half_spaces),))
 
 
 @lowers("Max", kind=Kind.PIECEWISE_LINEAR, observes=None)

@@ -6,13 +6,8 @@ does not change around x.
 https://onnx.ai/onnx/operators/onnx__MaxPool.html, …GlobalMaxPool.html
 """
 
-import math
-
-import numpy as np
-
 from ..runtime.program import Kind
-from ._moves import positions
-from ._pooled import extreme_of
+from ._pooled import grouped_extreme, windowed_extreme
 from ._rule import Local, Site, lowers
 from ._windows import pool_window
 
@@ -20,18 +15,13 @@ from ._windows import pool_window
 @lowers("MaxPool", kind=Kind.PIECEWISE_LINEAR, observes=(0,), constant_outputs=(1,))
 def max_pool(site: Site) -> Local:
     """Select every window's winner."""
-    shape = site.shape()
-    window, _ = pool_window(site, shape[2:])
-    within = window.positions()  # (windows, taps)
-    images = np.arange(math.prod(shape[:2]))[:, None, None] * math.prod(shape[2:])
-    candidates = np.where(within < 0, -1, within + images).reshape(
-        *shape[:2], *window.out_size, math.prod(window.kernel)
-    )
-    return extreme_of(site, candidates)
+    window, _ = pool_window(site, site.shape()[2:])
+    return windowed_extreme(site, window)
 
 
 @lowers("GlobalMaxPool", kind=Kind.PIECEWISE_LINEAR, observes=(0,))
 def global_max_pool(site: Site) -> Local:
     """Select every channel's winner."""
     shape = site.shape()
-    return extreme_of(site, positions(site).reshape(*shape[:2], *(1,) * (len(shape) - 2), -1))
+    spatial = tuple(range(2, len(shape)))
+    return grouped_extreme(site, spatial, (*shape[:2], *(1 for _ in spatial)))

@@ -8,8 +8,7 @@ https://onnx.ai/onnx/operators/onnx__ReduceSum.html, …ReduceMean.html, …Redu
 import math
 
 from ..runtime.program import Kind
-from ._moves import positions
-from ._pooled import extreme_of
+from ._pooled import grouped_extreme
 from ._reduced import reduced_axes, sum_over
 from ._rule import Local, Site, lowers
 
@@ -30,13 +29,11 @@ def reduce_mean(site: Site) -> Local:
 
 def _extreme(site: Site, sign: int) -> Local:
     shape, axes = site.shape(), reduced_axes(site)
-    kept = [axis for axis in range(len(shape)) if axis not in axes]
-    groups = positions(site).transpose(*kept, *axes)
     if site.attribute("keepdims", 1):
         out = tuple(1 if axis in axes else size for axis, size in enumerate(shape))
     else:
-        out = tuple(shape[axis] for axis in kept)
-    return extreme_of(site, groups.reshape(*out, -1), sign)
+        out = tuple(size for axis, size in enumerate(shape) if axis not in axes)
+    return grouped_extreme(site, axes, out, sign)
 
 
 @lowers("ReduceMax", kind=Kind.PIECEWISE_LINEAR, observes=(0,), linear_in=(0,))

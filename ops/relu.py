@@ -12,5 +12,5 @@ from ._rule import Local, Site, lowers, threshold
 @lowers("Relu", kind=Kind.PIECEWISE_LINEAR, observes=(0,))
 def relu(site: Site) -> Local:
     """Keep the positive entries."""
-    x = site.value()
-    return Local(Scale(x.shape, x > 0), guards=(threshold(x),))
+    sign = threshold(site.value())
+    return Local(Scale(site.shape(), sign.choice), guards=(sign,))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cached_property
-from typing import Any
+from functools import cached_property, lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -35,13 +35,18 @@ class HalfSpaces:
 class Guard:
     """One discrete choice that a node made at x, for each of its units, and what keeps it.
 
-    `choice` is compared between points: equal choices, same linear piece. `margin` is how far the
-    unit is from its nearest change, in the units of the compared values; 0 is a tie.
+    `choice` is compared between points: equal choices, same linear piece. The margins and the
+    half-spaces are for verification only, so they are worked out when first read.
     """
 
     choice: Array
-    margin: Array
+    margins: Callable[[], Array]
     half_spaces: Callable[[], HalfSpaces]
+
+    @cached_property
+    def margin(self) -> Array:
+        """How far each unit is from its nearest change, in the units of the compared values; 0 is a tie."""
+        return self.margins()
 
     @property
     def ties(self) -> int:
@@ -92,65 +97,142 @@ class Step:
         """Elements of the output."""
         return math.prod(self.shape)
 
-    @property
+    @cached_property
     def fan_in(self) -> int:
         """Products summed into one output at most, the offset counted in."""
         return sum(L.fan_in for _, L in self.terms) + len(self.terms) - 1 + (self.offset is not None)
 
+    @cached_property
+    def outline(self) -> Outline:
+        """The step without the values that a point decides."""
+        return Outline(
+            self.output,
+            self.shape,
+            self.kind,
+            tuple((name, L.in_shape if self.fixed else L.structure()) for name, L in self.terms),
+            None if self.offset is None else self.offset.shape,
+            self.fan_in > 0 or self.rounds,
+        )
+
+
+class Outline(NamedTuple):
+    """What steps of the same shapes have in common at every point."""
+
+    output: str
+    shape: Shape
+    kind: Kind
+    terms: tuple[tuple[str, Hashable], ...]  # tensor and the structure of the primitive
+    offset: Shape | None
+    rounds: bool  # whether evaluating the step makes errors of its own
+
+
+Puts = tuple[tuple[str, Shape], ...]  # tensors and their shapes
+
 
 @dataclass(frozen=True)
-class LinearProgram:
-    """Steps in execution order, from the inputs' tensors to the outputs'."""
+class Layout:
+    """What follows from the outlines of a program's steps, worked out once for all points."""
 
-    inputs: tuple[tuple[str, Shape], ...]
-    outputs: tuple[tuple[str, Shape], ...]
-    steps: tuple[Step, ...]
+    inputs: Puts
+    outputs: Puts
+    outlines: tuple[Outline, ...]
 
-    @property
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.inputs, self.outputs, self.outlines))
+
+    @cached_property
     def in_size(self) -> int:
         """N: elements of all inputs."""
-        return sum(int(np.prod(shape, dtype=np.int64)) for _, shape in self.inputs)
+        return sum(math.prod(shape) for _, shape in self.inputs)
 
-    @property
+    @cached_property
     def out_size(self) -> int:
         """Elements of all outputs."""
-        return sum(int(np.prod(shape, dtype=np.int64)) for _, shape in self.outputs)
+        return sum(math.prod(shape) for _, shape in self.outputs)
 
-    @property
+    @cached_property
     def kind(self) -> Kind:
         """The kind of the whole map."""
-        kinds = [step.kind for step in self.steps if step.kind is not Kind.LOCALLY_CONSTANT]
+        kinds = {outline.kind for outline in self.outlines}
         if Kind.SMOOTH in kinds:
             return Kind.SMOOTH
         if not self._connected:
             return Kind.LOCALLY_CONSTANT
         return Kind.PIECEWISE_LINEAR if Kind.PIECEWISE_LINEAR in kinds else Kind.AFFINE
 
-    def has_slot(self, step: Step) -> bool:
-        """Whether a step makes rounding errors of its own, or ends the program."""
-        return step.fan_in > 0 or step.rounds or any(step.output == name for name, _ in self.outputs)
-
-    @cached_property
+    @property
     def _connected(self) -> bool:
         """Whether any output has a path from an input."""
         reached = {name for name, _ in self.inputs}
-        for step in self.steps:
-            if any(name in reached for name, _ in step.terms):
-                reached.add(step.output)
+        for outline in self.outlines:
+            if any(name in reached for name, _ in outline.terms):
+                reached.add(outline.output)
         return any(name in reached for name, _ in self.outputs)
 
-    def structure(self) -> tuple[Any, ...]:
-        """What an emitted graph depends on: everything but what a point decides. Hashable."""
-        steps = tuple(
-            (
-                step.output,
-                step.shape,
-                None if step.offset is None else step.offset.shape,
-                tuple((name, L.in_shape if step.fixed else L.structure()) for name, L in step.terms),
-            )
-            for step in self.steps
-        )
-        return (self.inputs, self.outputs, steps)
+    @cached_property
+    def slots(self) -> frozenset[str]:
+        """Outputs of the steps that make rounding errors of their own, and the program's."""
+        rounding = {outline.output for outline in self.outlines if outline.rounds}
+        return frozenset(rounding.union(name for name, _ in self.outputs))
+
+    @cached_property
+    def last_uses(self) -> Mapping[int, Sequence[str]]:
+        """Step position to the tensors that no later step reads, the outputs left out."""
+        last: dict[str, int] = {}
+        for position, outline in enumerate(self.outlines):
+            for name, _ in outline.terms:
+                last[name] = position
+        freed: dict[int, list[str]] = {}
+        for name, position in last.items():
+            if name not in dict(self.outputs):
+                freed.setdefault(position, []).append(name)
+        return freed
+
+
+@lru_cache(maxsize=64)
+def _layout(inputs: Puts, outputs: Puts, outlines: tuple[Outline, ...]) -> Layout:
+    return Layout(inputs, outputs, outlines)
+
+
+@dataclass(frozen=True)
+class LinearProgram:
+    """Steps in execution order, from the inputs' tensors to the outputs'."""
+
+    inputs: Puts
+    outputs: Puts
+    steps: tuple[Step, ...]
+
+    @cached_property
+    def layout(self) -> Layout:
+        """What the program has in common with those at other points; the same object for all of them."""
+        return _layout(self.inputs, self.outputs, tuple(step.outline for step in self.steps))
+
+    @property
+    def in_size(self) -> int:
+        """N: elements of all inputs."""
+        return self.layout.in_size
+
+    @property
+    def out_size(self) -> int:
+        """Elements of all outputs."""
+        return self.layout.out_size
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of the whole map."""
+        return self.layout.kind
+
+    def has_slot(self, step: Step) -> bool:
+        """Whether a step makes rounding errors of its own, or ends the program."""
+        return step.output in self.layout.slots
+
+    def structure(self) -> Hashable:
+        """What an emitted graph depends on: everything but what a point decides."""
+        return self.layout
 
     def walk(
         self, inputs: Mapping[str, Array], homogeneous: Sequence[float]
@@ -174,17 +256,9 @@ class LinearProgram:
             for name in last.get(position, ()):
                 values.pop(name, None)
 
-    def last_uses(self) -> dict[int, list[str]]:
+    def last_uses(self) -> Mapping[int, Sequence[str]]:
         """Step position to the tensors that no later step reads, the outputs left out."""
-        last: dict[str, int] = {}
-        for position, step in enumerate(self.steps):
-            for name, _ in step.terms:
-                last[name] = position
-        freed: dict[int, list[str]] = {}
-        for name, position in last.items():
-            if name not in dict(self.outputs):
-                freed.setdefault(position, []).append(name)
-        return freed
+        return self.layout.last_uses
 
     def __str__(self) -> str:
         lines = [f"{name}{list(shape)}" for name, shape in self.inputs]

@@ -58,6 +58,7 @@ class Session:
             )
         except _failures() as error:
             raise ModelError(f"onnxruntime does not accept this model: {_one_line(error)}") from error
+        self._inputs = frozenset(put.name for put in self._session.get_inputs())
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Any]:
         """Run once.
@@ -70,11 +71,9 @@ class Session:
         """
         if not self.outputs:
             return {}
-        known = {put.name for put in self._session.get_inputs()}
+        given = {name: np.asarray(a) for name, a in feeds.items() if name in self._inputs}
         try:
-            values = self._session.run(
-                list(self.outputs), {name: np.asarray(a) for name, a in feeds.items() if name in known}
-            )
+            values = self._session.run(self.outputs, given)
         except _failures() as error:
             raise ModelError(f"onnxruntime failed while running the model: {_one_line(error)}") from error
         return dict(zip(self.outputs, values, strict=True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import fields
+from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -66,7 +67,7 @@ class Primitive(ABC):
 
     def structure(self) -> tuple[Any, ...]:
         """What an emitted graph depends on: everything but the values of arrays. Hashable."""
-        return (type(self).__name__, *(_form(getattr(self, field.name)) for field in fields(self)))  # type: ignore[arg-type]
+        return (type(self).__name__, *(_form(getattr(self, name)) for name in _field_names(type(self))))
 
     @property
     def in_size(self) -> int:
@@ -89,14 +90,19 @@ def flat(block: Array) -> Array:
     return block.reshape(len(block), math.prod(block.shape[1:]))
 
 
+@cache
+def _field_names(primitive: type[Primitive]) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(primitive))  # type: ignore[arg-type]
+
+
 def _form(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return value.shape
+    if isinstance(value, tuple):
+        return tuple(map(_form, value)) if value and isinstance(value[0], Primitive) else value
     if isinstance(value, sparse.csr_array):
         return (*value.shape, value.nnz)
-    if isinstance(value, Primitive):
-        return value.structure()
-    return tuple(map(_form, value)) if isinstance(value, tuple) else value
+    return value.structure() if isinstance(value, Primitive) else value
 
 
 def _same(a: Any, b: Any) -> bool:
