@@ -1,4 +1,4 @@
-"""A sweep of a program without offsets as an ONNX model, run by onnxruntime: for large networks in float32."""
+"""A sweep of a program without offsets as an ONNX model that onnxruntime runs: float32, large networks."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .primitives import flat
 from .program import LinearProgram
 from .session import Session
 
-_DESCRIPTION = """A linear map between tensors, for a block of B vectors: in_i (B, *shape) to out_i (B, *shape)."""
+_DESCRIPTION = (
+    """A linear map between tensors, for a block of B vectors: in_i (B, *shape) to out_i (B, *shape)."""
+)
 
 
-def emitted(
-    program: LinearProgram, dtype: np.dtype[Any], providers: Sequence[str] | None = None
-) -> Carry:
+def emitted(program: LinearProgram, dtype: np.dtype[Any], providers: Sequence[str] | None = None) -> Carry:
     """Emit a program as an ONNX model, and return the sweep that runs it.
 
     Args:

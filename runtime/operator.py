@@ -6,8 +6,7 @@ vectors (`svds`) and anything else that only multiplies by W.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -48,7 +47,7 @@ class ProgramOperator(LinearOperator):
             back: carries adjoints of the outputs, (B, all outputs), to the inputs, (B, N).
             at_once: B, the vectors that one sweep carries at most.
         """
-        super().__init__(np.dtype(dtype), (len(rows), program.in_size))
+        super().__init__(np.dtype(dtype), (len(rows), program.in_size))  # type: ignore[call-arg]
         self.rows = rows
         self._outputs = program.out_size
         self._forward, self._back, self._at_once = forward, back, at_once
@@ -107,9 +106,10 @@ def operator_of(
 
 
 def bias_of(program: LinearProgram, rows: Array, dtype: DTypeLike) -> Array:
-    """b for the given rows, (K,), without W: F(0) of the affine map, one sweep of the offsets alone."""
+    """The offset b of the given rows, (K,), without W: the affine map at zero, one sweep of the offsets."""
     zero = {name: np.zeros((1, *shape), dtype) for name, shape in program.inputs}
-    return _walked(program, zero, weight=1.0)[0, rows]
+    b: Array = _walked(program, zero, weight=1.0)[0, rows]
+    return b
 
 
 def carried(program: LinearProgram) -> Carry:
@@ -134,7 +134,7 @@ def unstacked(program: LinearProgram, block: Array) -> dict[str, Array]:
 def _walked(program: LinearProgram, values: dict[str, Array], weight: float) -> Array:
     """Run a program on a block and stack its outputs, (B, all outputs)."""
     count = len(next(iter(values.values())))
-    reached: Any = values
-    for _, reached in program.walk(values, [weight] * count):
-        pass
-    return np.concatenate([flat(reached[name]) for name, _ in program.outputs], axis=1)
+    alive: Mapping[str, Array] = values
+    for _, now in program.walk(values, [weight] * count):
+        alive = now
+    return np.concatenate([flat(alive[name]) for name, _ in program.outputs], axis=1)

@@ -75,7 +75,9 @@ def assert_same_products(operator, W, tolerance):
     ]:
         assert ours.shape == theirs.shape
         assert ours.dtype == operator.dtype
-        np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * max(1, np.abs(theirs).max(initial=0)))
+        np.testing.assert_allclose(
+            ours, theirs, rtol=0, atol=tolerance * max(1, np.abs(theirs).max(initial=0))
+        )
 
 
 def test_the_offset_is_what_the_network_gives_without_its_weights():
