@@ -210,7 +210,7 @@ def _found(folder: Path, plan: Plan) -> Written | None:
     if not (folder / _PROGRESS).exists():
         if any(folder.iterdir()):
             raise OutputError(
-                f"{folder} is not empty, and holds no map that was begun; choose another folder"
+                f"{folder} is not empty, and holds no map that was begun; choose another folder, or empty it"
             )
         return None
     theirs, done, K = _read_progress(folder)
