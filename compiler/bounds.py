@@ -51,9 +51,16 @@ def rounding_bounds(
             total += _abs_products(columns, rounding + growth(len(wanted), u) * _abs_products(W, below))
             lower += columns @ W[:, : lower.shape[1]]
         upper = lower
-    total += growth(composed.W.shape[1], u) * _abs_products(composed.W, _stacked(magnitudes, program))
-    total += growth(len(composed.shares) + 1, u) * np.abs(composed.shares).sum(axis=0)
-    return total
+    return total + last_rounding(program, composed, magnitudes, dtype)
+
+
+def last_rounding(
+    program: LinearProgram, composed: Composed, magnitudes: Magnitudes, dtype: np.dtype[Any]
+) -> Array:
+    """What W z + b itself may round, (P, K): growth(N) |W| |z| and the sum of the shares."""
+    u = Arithmetic.of(dtype).u
+    products: Array = growth(composed.W.shape[1], u) * _abs_products(composed.W, _stacked(magnitudes, program))
+    return products + growth(len(composed.shares) + 1, u) * np.abs(composed.shares).sum(axis=0)
 
 
 def _swept(

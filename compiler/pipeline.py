@@ -128,16 +128,14 @@ class CompiledModel:
             return None
         return there, self._lower(there)
 
-    def _plan(self, program: LinearProgram, K: int) -> Plan:
-        key = (program.structure(), K)
+    def _plan(self, program: LinearProgram, K: int, direction: Direction | None = None) -> Plan:
+        direction = direction or self.direction
+        key = (program.structure(), K, direction)
         if key not in self._plans:
+            engines = self._engine.candidates(self.engine, self.dtype)
+            limit = limit_of(self.memory_limit)
             self._plans[key] = plan_of(
-                program,
-                K,
-                self.dtype,
-                engines=self._engine.candidates(self.engine, self.dtype),
-                direction=self.direction,
-                limit=limit_of(self.memory_limit),
+                program, K, self.dtype, engines=engines, direction=direction, limit=limit
             )
         return self._plans[key]
 

@@ -91,12 +91,32 @@ def certify(
         tried: how many points were tried to find them.
         arithmetic: the coarser of the model's and the composition's.
     """
-    steps = check_steps(program, audited, arithmetic)
     there = [trace, *(neighbour.trace for neighbour in fresh)]
     deviations = [
-        _deviation(composed, program, rows, place, bound)
-        for place, bound in zip(there, rounding, strict=True)
+        deviation(composed, program, rows, place, bound) for place, bound in zip(there, rounding, strict=True)
     ]
+    return certificate_of(program, deviations, audited, len(fresh), tried, arithmetic)
+
+
+def certificate_of(
+    program: LinearProgram,
+    deviations: Sequence[tuple[float, float]],
+    audited: Mapping[str, Array],
+    held: int,
+    tried: int,
+    arithmetic: Arithmetic,
+) -> Certificate:
+    """The certificate, where the map has been compared already.
+
+    Args:
+        program: the network at x.
+        deviations: of the map, and the same over their bounds, at x and at each fresh point.
+        audited: every tensor of the program at x, as onnxruntime computes it.
+        held: how many fresh points there are.
+        tried: how many points were tried to find them.
+        arithmetic: the coarser of the model's and the composition's.
+    """
+    steps = check_steps(program, audited, arithmetic)
     at_x, around = deviations[0], deviations[1:] or [(0.0, 0.0)]
     in_region = (max(d for d, _ in around), max(r for _, r in around))
     guards = [guard for step in program.steps for guard in step.guards]
@@ -107,14 +127,14 @@ def certify(
         in_region=in_region[0],
         in_region_over_bound=in_region[1],
         points_tried=tried,
-        points_held=len(fresh),
+        points_held=held,
         ties=sum(guard.ties for guard in guards),
         guards=sum(guard.choice.size for guard in guards),
         reason=_reason(steps, at_x[1], in_region[1]),
     )
 
 
-def _deviation(
+def deviation(
     composed: Composed, program: LinearProgram, rows: Array, place: Trace, rounding: Array
 ) -> tuple[float, float]:
     """Largest |W z + b - F(z)| at one point, and the same over its bound."""

@@ -19,6 +19,7 @@ from scipy import sparse
 
 from .certificate import Certificate
 from .errors import InputError, OutputError, RowsError
+from .folder import read_folder
 from .primitives import Array, Primitive, Shape
 from .program import Kind
 
@@ -184,11 +185,12 @@ class AffineMap:
             arrays |= {"W_data": self.W.data, "W_indices": self.W.indices, "W_indptr": self.W.indptr}
         arrays |= {f"x{i}": value for i, value in enumerate(self.inputs.values())}
         arrays |= {f"y{i}": value for i, value in enumerate(self.outputs.values())}
-        text = json.dumps(self._header(), sort_keys=True)
+        text = json.dumps(self.header(), sort_keys=True)
         arrays["header"] = np.frombuffer(text.encode(), np.uint8)
         write_whole(Path(path), lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
 
-    def _header(self) -> dict[str, Any]:
+    def header(self) -> dict[str, Any]:
+        """All but the arrays, as the saved file holds it: plain data for JSON."""
         return {
             "format": FORMAT,
             "kind": str(self.kind),
@@ -241,15 +243,19 @@ class AffineMap:
 
 
 def load(path: str | os.PathLike[str]) -> AffineMap:
-    """Read a map that `AffineMap.save` wrote. Its layers hold their bias shares but no matrices.
+    """Read a saved map. Its layers hold their bias shares but no matrices.
+
+    Args:
+        path: a file that `AffineMap.save` wrote; or a folder of blocks, whose W stays on disk: a read-only
+            numpy.memmap.
 
     Raises:
-        OutputError: no such file, not a saved map, or one of a newer format.
+        OutputError: no such file, not a saved map, one of a newer format, or a folder that is not finished.
     """
     try:
         return _read(path)
-    except FileNotFoundError:
-        raise OutputError(f"no such file: {path}") from None
+    except FileNotFoundError as error:
+        raise OutputError(f"no such file: {error.filename or path}") from None
     except _DAMAGE as error:
         raise OutputError(
             f"{path} is not a map saved by ilin, or it is truncated or corrupt: {error}"
@@ -272,9 +278,7 @@ _DAMAGE = (
 
 
 def _read(path: str | os.PathLike[str]) -> AffineMap:
-    with np.load(path, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
-    header = json.loads(arrays["header"].tobytes())
+    header, arrays = read_folder(Path(path)) if Path(path).is_dir() else _read_file(path)
     if header["format"] != FORMAT:
         raise OutputError(f"{path} has format {header['format']}; this version reads format {FORMAT}")
     if "W" in arrays:
@@ -301,6 +305,13 @@ def _read(path: str | os.PathLike[str]) -> AffineMap:
         header["provenance"],
         tuple(header["notes"]),
     )
+
+
+def _read_file(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Array]]:
+    """Header and arrays of a file."""
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    return json.loads(arrays["header"].tobytes()), arrays
 
 
 def write_whole(path: Path, write: Callable[[Any], None]) -> None:

@@ -81,11 +81,15 @@ class Step:
         Returns:
             (B, *shape).
         """
-        block = np.zeros((len(homogeneous), *self.shape), homogeneous.dtype)
+        block: Array | None = None
         for name, L in self.terms:
-            block += L.apply(values[name])
-        if self.offset is not None:
-            block += homogeneous.reshape(-1, *(1,) * len(self.shape)) * self.offset
+            part = L.apply(values[name])  # possibly a view of the input, so that nothing is added in place
+            block = part if block is None else block + part
+        if block is None:
+            block = np.zeros((len(homogeneous), *self.shape), homogeneous.dtype)
+        if self.offset is not None and homogeneous.any():
+            weights = homogeneous.reshape(-1, *(1,) * len(self.shape))
+            block = block + (weights * self.offset).astype(homogeneous.dtype, copy=False)
         return block
 
     def offset_block(self) -> Array | None:

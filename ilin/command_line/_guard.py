@@ -55,7 +55,7 @@ class _Guarded(click.Command):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as error:  # here, as click would write a blank line and exit with 1
-            error_line("interrupted", after_echo=True)
+            error_line(str(error) or "interrupted", after_echo=True)
             raise click.exceptions.Exit(INTERRUPTED) from error
 
 

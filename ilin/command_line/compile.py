@@ -16,7 +16,7 @@ from ..compiler.rows import Rows
 from ..runtime.errors import RowsError
 from ..runtime.memory import limit_of
 from ._guard import GuardedCommand, native_messages
-from .destination import check_destination, numbered
+from .destination import check_destination, check_folder, numbered
 from .inputs import instances, read
 from .run import Job, Shown, run
 
@@ -36,6 +36,7 @@ Examples:
   ilin-compile model.onnx x.npy --rows top5        the 5 largest outputs only
   ilin-compile model.onnx x.npy --outputs logits   a tensor before the softmax
   ilin-compile model.onnx several.npy --json       a document for machines
+  ilin-compile model.onnx x.npy --out-dir MAP      a W too large for memory
 
 \b
 What -o holds: W (or W_data, W_indices and W_indptr where it is sparse), b,
@@ -45,11 +46,18 @@ ilin.load gives the map back. An existing file is replaced whole or not at
 all. Several instances go to OUT.0.npz, OUT.1.npz, ...
 
 \b
+--out-dir composes W block by block of rows into a folder, with the same
+arrays as files: W.npy, b.npy, ..., and header.json. Interrupted, it keeps the
+rows that are finished, and the same command goes on from there. ilin.load
+takes the folder; its W stays on disk.
+
+\b
 Exit codes:
   0  done and verified
   1  computed but not verified; standard error names the failure
   2  bad usage or bad input
   3  the model holds something unsupported; ilin inspect MODEL shows what
+  130  interrupted
 """
 
 
@@ -86,6 +94,12 @@ def rows_of(_ctx: click.Context, _parameter: click.Parameter, text: str) -> Rows
 @click.argument("x", type=click.Path(path_type=Path))
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), metavar="OUT.npz", help="Write the map to this file."
+)
+@click.option(
+    "--out-dir",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Write the map to this folder instead, W block by block; goes on where it stopped.",
 )
 @click.option(
     "--rows",
@@ -144,6 +158,7 @@ def compile_main(
     model: Path,
     x: Path,
     output: Path | None,
+    out_dir: Path | None,
     rows: Rows,
     inputs: tuple[str, ...] | None,
     outputs: tuple[str, ...] | None,
@@ -160,8 +175,12 @@ def compile_main(
     started = time.perf_counter()
     shown = Shown("nothing" if quiet else "json" if as_json else "text", verbose)
     limit_of(memory_limit)
+    if output is not None and out_dir is not None:
+        raise click.UsageError("-o and --out-dir exclude each other: one file, or a folder of blocks", ctx)
     if output is not None:
         check_destination(output, sources=(model, x))
+    if out_dir is not None:
+        check_folder(out_dir)
     given = read(x)
     with native_messages(shown=verbose):
         compiled = compile(
@@ -178,4 +197,5 @@ def compile_main(
     for target in targets:
         if target is not None and target != output:
             check_destination(target, sources=(model, x))
-    ctx.exit(run(Job(compiled, x, points, rows, targets, shown, started)))
+    folders = numbered(out_dir, len(points))
+    ctx.exit(run(Job(compiled, x, points, rows, targets, folders, shown, started)))

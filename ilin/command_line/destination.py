@@ -1,4 +1,4 @@
-"""Where `-o` writes: checked before anything is computed."""
+"""Where `-o` and `--out-dir` write: checked before anything is computed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..runtime.errors import OutputError
 
 
 def numbered(output: Path | None, count: int) -> list[Path | None]:
-    """One path for each instance: OUT.npz alone, else OUT.0.npz, OUT.1.npz, …, padded with zeros."""
+    """One path for each instance: OUT.npz or OUT alone, else OUT.0.npz, OUT.1.npz, …, padded with zeros."""
     if output is None or count == 1:
         return [output] * count
     width = len(str(count - 1))
@@ -45,6 +45,23 @@ def check_destination(path: Path, *, sources: Sequence[Path]) -> None:
             pass
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}: {folder}") from error
+
+
+def check_folder(path: Path) -> None:
+    """Make sure that a folder is there or could be made; what it holds is judged when it is written.
+
+    Raises:
+        OutputError: why not. Nothing was changed.
+    """
+    if path.is_dir():
+        return
+    if path.exists():
+        raise OutputError(f"cannot write to {path}: it is not a folder")
+    parent = path.resolve().parent
+    if not parent.is_dir():
+        raise OutputError(f"cannot make {path}: no such folder: {parent}")
+    if not os.access(parent, os.W_OK):
+        raise OutputError(f"cannot make {path}: {parent} is read-only")
 
 
 def _same(path: Path, source: Path) -> bool:

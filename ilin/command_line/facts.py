@@ -93,7 +93,8 @@ def _tensors(values: Mapping[str, Array]) -> list[Facts]:
 def _map(affine: AffineMap, outputs: int) -> Facts:
     W = affine.W
     K, N = W.shape
-    nnz = int(np.count_nonzero(W)) if isinstance(W, np.ndarray) else int(np.count_nonzero(W.data))
+    known = affine.provenance.get("nonzero")  # counted while W was written to disk
+    nnz = int(np.count_nonzero(W if isinstance(W, np.ndarray) else W.data)) if known is None else int(known)
     size = W.nbytes if isinstance(W, np.ndarray) else W.data.nbytes + W.indices.nbytes + W.indptr.nbytes
     everything = outputs == K and bool(np.array_equal(affine.rows, np.arange(outputs)))
     return {

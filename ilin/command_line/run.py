@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from ..compiler.pipeline import CompiledModel
 from ..compiler.rows import Rows
+from ..compiler.to_folder import linearize_to
 from ..compiler.trace import feeds_of
 from ..runtime.affine_map import AffineMap
 from ..runtime.errors import IlinError, MemoryLimitError
@@ -20,7 +21,7 @@ from ._guard import native_messages
 from ._progress import Meter
 from ._text import error_line, note, say
 from .facts import Facts, facts_of, model_facts
-from .inputs import Given, Instances
+from .inputs import Instances
 from .several import table_head, table_row, totals
 from .summary import summary
 
@@ -48,7 +49,8 @@ class Job:
     source: Path  # of x
     points: Instances
     rows: Rows
-    targets: Sequence[Path | None]  # one for each instance
+    targets: Sequence[Path | None]  # files, one for each instance
+    folders: Sequence[Path | None]  # or folders, likewise
     shown: Shown
     started: float  # by time.perf_counter
 
@@ -65,21 +67,22 @@ def run(job: Job) -> int:
         note(f"{job.source}: {len(job.points)} instances along axis 0 (--whole takes it as one input)")
     _check_all(job)
     found = _several(job)
-    if job.targets[0] is not None and not job.shown.quiet:
-        note(f"wrote {len(job.targets)} files, {job.targets[0]} to {job.targets[-1]}")
+    if not job.shown.quiet:
+        for what, places in (("files", job.targets), ("folders", job.folders)):
+            if places[0] is not None:
+                note(f"wrote {len(places)} {what}, {places[0]} to {places[-1]}")
     return _exit_code(found)
 
 
 def _one(job: Job) -> Facts:
     """The single instance: one screen, or one document."""
     with Meter(1, quiet=job.shown.quiet) as meter:
-        affine, facts = _linearised(job, job.points[0], meter)
+        affine, facts = _linearised(job, 0, meter)
     _notes(job, affine)
-    if job.targets[0] is not None:
-        affine.save(job.targets[0].resolve())
-        if not job.shown.quiet:
-            note(f"wrote {job.targets[0]}")
-    document = {**model_facts(job.compiled), **facts, "saved": _name(job.targets[0]), **_cost(job)}
+    saved = _saved(job, 0, affine)
+    if saved is not None and not job.shown.quiet:
+        note(f"wrote {saved}")
+    document = {**model_facts(job.compiled), **facts, "saved": saved, **_cost(job)}
     if job.shown.form == "json":
         _say_json(document)
     elif job.shown.form == "text":
@@ -92,12 +95,11 @@ def _several(job: Job) -> list[Facts]:
     common, found = model_facts(job.compiled), list[Facts]()
     text = job.shown.form == "text"
     with Meter(len(job.points), quiet=job.shown.quiet) as meter:
-        for index, target in enumerate(job.targets):
+        for index in range(len(job.points)):
             with _naming(index):
-                affine, facts = _linearised(job, job.points[index], meter)
-                if target is not None:
-                    affine.save(target.resolve())
-            found.append({"instance": index, **facts, "saved": _name(target)})
+                affine, facts = _linearised(job, index, meter)
+                saved = _saved(job, index, affine)
+            found.append({"instance": index, **facts, "saved": saved})
             meter.next_instance()
             with meter.aside():
                 if index == 0:
@@ -115,17 +117,22 @@ def _several(job: Job) -> list[Facts]:
     return found
 
 
-def _linearised(job: Job, point: Given, meter: Meter) -> tuple[AffineMap, Facts]:
-    started = time.perf_counter()
+def _linearised(job: Job, index: int, meter: Meter) -> tuple[AffineMap, Facts]:
+    started, point, folder = time.perf_counter(), job.points[index], job.folders[index]
     try:
         if job.shown.verbose:
             with meter.aside():
                 note(f"plan: {job.compiled.plan(point, job.rows)}")
         with native_messages(shown=job.shown.verbose):
-            affine = job.compiled.at(point, job.rows, progress=meter)
+            if folder is None:
+                affine = job.compiled.at(point, job.rows, progress=meter)
+            else:
+                affine = linearize_to(job.compiled, folder.resolve(), point, job.rows, progress=meter)
             _ = affine.certificate  # made here, where messages are held back and the time is counted
     except MemoryLimitError as error:
-        raise MemoryLimitError(f"{error} (here: --rows top3, --outputs NAME, --memory-limit SIZE)") from error
+        raise MemoryLimitError(
+            f"{error} (here: --rows top3, --outputs NAME, --out-dir DIR, --memory-limit SIZE)"
+        ) from error
     return affine, facts_of(affine, time.perf_counter() - started, layers=job.shown.verbose)
 
 
@@ -158,8 +165,13 @@ def _say_json(document: Any) -> None:
     say(json.dumps(document, indent=2, allow_nan=False))
 
 
-def _name(target: Path | None) -> str | None:
-    return None if target is None else str(target)
+def _saved(job: Job, index: int, affine: AffineMap) -> str | None:
+    """Save a map where that is asked for, and say where; a folder holds it already."""
+    target, folder = job.targets[index], job.folders[index]
+    if target is not None:
+        affine.save(target.resolve())
+    place = target or folder
+    return None if place is None else str(place)
 
 
 def _exit_code(found: Sequence[Facts]) -> int:

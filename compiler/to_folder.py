@@ -1,0 +1,147 @@
+"""A map whose W does not fit memory, composed block by block of rows into a folder, each block checked.
+
+Every row is compared with onnxruntime at x and at the fresh points while it is in memory, and the largest
+deviations are kept with the progress: the certificate says the same as that of a map in memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .._version import __version__
+from ..runtime.affine_map import AffineMap
+from ..runtime.folder import Plan, Progress, finish, opened, write_rows
+from ..runtime.primitives import Array
+from ..runtime.program import LinearProgram
+from ..runtime.rounding import Arithmetic
+from .answer import affine_map
+from .bounds import last_rounding
+from .compose import Composed
+from .pipeline import CompiledModel
+from .region import find_neighbours
+from .rows import Rows, choose_rows
+from .sweep import Magnitudes, Sweep
+from .trace import Given, Trace, feeds_of
+from .verify import certificate_of, deviation, rounding_at
+
+_BLOCK = 64 << 20  # bytes of W that are written, and marked as finished, at once
+
+
+def linearize_to(
+    compiled: CompiledModel,
+    folder: Path,
+    x: Given,
+    rows: Rows = "all",
+    *,
+    progress: Progress | None = None,
+) -> AffineMap:
+    """Linearise at one point, with W on disk.
+
+    Args:
+        compiled: the model.
+        folder: is made where it does not exist. A run that was interrupted goes on where it stopped.
+        x: as in `CompiledModel.at`.
+        rows: as in `CompiledModel.at`.
+        progress: called with the rows finished and their number.
+
+    Returns:
+        The map; its W is a read-only numpy.memmap. `ilin.load(folder)` gives it back.
+
+    Raises:
+        OutputError: the folder holds something else, is in use, cannot be written, or is too small.
+        InputError, RowsError, UnsupportedError: as `CompiledModel.at`.
+    """
+    feeds, notes = feeds_of(compiled.graph, x)
+    trace = compiled._observer.trace(feeds)
+    program = compiled._lower(trace)
+    chosen = choose_rows(rows, trace.stacked(program.outputs))
+    theirs, ours = Arithmetic.of(compiled._observer.dtype), Arithmetic.of(compiled.dtype)
+    fresh, tried = find_neighbours(
+        program, trace, partial(compiled._look, trace), compiled.dtype, theirs.coarser(ours)
+    )
+    magnitudes = rounding_at(program, trace, fresh, compiled.dtype, theirs + ours)
+    places = [trace, *(neighbour.trace for neighbour in fresh)]
+    way = compiled._plan(program, len(chosen), "reverse")
+    leg = way.legs[0]
+    sweep = compiled._engine.rows(leg, program, chosen, compiled.dtype, magnitudes)
+    points = np.concatenate([place.stacked(program.inputs) for place in places])
+    plan = Plan(
+        _identity(compiled, feeds, chosen, points),
+        chosen,
+        program.in_size,
+        len(program.steps),
+        compiled.dtype,
+    )
+    checked = partial(_checked, sweep, program, magnitudes, places, compiled.dtype)
+    worth = _BLOCK // max(1, program.in_size * compiled.dtype.itemsize)
+    written = write_rows(folder, plan, checked, block=max(1, min(leg.block, worth)), progress=progress)
+
+    audited = {**compiled._observer.audit(trace.feeds), **trace.values}
+    certificate = certificate_of(
+        program, _pairs(written.worst), audited, len(fresh), tried, theirs.coarser(ours)
+    )
+    composed = Composed(*opened(folder))
+    affine = affine_map(compiled.graph, program, composed, chosen, trace, way, lambda: certificate, notes)
+    affine = replace(affine, provenance={**affine.provenance, "nonzero": written.nonzero})
+    arrays = {"rows": affine.rows}
+    arrays |= {f"x{i}": value for i, value in enumerate(affine.inputs.values())}
+    arrays |= {f"y{i}": value for i, value in enumerate(affine.outputs.values())}
+    finish(folder, affine.header(), arrays)
+    return affine
+
+
+def _checked(
+    sweep: Sweep,
+    program: LinearProgram,
+    magnitudes: Magnitudes,
+    places: Sequence[Trace],
+    dtype: np.dtype[Any],
+    rows: Array,
+) -> tuple[Array, Array, Array]:
+    """A block of W, the shares in b, and its deviations from onnxruntime: at each place, two numbers."""
+    found = sweep(rows)
+    assert found.rounding is not None
+    composed = Composed(found.W, found.shares.sum(axis=0), found.shares)
+    bounds = found.rounding + last_rounding(program, composed, magnitudes, dtype)
+    deviations = [
+        deviation(composed, program, rows, place, bound) for place, bound in zip(places, bounds, strict=True)
+    ]
+    return found.W, found.shares, np.array(deviations).ravel()
+
+
+def _pairs(numbers: Sequence[float]) -> list[tuple[float, float]]:
+    """Deviations and the same over their bounds, place by place; none deviates where there are no rows."""
+    return list(zip(numbers[::2], numbers[1::2], strict=True)) or [(0.0, 0.0)]
+
+
+def _identity(
+    compiled: CompiledModel, feeds: Mapping[str, Array], rows: Array, points: Array
+) -> dict[str, str]:
+    """All that decides the answer, by the names that a refusal to go on with another run uses."""
+    return {
+        "ilin's version": __version__,
+        "the model (its SHA-256)": compiled.graph.sha256,
+        "x (its SHA-256)": _digest(feeds),
+        "inputs": ", ".join(compiled.scope.inputs),
+        "outputs": ", ".join(compiled.scope.outputs),
+        "rows (their SHA-256)": _digest({"rows": rows}),
+        "dtype": str(compiled.dtype),
+        "engine": compiled.engine,
+        "fresh points (their SHA-256)": _digest({"points": points}),
+    }
+
+
+def _digest(arrays: Mapping[str, Array]) -> str:
+    """A hash of names, types, shapes and values."""
+    found = hashlib.sha256()
+    for name, value in sorted(arrays.items()):
+        found.update(f"{name} {value.dtype.str} {value.shape}".encode())
+        found.update(np.ascontiguousarray(value).tobytes())
+    return found.hexdigest()

@@ -1,0 +1,140 @@
+"""W as a linear operator: W v by one sweep of tangents forward, Wᵀ u by one of adjoints back, W never made.
+
+For maps whose W does not fit: products, least squares (`scipy.sparse.linalg.lsqr`), leading singular
+vectors (`svds`) and anything else that only multiplies by W.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from numpy.typing import DTypeLike
+from scipy.sparse.linalg import LinearOperator
+
+from .arrays import Array
+from .primitives import flat
+from .program import LinearProgram
+from .transpose import tangent, transposed
+
+Carry = Callable[[Array], Array]  # (B, stacked inputs of a program) to (B, its stacked outputs)
+
+
+class ProgramOperator(LinearOperator):
+    """The (K, N) matrix W of a linear program for chosen rows, known by its products only.
+
+    Vectors are flattened, stacked inputs (N,) and the chosen outputs (K,), as in `AffineMap`. They are
+    cast to the operator's dtype, which is that of the results too.
+    """
+
+    def __init__(
+        self,
+        program: LinearProgram,
+        rows: Array,
+        dtype: DTypeLike,
+        *,
+        forward: Carry,
+        back: Carry,
+        at_once: int,
+    ) -> None:
+        """Prepare the operator; `operator_of` is the usual way.
+
+        Args:
+            program: the network at x.
+            rows: (K,) flat indices into the stacked, flattened outputs; one may come twice.
+            dtype: floating type of all products.
+            forward: carries tangents of the inputs, (B, N), to the outputs, (B, all outputs).
+            back: carries adjoints of the outputs, (B, all outputs), to the inputs, (B, N).
+            at_once: B, the vectors that one sweep carries at most.
+        """
+        super().__init__(np.dtype(dtype), (len(rows), program.in_size))  # type: ignore[call-arg]
+        self.rows = rows
+        self._outputs = program.out_size
+        self._forward, self._back, self._at_once = forward, back, at_once
+
+    def _matmat(self, V: Array) -> Array:
+        """W V, (N, B) to (K, B), block by block of columns."""
+        product = np.empty((self.shape[0], V.shape[1]), self.dtype)
+        for part in self._blocks(V.shape[1]):
+            product[:, part] = self._forward(self._cast(V[:, part].T))[:, self.rows].T
+        return product
+
+    def _rmatmat(self, U: Array) -> Array:
+        """Wᵀ U, (K, B) to (N, B)."""
+        product = np.empty((self.shape[1], U.shape[1]), self.dtype)
+        for part in self._blocks(U.shape[1]):
+            adjoints = np.zeros((self._outputs, len(range(*part.indices(U.shape[1])))), self.dtype)
+            np.add.at(adjoints, self.rows, self._cast(U[:, part]))
+            product[:, part] = self._back(np.ascontiguousarray(adjoints.T)).T
+        return product
+
+    def _matvec(self, v: Array) -> Array:
+        return self._matmat(v.reshape(-1, 1))
+
+    def _rmatvec(self, u: Array) -> Array:
+        return self._rmatmat(u.reshape(-1, 1))
+
+    def _blocks(self, columns: int) -> list[slice]:
+        return [slice(first, first + self._at_once) for first in range(0, columns, self._at_once)]
+
+    def _cast(self, block: Array) -> Array:
+        """In the operator's type; a TypeError for complex numbers, of which a cast would lose half."""
+        return np.ascontiguousarray(block.astype(self.dtype, casting="same_kind", copy=False))
+
+
+def operator_of(
+    program: LinearProgram,
+    rows: Array,
+    dtype: DTypeLike,
+    *,
+    carrier: Callable[[LinearProgram], Carry] | None = None,
+    at_once: int = 1,
+) -> ProgramOperator:
+    """W of a program for the given rows, as a linear operator.
+
+    Args:
+        program: the network at x.
+        rows: (K,) flat indices into the stacked, flattened outputs.
+        dtype: floating type of all products.
+        carrier: makes a sweep of a program without offsets; by default `carried`, which is numpy's.
+        at_once: vectors that one sweep carries, where a product has several.
+    """
+    make = carrier or carried
+    return ProgramOperator(
+        program, rows, dtype, forward=make(tangent(program)), back=make(transposed(program)), at_once=at_once
+    )
+
+
+def bias_of(program: LinearProgram, rows: Array, dtype: DTypeLike) -> Array:
+    """The offset b of the given rows, (K,), without W: the affine map at zero, one sweep of the offsets."""
+    zero = {name: np.zeros((1, *shape), dtype) for name, shape in program.inputs}
+    b: Array = _walked(program, zero, weight=1.0)[0, rows]
+    return b
+
+
+def carried(program: LinearProgram) -> Carry:
+    """The sweep of a program without offsets, by numpy."""
+
+    def carry(block: Array) -> Array:
+        return _walked(program, unstacked(program, block), weight=0.0)
+
+    return carry
+
+
+def unstacked(program: LinearProgram, block: Array) -> dict[str, Array]:
+    """(B, stacked inputs) to input name to (B, *shape)."""
+    sizes = [int(np.prod(shape, dtype=np.int64)) for _, shape in program.inputs]
+    parts = np.split(block, np.cumsum(sizes)[:-1], axis=1)
+    return {
+        name: part.reshape(len(block), *shape)
+        for (name, shape), part in zip(program.inputs, parts, strict=True)
+    }
+
+
+def _walked(program: LinearProgram, values: dict[str, Array], weight: float) -> Array:
+    """Run a program on a block and stack its outputs, (B, all outputs)."""
+    count = len(next(iter(values.values())))
+    alive: Mapping[str, Array] = values
+    for _, now in program.walk(values, [weight] * count):
+        alive = now
+    return np.concatenate([flat(alive[name]) for name, _ in program.outputs], axis=1)
