@@ -59,8 +59,10 @@ def last_rounding(
 ) -> Array:
     """What W z + b itself may round, (P, K): growth(N) |W| |z| and the sum of the shares."""
     u = Arithmetic.of(dtype).u
-    products: Array = growth(composed.W.shape[1], u) * _abs_products(composed.W, _stacked(magnitudes, program))
-    return products + growth(len(composed.shares) + 1, u) * np.abs(composed.shares).sum(axis=0)
+    sizes = _abs_products(composed.W, _stacked(magnitudes, program))
+    shares: Array = np.abs(composed.shares).sum(axis=0)
+    bound: Array = growth(composed.W.shape[1], u) * sizes + growth(len(composed.shares) + 1, u) * shares
+    return bound
 
 
 def _swept(
