@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable
 from functools import cache, partial
+from typing import Any
 
 import numpy as np
 import scipy
@@ -15,7 +16,6 @@ from ..runtime.affine_map import AffineMap, Layer
 from ..runtime.certificate import Certificate
 from ..runtime.primitives import Array
 from ..runtime.program import LinearProgram
-from .compose import Composed
 from .graph import Graph
 from .plan import Plan
 from .trace import Trace
@@ -24,7 +24,9 @@ from .trace import Trace
 def affine_map(
     graph: Graph,
     program: LinearProgram,
-    composed: Composed,
+    W: Any,
+    b: Array,
+    shares: Array | None,
     rows: Array,
     trace: Trace,
     plan: Plan,
@@ -36,18 +38,18 @@ def affine_map(
         **_versions(),
         "engine": plan.engine,
         "direction": plan.direction,
-        "dtype": str(composed.W.dtype),
+        "dtype": str(W.dtype),
         "opsets": {domain or "ai.onnx": version for domain, version in graph.opsets.items()},
         "producer": graph.producer,
     }
     return AffineMap(
-        composed.W,
-        composed.b.astype(composed.W.dtype),
+        W,
+        b.astype(W.dtype),
         rows,
         program.kind,
         {name: trace.values[name] for name, _ in program.inputs},
         {name: trace.values[name] for name, _ in program.outputs},
-        partial(_layers, program, composed.shares),
+        partial(_layers, program, shares),
         certify,
         graph.name,
         graph.sha256,
@@ -56,7 +58,7 @@ def affine_map(
     )
 
 
-def _layers(program: LinearProgram, shares: Array) -> tuple[Layer, ...]:
+def _layers(program: LinearProgram, shares: Array | None) -> tuple[Layer, ...]:
     return tuple(
         Layer(
             step.node,
@@ -64,12 +66,12 @@ def _layers(program: LinearProgram, shares: Array) -> tuple[Layer, ...]:
             step.output,
             step.shape,
             step.kind,
-            share,
+            None if shares is None else shares[position],
             tuple(name for name, _ in step.terms),
             tuple(L for _, L in step.terms),
             step.offset_block(),
         )
-        for step, share in zip(program.steps, shares, strict=True)
+        for position, step in enumerate(program.steps)
     )
 
 

@@ -76,7 +76,7 @@ def _swept(
     """A leg's rows in blocks: positions in `rows`, the map (k, N) and its bounds (P, k)."""
     if leg.direction == "forward":
         for block, found in swept(leg, part, rows, engine, dtype):
-            yield block, found.W, _running_bound(part, rows, magnitudes)
+            yield block, found.W, running_bound(part, rows, magnitudes)
         return
     sweep = engine.rows(leg, part, rows, dtype, magnitudes)
     for first in range(0, len(rows), leg.block):
@@ -86,7 +86,7 @@ def _swept(
         yield block, found.W, found.rounding
 
 
-def _running_bound(program: LinearProgram, rows: Array, magnitudes: Magnitudes) -> Array:
+def running_bound(program: LinearProgram, rows: Array, magnitudes: Magnitudes) -> Array:
     """Running error analysis, (P, K): e ← Σ |Lᵢ| eᵢ + the step's own error (Higham, §3.3)."""
     P = magnitudes.count
     errors = {name: np.zeros((P, *shape)) for name, shape in program.inputs}

@@ -15,11 +15,11 @@ import numpy as np
 
 from ..runtime.primitives import Array
 from ..runtime.program import LinearProgram
+from ..runtime.transpose import transposed
 from .cuts import live_elements
 from .engine import Engine
 from .plan import Leg, Plan
 from .sweep import Swept
-from .transpose import transposed
 
 Progress = Callable[[int, int], None]  # (done, of)
 
@@ -145,7 +145,7 @@ def _all_columns(
     leg: Leg, part: LinearProgram, rows: Array, engine: Engine, dtype: np.dtype[Any], count: _Counter | None
 ) -> Swept:
     N = part.in_size
-    across = transposed(part)
+    across = transposed(part, offsets=True)
     bearing = [position for position, step in enumerate(part.steps) if step.offset is not None]
     wanted = np.arange(N + len(bearing))
     sweep = engine.rows(leg, across, wanted, dtype)

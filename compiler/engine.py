@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +15,11 @@ from .adjoint import Adjoint, adjoint_of
 from .multiplier import MatrixStore, Multiplier, explicit, matrix_free
 from .plan import EngineName, Leg
 from .sweep import Magnitudes, Sweep, rows_back
+
+if TYPE_CHECKING:
+    from scipy.sparse.linalg import LinearOperator
+
+_EMITTED = 20_000_000  # multiply-adds of one vector from which products with W are worth a session
 
 
 @dataclass
@@ -46,6 +52,18 @@ class Engine:
                 self._adjoints[key] = adjoint_of(program, dtype, self.providers, bounds=bounds)
             return self._adjoints[key].sweep(program, magnitudes, dtype)
         return rows_back(program, self._multiplier(leg, program, rows, dtype), dtype, magnitudes)
+
+    def operator(
+        self, name: EngineName, program: LinearProgram, rows: Array, dtype: np.dtype[Any]
+    ) -> LinearOperator:
+        """W of a program as a linear operator."""
+        from ..runtime.emitted import emitted
+        from ..runtime.operator import operator_of
+
+        work = sum(L.work for step in program.steps for _, L in step.terms)
+        in_onnxruntime = name == "adjoint" or (name == "auto" and dtype == np.float32 and work > _EMITTED)
+        carrier = partial(emitted, dtype=dtype, providers=self.providers) if in_onnxruntime else None
+        return operator_of(program, rows, dtype, carrier=carrier)
 
     def _multiplier(self, leg: Leg, program: LinearProgram, rows: Array, dtype: np.dtype[Any]) -> Multiplier:
         if leg.engine == "sparse":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -17,7 +17,7 @@ from ..runtime.primitives import Array
 from ..runtime.program import LinearProgram
 from ..runtime.rounding import Arithmetic
 from .answer import affine_map
-from .bounds import rounding_bounds
+from .bounds import rounding_bounds, running_bound
 from .compose import Composed, Progress, compose
 from .engine import Engine
 from .graph import Graph, ModelSource, load
@@ -28,7 +28,7 @@ from .region import Point, find_neighbours
 from .rows import Rows, choose_rows
 from .scope import Scope, scope_of
 from .trace import Given, Trace, feeds_of, zeros_for
-from .verify import certify, rounding_at
+from .verify import Evidence, certificate_of, deviations, rounding_at
 
 DTYPES = ("float32", "float64")
 
@@ -48,7 +48,9 @@ class CompiledModel:
     _cache: Cache = field(default_factory=dict)  # lowered nodes that do not depend on the point
     _plans: dict[Any, Plan] = field(default_factory=dict)  # by structure and number of rows
 
-    def at(self, x: Given, rows: Rows = "all", *, progress: Progress | None = None) -> AffineMap:
+    def at(
+        self, x: Given, rows: Rows = "all", *, materialize: bool = True, progress: Progress | None = None
+    ) -> AffineMap:
         """Linearise at one point.
 
         Args:
@@ -56,6 +58,8 @@ class CompiledModel:
                 Inputs that are not differentiated are held at their values. A missing leading batch axis
                 of 1 is added.
             rows: "all"; an integer k for the k largest outputs; or flat output indices.
+            materialize: make W. Without it `W` is a scipy LinearOperator, which multiplies by one sweep
+                through the network for each vector, and b is not split by layers.
             progress: called with the passes done and their number.
 
         Returns:
@@ -73,10 +77,25 @@ class CompiledModel:
         program = self._lower(trace)
         chosen = choose_rows(rows, trace.stacked(program.outputs))
         plan = self._plan(program, len(chosen))
+        if not materialize:
+            return self._operator(program, trace, chosen, plan, notes)
         plan.require_fit()
         composed = compose(program, chosen, plan, self._engine, self.dtype, progress)
         certify = partial(self._certify, program, trace, chosen, plan, composed)
-        return affine_map(self.graph, program, composed, chosen, trace, plan, certify, notes)
+        return affine_map(
+            self.graph, program, composed.W, composed.b, composed.shares, chosen, trace, plan, certify, notes
+        )
+
+    def _operator(
+        self, program: LinearProgram, trace: Trace, rows: Array, plan: Plan, notes: tuple[str, ...]
+    ) -> AffineMap:
+        """The map with W as an operator."""
+        from ..runtime.operator import bias_of
+
+        W = self._engine.operator(self.engine, program, rows, self.dtype)
+        b = bias_of(program, rows, self.dtype)
+        certify = partial(self._certify_operator, program, trace, rows, W, b)
+        return affine_map(self.graph, program, W, b, None, rows, trace, plan, certify, notes)
 
     def plan(self, x: Given = None, rows: Rows = "all") -> Plan:
         """What `at` would do and what it would cost: engine, passes, peak bytes, an estimate of the time.
@@ -143,15 +162,30 @@ class CompiledModel:
         self, program: LinearProgram, trace: Trace, rows: Array, plan: Plan, composed: Composed
     ) -> Certificate:
         """Verify a map against onnxruntime: every step at x, the whole at x and at fresh points."""
-        theirs, ours = Arithmetic.of(self._observer.dtype), Arithmetic.of(self.dtype)
-        look = partial(self._look, trace)
-        fresh, tried = find_neighbours(program, trace, look, self.dtype, theirs.coarser(ours))
         joints = {name for leg in plan.legs for name, _ in leg.below}
-        magnitudes = rounding_at(program, trace, fresh, self.dtype, theirs + ours, joints)
-        rounding = rounding_bounds(program, rows, composed, plan, self._engine, self.dtype, magnitudes)
+        evidence = self._evidence(program, trace, joints)
+        rounding = rounding_bounds(
+            program, rows, composed, plan, self._engine, self.dtype, evidence.magnitudes
+        )
+        compared = deviations(composed.W, composed.b, program, rows, evidence, rounding)
+        return certificate_of(program, evidence, compared)
+
+    def _certify_operator(
+        self, program: LinearProgram, trace: Trace, rows: Array, W: Any, b: Array
+    ) -> Certificate:
+        """The same where W is an operator: the bounds come from a forward sweep instead of W's rows."""
+        evidence = self._evidence(program, trace)
+        rounding = running_bound(program, rows, evidence.magnitudes)
+        return certificate_of(program, evidence, deviations(W, b, program, rows, evidence, rounding))
+
+    def _evidence(self, program: LinearProgram, trace: Trace, kept: Collection[str] = ()) -> Evidence:
+        """What a map at a point is compared with; values of the tensors in `kept` are held besides."""
+        theirs, ours = Arithmetic.of(self._observer.dtype), Arithmetic.of(self.dtype)
+        coarser, look = theirs.coarser(ours), partial(self._look, trace)
+        fresh, tried = find_neighbours(program, trace, look, self.dtype, coarser)
+        magnitudes = rounding_at(program, trace, fresh, self.dtype, theirs + ours, kept)
         audited = {**self._observer.audit(trace.feeds), **trace.values}
-        coarser = theirs.coarser(ours)
-        return certify(program, composed, rounding, rows, trace, audited, fresh, tried, coarser)
+        return Evidence(trace, fresh, tried, magnitudes, audited, coarser)
 
 
 def compile(

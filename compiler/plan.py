@@ -114,7 +114,7 @@ class Plan:
             raise MemoryLimitError(
                 f"W would have {self.rows:,} × {self.columns:,} entries, {readable(self.W_bytes)}, over the "
                 f"limit of {readable(self.limit)}; ask for fewer rows (rows=3 for the three largest outputs, "
-                "or a list of indices), for other outputs, or raise memory_limit"
+                "or a list of indices), for W as an operator (materialize=False), or raise memory_limit"
             )
 
     @property

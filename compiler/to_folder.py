@@ -20,16 +20,14 @@ from ..runtime.affine_map import AffineMap
 from ..runtime.folder import Plan, Progress, finish, opened, write_rows
 from ..runtime.primitives import Array
 from ..runtime.program import LinearProgram
-from ..runtime.rounding import Arithmetic
 from .answer import affine_map
 from .bounds import last_rounding
 from .compose import Composed
 from .pipeline import CompiledModel
-from .region import find_neighbours
 from .rows import Rows, choose_rows
-from .sweep import Magnitudes, Sweep
-from .trace import Given, Trace, feeds_of
-from .verify import certificate_of, deviation, rounding_at
+from .sweep import Sweep
+from .trace import Given, feeds_of
+from .verify import Evidence, certificate_of, deviations
 
 _BLOCK = 64 << 20  # bytes of W that are written, and marked as finished, at once
 
@@ -62,33 +60,21 @@ def linearize_to(
     trace = compiled._observer.trace(feeds)
     program = compiled._lower(trace)
     chosen = choose_rows(rows, trace.stacked(program.outputs))
-    theirs, ours = Arithmetic.of(compiled._observer.dtype), Arithmetic.of(compiled.dtype)
-    fresh, tried = find_neighbours(
-        program, trace, partial(compiled._look, trace), compiled.dtype, theirs.coarser(ours)
-    )
-    magnitudes = rounding_at(program, trace, fresh, compiled.dtype, theirs + ours)
-    places = [trace, *(neighbour.trace for neighbour in fresh)]
     way = compiled._plan(program, len(chosen), "reverse")
-    leg = way.legs[0]
-    sweep = compiled._engine.rows(leg, program, chosen, compiled.dtype, magnitudes)
-    points = np.concatenate([place.stacked(program.inputs) for place in places])
-    plan = Plan(
-        _identity(compiled, feeds, chosen, points),
-        chosen,
-        program.in_size,
-        len(program.steps),
-        compiled.dtype,
+    evidence = compiled._evidence(program, trace)
+    sweep = compiled._engine.rows(way.legs[0], program, chosen, compiled.dtype, evidence.magnitudes)
+    identity = _identity(
+        compiled, feeds, chosen, [place.stacked(program.inputs) for place in evidence.places]
     )
-    checked = partial(_checked, sweep, program, magnitudes, places, compiled.dtype)
+    plan = Plan(identity, chosen, program.in_size, len(program.steps), compiled.dtype)
+    checked = partial(_checked, sweep, program, evidence, compiled.dtype)
     worth = _BLOCK // max(1, program.in_size * compiled.dtype.itemsize)
-    written = write_rows(folder, plan, checked, block=max(1, min(leg.block, worth)), progress=progress)
+    block = max(1, min(way.legs[0].block, worth))
+    written = write_rows(folder, plan, checked, block=block, progress=progress)
 
-    audited = {**compiled._observer.audit(trace.feeds), **trace.values}
-    certificate = certificate_of(
-        program, _pairs(written.worst), audited, len(fresh), tried, theirs.coarser(ours)
-    )
-    composed = Composed(*opened(folder))
-    affine = affine_map(compiled.graph, program, composed, chosen, trace, way, lambda: certificate, notes)
+    certificate = certificate_of(program, evidence, _pairs(written.worst))
+    W, b, shares = opened(folder)
+    affine = affine_map(compiled.graph, program, W, b, shares, chosen, trace, way, lambda: certificate, notes)
     affine = replace(affine, provenance={**affine.provenance, "nonzero": written.nonzero})
     arrays = {"rows": affine.rows}
     arrays |= {f"x{i}": value for i, value in enumerate(affine.inputs.values())}
@@ -98,22 +84,15 @@ def linearize_to(
 
 
 def _checked(
-    sweep: Sweep,
-    program: LinearProgram,
-    magnitudes: Magnitudes,
-    places: Sequence[Trace],
-    dtype: np.dtype[Any],
-    rows: Array,
+    sweep: Sweep, program: LinearProgram, evidence: Evidence, dtype: np.dtype[Any], rows: Array
 ) -> tuple[Array, Array, Array]:
     """A block of W, the shares in b, and its deviations from onnxruntime: at each place, two numbers."""
     found = sweep(rows)
     assert found.rounding is not None
     composed = Composed(found.W, found.shares.sum(axis=0), found.shares)
-    bounds = found.rounding + last_rounding(program, composed, magnitudes, dtype)
-    deviations = [
-        deviation(composed, program, rows, place, bound) for place, bound in zip(places, bounds, strict=True)
-    ]
-    return found.W, found.shares, np.array(deviations).ravel()
+    bounds = found.rounding + last_rounding(program, composed, evidence.magnitudes, dtype)
+    compared = deviations(composed.W, composed.b, program, rows, evidence, bounds)
+    return found.W, found.shares, np.array(compared).ravel()
 
 
 def _pairs(numbers: Sequence[float]) -> list[tuple[float, float]]:
@@ -122,7 +101,7 @@ def _pairs(numbers: Sequence[float]) -> list[tuple[float, float]]:
 
 
 def _identity(
-    compiled: CompiledModel, feeds: Mapping[str, Array], rows: Array, points: Array
+    compiled: CompiledModel, feeds: Mapping[str, Array], rows: Array, points: Sequence[Array]
 ) -> dict[str, str]:
     """All that decides the answer, by the names that a refusal to go on with another run uses."""
     return {
@@ -134,7 +113,7 @@ def _identity(
         "rows (their SHA-256)": _digest({"rows": rows}),
         "dtype": str(compiled.dtype),
         "engine": compiled.engine,
-        "fresh points (their SHA-256)": _digest({"points": points}),
+        "fresh points (their SHA-256)": _digest({f"point {i}": point for i, point in enumerate(points)}),
     }
 
 

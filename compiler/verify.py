@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -11,7 +13,6 @@ from ..runtime.certificate import Certificate, Check
 from ..runtime.primitives import Array
 from ..runtime.program import LinearProgram, Step
 from ..runtime.rounding import Arithmetic, step_rounding
-from .compose import Composed
 from .region import Neighbour
 from .sweep import Magnitudes
 from .trace import Trace
@@ -67,57 +68,69 @@ def _allowances(step: Step, fresh: Sequence[Neighbour], carried: Mapping[str, Ar
     return extra
 
 
-def certify(
-    program: LinearProgram,
-    composed: Composed,
-    rounding: Array,
-    rows: Array,
-    trace: Trace,
-    audited: Mapping[str, Array],
-    fresh: Sequence[Neighbour],
-    tried: int,
-    arithmetic: Arithmetic,
-) -> Certificate:
-    """Compare everything with onnxruntime.
+@dataclass(frozen=True)
+class Evidence:
+    """What a map is compared with: gathered at x and at fresh points of its region."""
+
+    trace: Trace  # x
+    fresh: Sequence[Neighbour]
+    tried: int  # points tried to find them
+    magnitudes: Magnitudes  # of rounding errors at all of these points
+    audited: Mapping[str, Array]  # every tensor of the program at x, as onnxruntime computes it
+    arithmetic: Arithmetic  # the coarser of the model's and the composition's
+
+    @property
+    def places(self) -> list[Trace]:
+        """X and the fresh points."""
+        return [self.trace, *(neighbour.trace for neighbour in self.fresh)]
+
+
+def deviations(
+    W: Any, b: Array, program: LinearProgram, rows: Array, evidence: Evidence, rounding: Array
+) -> list[tuple[float, float]]:
+    """Largest |W z + b - F(z)| at each place, and the same over its bound.
 
     Args:
+        W: (K, N), or a linear operator of that shape.
+        b: (K,).
         program: the network at x.
-        composed: its W and b.
-        rounding: (P, K), what rounding may do to W z + b at x and at the fresh points.
         rows: flat output indices behind W's rows.
-        trace: x.
-        audited: every tensor of the program at x, as onnxruntime computes it.
-        fresh: points of x's region, with what onnxruntime computes there.
-        tried: how many points were tried to find them.
-        arithmetic: the coarser of the model's and the composition's.
+        evidence: with what onnxruntime computes.
+        rounding: (P, K), what rounding may do to W z + b at each place.
     """
-    there = [trace, *(neighbour.trace for neighbour in fresh)]
-    deviations = [
-        deviation(composed, program, rows, place, bound) for place, bound in zip(there, rounding, strict=True)
-    ]
-    return certificate_of(program, deviations, audited, len(fresh), tried, arithmetic)
+    found = []
+    for place, bounds in zip(evidence.places, rounding, strict=True):
+        z = place.stacked(program.inputs).astype(np.float64)
+        y = place.stacked(program.outputs)[rows].astype(np.float64)
+        difference = np.abs(_product(W, z) + b.astype(W.dtype) - y)
+        ratios = difference / (bounds + np.finfo(np.float32).tiny)
+        found.append((float(difference.max(initial=0.0)), float(ratios.max(initial=0.0))))
+    return found
+
+
+def _product(W: Any, z: Array) -> Array:
+    """W z in float64, in blocks of rows: a second W in float64 may not fit."""
+    if not isinstance(W, np.ndarray):
+        return np.asarray(W @ z, np.float64)
+    product = np.empty(len(W))
+    for first in range(0, len(W), 4096):
+        block = slice(first, first + 4096)
+        product[block] = W[block].astype(np.float64, copy=False) @ z
+    return product
 
 
 def certificate_of(
-    program: LinearProgram,
-    deviations: Sequence[tuple[float, float]],
-    audited: Mapping[str, Array],
-    held: int,
-    tried: int,
-    arithmetic: Arithmetic,
+    program: LinearProgram, evidence: Evidence, compared: Sequence[tuple[float, float]]
 ) -> Certificate:
-    """The certificate, where the map has been compared already.
+    """The certificate of a map that has been compared at all places.
 
     Args:
         program: the network at x.
-        deviations: of the map, and the same over their bounds, at x and at each fresh point.
-        audited: every tensor of the program at x, as onnxruntime computes it.
-        held: how many fresh points there are.
-        tried: how many points were tried to find them.
-        arithmetic: the coarser of the model's and the composition's.
+        evidence: that it was compared with.
+        compared: from `deviations`.
     """
-    steps = check_steps(program, audited, arithmetic)
-    at_x, around = deviations[0], deviations[1:] or [(0.0, 0.0)]
+    steps = check_steps(program, evidence.audited, evidence.arithmetic)
+    at_x, around = compared[0], compared[1:] or [(0.0, 0.0)]
     in_region = (max(d for d, _ in around), max(r for _, r in around))
     guards = [guard for step in program.steps for guard in step.guards]
     return Certificate(
@@ -126,27 +139,12 @@ def certificate_of(
         at_x_over_bound=at_x[1],
         in_region=in_region[0],
         in_region_over_bound=in_region[1],
-        points_tried=tried,
-        points_held=held,
+        points_tried=evidence.tried,
+        points_held=len(evidence.fresh),
         ties=sum(guard.ties for guard in guards),
         guards=sum(guard.choice.size for guard in guards),
         reason=_reason(steps, at_x[1], in_region[1]),
     )
-
-
-def deviation(
-    composed: Composed, program: LinearProgram, rows: Array, place: Trace, rounding: Array
-) -> tuple[float, float]:
-    """Largest |W z + b - F(z)| at one point, and the same over its bound."""
-    z = place.stacked(program.inputs).astype(np.float64)
-    y = place.stacked(program.outputs)[rows].astype(np.float64)
-    W, predicted = composed.W, composed.b.astype(composed.W.dtype).astype(np.float64)
-    for first in range(0, len(W), 4096):  # in blocks of rows: a second W in float64 may not fit
-        part = slice(first, first + 4096)
-        predicted[part] += W[part].astype(np.float64, copy=False) @ z
-    deviation = np.abs(predicted - y)
-    bound = rounding + np.finfo(np.float32).tiny
-    return float(deviation.max(initial=0.0)), float((deviation / bound).max(initial=0.0))
 
 
 def _reason(steps: Check, at_x: float, in_region: float) -> str:

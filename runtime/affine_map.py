@@ -12,16 +12,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from scipy import sparse
 
 from .certificate import Certificate
-from .errors import InputError, OutputError, RowsError
+from .errors import InputError, MemoryLimitError, OutputError, RowsError
 from .folder import read_folder
 from .primitives import Array, Primitive, Shape
 from .program import Kind
+
+if TYPE_CHECKING:
+    from scipy.sparse.linalg import LinearOperator
 
 T = TypeVar("T")
 FORMAT = 1  # of the saved file; docs/file-format.md
@@ -36,7 +39,7 @@ class Layer:
     output: str  # tensor name
     shape: Shape
     kind: Kind
-    bias_share: Array  # (K,): what this step's offset adds to b
+    bias_share: Array | None  # (K,): what this step's offset adds to b; None where W was not made
     inputs: tuple[str, ...] = ()  # tensor names, one for each term
     terms: tuple[Primitive, ...] | None = None  # None on a map that was loaded from a file
     offset: Array | None = None  # (*shape), None for zero
@@ -71,7 +74,7 @@ class AffineMap:
     Rows are flattened, stacked outputs; columns are flattened, stacked inputs; both in C order.
     """
 
-    W: Array | sparse.csr_array  # (K, N)
+    W: Array | sparse.csr_array | LinearOperator  # (K, N)
     b: Array  # (K,)
     rows: Array  # (K,) flat output indices behind the rows
     kind: Kind
@@ -120,8 +123,21 @@ class AffineMap:
         return {name: value.shape for name, value in self.outputs.items()}
 
     @property
+    def operator(self) -> LinearOperator:
+        """W as a scipy LinearOperator: for products, lsqr, svds, whether or not W was ever made."""
+        from scipy.sparse.linalg import aslinearoperator
+
+        return aslinearoperator(self.W)  # type: ignore[arg-type]
+
+    @property
     def bias_shares(self) -> Array:
-        """(layers, K): what each layer's offset adds to b; they sum to b."""
+        """(layers, K): what each layer's offset adds to b; they sum to b.
+
+        Raises:
+            MemoryLimitError: W was not made, and the shares come with it.
+        """
+        if not isinstance(self.W, np.ndarray | sparse.csr_array):
+            raise MemoryLimitError("b is split by layers only where W is made; ask for fewer rows")
         return np.array([layer.bias_share for layer in self.layers]).reshape(len(self.layers), len(self.b))
 
     @cached_property
@@ -177,11 +193,12 @@ class AffineMap:
 
         Raises:
             OutputError: the path cannot be written.
+            MemoryLimitError: W was not made.
         """
         arrays: dict[str, Array] = {"b": self.b, "rows": self.rows, "bias_shares": self.bias_shares}
         if isinstance(self.W, np.ndarray):
             arrays["W"] = self.W
-        else:
+        elif isinstance(self.W, sparse.csr_array):
             arrays |= {"W_data": self.W.data, "W_indices": self.W.indices, "W_indptr": self.W.indptr}
         arrays |= {f"x{i}": value for i, value in enumerate(self.inputs.values())}
         arrays |= {f"y{i}": value for i, value in enumerate(self.outputs.values())}
@@ -213,7 +230,11 @@ class AffineMap:
             raise RowsError(
                 f"row {row} is outside the map's {len(self.b)} rows (positions in `rows`, not output indices)"
             )
-        return np.asarray(self.W[row] if isinstance(self.W, np.ndarray) else self.W[[row]].toarray()[0])
+        if isinstance(self.W, np.ndarray):
+            return np.asarray(self.W[row])
+        unit = np.zeros(len(self.b), self.b.dtype)
+        unit[row] = 1
+        return np.asarray(self.W.T @ unit)
 
     def _flatten(self, z: Any) -> Array:
         given = z if isinstance(z, Mapping) else {next(iter(self.inputs)): z}

@@ -91,11 +91,12 @@ def _tensors(values: Mapping[str, Array]) -> list[Facts]:
 
 
 def _map(affine: AffineMap, outputs: int) -> Facts:
-    W = affine.W
+    W: Any = affine.W
     K, N = W.shape
     known = affine.provenance.get("nonzero")  # counted while W was written to disk
-    nnz = int(np.count_nonzero(W if isinstance(W, np.ndarray) else W.data)) if known is None else int(known)
-    size = W.nbytes if isinstance(W, np.ndarray) else W.data.nbytes + W.indices.nbytes + W.indptr.nbytes
+    parts: list[Array] = [W] if isinstance(W, np.ndarray) else [W.data, W.indices, W.indptr]
+    nnz = int(np.count_nonzero(parts[0])) if known is None else int(known)
+    size = sum(part.nbytes for part in parts)
     everything = outputs == K and bool(np.array_equal(affine.rows, np.arange(outputs)))
     return {
         "K": K,
@@ -151,9 +152,9 @@ def _layers(affine: AffineMap, position: int) -> list[Facts]:
             "output": layer.output,
             "shape": list(layer.shape),
             "kind": str(layer.kind),
-            "bias_share": float(layer.bias_share[position]),
+            "bias_share": float(share[position]),
         }
-        for layer in affine.layers
+        for layer, share in zip(affine.layers, affine.bias_shares, strict=True)
     ]
 
 

@@ -1,0 +1,64 @@
+"""Maps whose W is never made: products, b, contributions and the certificate are those of the dense map."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.sparse.linalg import LinearOperator, svds
+
+import ilin
+
+DIGITS = Path(__file__).parents[2] / "examples" / "digits"
+RANDOM = np.random.default_rng(11)
+
+
+@pytest.fixture
+def x():
+    return np.load(DIGITS / "x.npy")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("rows", ["all", 3, [7, 0, 7]])
+@pytest.mark.parametrize("engine", ["auto", "matrix-free"])
+def test_the_same_map(x, dtype, rows, engine):
+    compiled = ilin.compile(DIGITS / "model.onnx", dtype=dtype, engine=engine)
+    dense, unmade = compiled.at(x, rows), compiled.at(x, rows, materialize=False)
+    scale = np.abs(dense.W).max() * {"float32": 1e-4, "float64": 1e-12}[dtype]
+    K, N = dense.W.shape
+    assert isinstance(unmade.W, LinearOperator)
+    assert unmade.W.shape == (K, N)
+    np.testing.assert_allclose(unmade.operator @ np.eye(N), dense.W, atol=scale)
+    np.testing.assert_allclose(dense.operator.T @ np.eye(K), dense.W.T, atol=scale)
+    np.testing.assert_allclose(unmade.b, dense.b, atol=10 * scale)
+    np.testing.assert_allclose(unmade.contributions(1), dense.contributions(1), atol=20 * scale)
+    np.testing.assert_allclose(unmade(x), dense(x), atol=100 * scale)
+    assert unmade.certificate.verified, str(unmade.certificate)
+    assert unmade.certificate.points_held == 2
+    assert len(unmade.layers) == len(dense.layers)
+
+
+def test_what_it_refuses(x, tmp_path):
+    unmade = ilin.compile(DIGITS / "model.onnx").at(x, materialize=False)
+    with pytest.raises(ilin.IlinError, match="b is split by layers only where W is made"):
+        unmade.save(tmp_path / "map.npz")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_map_over_the_limit_as_an_operator(x):
+    compiled = ilin.compile(DIGITS / "model.onnx", memory_limit=1000)
+    with pytest.raises(ilin.MemoryLimitError, match="materialize=False"):
+        compiled.at(x)
+    found = svds(compiled.at(x, materialize=False).operator, k=2, return_singular_vectors=False)
+    dense = ilin.linearize(DIGITS / "model.onnx", x)
+    np.testing.assert_allclose(sorted(found), np.linalg.svd(dense.W)[1][1::-1], rtol=1e-4)
+
+
+def test_a_wrong_operator_is_not_verified(x, monkeypatch):
+    from ilin.runtime import operator
+
+    right = operator.ProgramOperator._matmat
+    monkeypatch.setattr(operator.ProgramOperator, "_matmat", lambda self, V: right(self, V) * 1.01)
+    unmade = ilin.compile(DIGITS / "model.onnx", dtype="float64").at(x, materialize=False)
+    assert not unmade.certificate.verified
