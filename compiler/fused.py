@@ -1,0 +1,102 @@
+"""The reverse sweep over active units only, with compiled kernels; numba is imported when it first runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+
+from ..runtime.primitives import Array
+from ..runtime.program import LinearProgram
+
+Progress = Callable[[int, int], None]  # (done, of)
+
+
+@dataclass
+class FusedStore:
+    """What is expensive to prepare and the same at every point, by the identity of what it was made from."""
+
+    _kept: dict[Any, tuple[Any, Any]] = field(default_factory=dict)
+    _counting: Array = field(default_factory=lambda: np.arange(1 << 16, dtype=np.int32))
+
+    @property
+    def arena(self) -> Any:
+        """Buffers for blocks."""
+        from .active import Arena
+
+        return self.equal("arena", Arena)
+
+    def get(self, kind: str, source: object, make: Callable[[], Any]) -> Any:
+        """The `kind` of thing prepared from `source`, made at the first call."""
+        kept = self._kept.get((kind, id(source)))
+        if kept is None or kept[0] is not source:
+            kept = self._kept[kind, id(source)] = (source, make())
+        return kept[1]
+
+    def equal(self, key: Any, make: Callable[[], Any]) -> Any:
+        """The thing prepared for an equal, hashable key."""
+        kept = self._kept.get(key)
+        if kept is None:
+            kept = self._kept[key] = (None, make())
+        return kept[1]
+
+    def counting(self, count: int) -> Array:
+        """0, 1, … count - 1: the rows of a block in which every unit has its own."""
+        if count > len(self._counting):
+            self._counting = np.arange(2 * count, dtype=np.int32)
+        return self._counting[:count]
+
+
+def fused_available() -> bool:
+    """Whether numba can be imported, which the kernels are compiled by."""
+    return find_spec("numba") is not None
+
+
+def fused_rows(
+    program: LinearProgram,
+    rows: Array,
+    dtype: np.dtype[Any],
+    store: FusedStore,
+    progress: Progress | None = None,
+) -> tuple[Array, Array]:
+    """Rows of W, and what each step's offset adds to b.
+
+    Args:
+        program: the network at x.
+        rows: (k,) flat indices into the stacked, flattened outputs; any of them may repeat.
+        dtype: float32 or float64, of W and of the sums.
+        store: kept by the caller from point to point.
+        progress: called with the steps done and their number.
+
+    Returns:
+        W's rows, (k, N) in C order, columns in the order of the program's inputs; and the shares,
+        (steps, k) in float64, summed in float64 over the active units.
+    """
+    from .active_sweep import ActiveSweep
+
+    return ActiveSweep(program, np.asarray(rows), np.dtype(dtype), store).run(progress)
+
+
+def fused_bytes(program: LinearProgram, k: int, dtype: np.dtype[Any]) -> int:
+    """An upper estimate of the working memory of `fused_rows`, W left out: every unit taken as active."""
+    itemsize = np.dtype(dtype).itemsize
+    vector = 64 // itemsize
+    per_unit = (-(-k // vector) + 1) * vector * itemsize
+    sizes = {name: int(np.prod(shape, dtype=np.int64)) for name, shape in program.inputs}
+    sizes |= {step.output: step.size for step in program.steps}
+    last = {name: 0 for name in sizes}  # the earliest step that reads a tensor: until then its rows are kept
+    for position in range(len(program.steps) - 1, -1, -1):
+        for name, _ in program.steps[position].terms:
+            last[name] = position
+    alive = {name: sizes[name] for name, _ in program.outputs}
+    most = sum(alive.values())
+    for step in reversed(program.steps):
+        for name, _ in step.terms:
+            alive[name] = sizes[name]
+        most = max(most, sum(alive.values()) + max([sizes[name] for name, _ in step.terms], default=0))
+        alive.pop(step.output, None)
+    tables = 16 * sum(sizes.values())
+    return most * per_unit + tables

@@ -1,0 +1,195 @@
+"""The tile: out[c, k] = base[c, k] + Σₑ w[wrows[e] + channels[c]] · a[arows[e], k], summed in registers.
+
+Everything heavy is this one sum: `e` runs over the active units that a few outputs read, `c` over up to
+C_TILE of these outputs, `k` over one or a few vectors of rows of W. Loops that numba compiles cannot keep
+the sums in registers, because to LLVM every store may change every array; so the loop is written in LLVM's
+own language, with vector types. LLVM splits the vectors on machines whose registers are narrower.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from llvmlite.binding import get_host_cpu_features
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+VECTOR_BYTES = 64 if get_host_cpu_features().get("avx512f", False) else 32
+C_TILE = 8 if VECTOR_BYTES == 64 else 6  # outputs of one tile
+V_TILE = 3 if VECTOR_BYTES == 64 else 2  # vectors of one tile; its sums and operands fill the registers
+ENTRIES = 256  # summed at a stretch, so that their rows of `a` stay in the first cache from tile to tile
+
+_INT32, _INT64 = ir.IntType(32), ir.IntType(64)
+_ARRAYS = {"arows": _INT32, "wrows": _INT32, "channels": _INT32, "brows": _INT32}
+_NAMES = (
+    *("C", "V", "lanes", "n", "e0", "arows", "wrows", "a", "w", "c0", "channels", "u0", "k0"),
+    *("out", "based", "base", "brows"),
+)
+
+
+def lanes_of(itemsize: int, K: int) -> int:
+    """Numbers in one vector of K rows: half a register where they fit into it."""
+    full = VECTOR_BYTES // itemsize
+    return full // 2 if full // 2 >= K else full
+
+
+@intrinsic
+def _tile(  # noqa: ANN202
+    typingctx: Any, C: Any, V: Any, lanes: Any, n: Any, e0: Any, arows: Any, wrows: Any, a: Any, w: Any,
+    c0: Any, channels: Any, u0: Any, k0: Any, out: Any, based: Any, base: Any, brows: Any,
+):  # fmt: skip
+    """Run the tile of C outputs and V vectors of `lanes` numbers, chosen at run time."""
+    i = types.int64
+    signature = types.void(i, i, i, i, i, arows, wrows, a, w, i, channels, i, i, out, i, base, brows)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.function.attributes.add("noinline")
+        kinds = dict(zip(_NAMES, signature.args, strict=True))
+        given = dict(zip(_NAMES, args, strict=True))
+        number = context.get_value_type(kinds["a"].dtype)
+        full = VECTOR_BYTES // (kinds["a"].dtype.bitwidth // 8)
+        given["stride"] = builder.extract_value(
+            context.make_array(kinds["a"])(context, builder, given["a"]).shape, 1
+        )
+        for name in (*_ARRAYS, "a", "w", "out", "base"):
+            data = context.make_array(kinds[name])(context, builder, given[name]).data
+            given[name] = builder.bitcast(data, _ARRAYS.get(name, number).as_pointer())
+        end = builder.function.append_basic_block("end")
+        wanted = (given["lanes"], 64), (given["V"], 16), (given["C"], 1)
+        key = ir.Constant(_INT64, 0)
+        for value, weight in wanted:
+            key = builder.add(key, builder.mul(value, ir.Constant(_INT64, weight)))
+        switch = builder.switch(key, end)
+        sizes = [(full // 2, 1), *((full, v) for v in range(1, V_TILE + 1))]
+        for lanes_, V_ in sizes:
+            for C_ in range(1, C_TILE + 1):
+                block = builder.function.append_basic_block("tile")
+                switch.add_case(ir.Constant(_INT64, lanes_ * 64 + V_ * 16 + C_), block)
+                builder.position_at_end(block)
+                _Tile(builder, given, number, lanes_, C_, V_).emit(end)
+        builder.position_at_end(end)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+class _Tile:
+    """One tile of C outputs and V vectors."""
+
+    def __init__(
+        self, builder: Any, given: dict[str, Any], number: Any, lanes: int, C: int, V: int
+    ) -> None:
+        self.builder, self.given, self.lanes, self.C, self.V = builder, given, lanes, C, V
+        self.vector = ir.VectorType(number, lanes)
+        single = isinstance(number, ir.FloatType)
+        self.align = 4 if single else 8
+        kind = ir.FunctionType(self.vector, [self.vector] * 3)
+        name = f"llvm.fmuladd.v{lanes}f{32 if single else 64}"
+        self.fmuladd = cgutils.get_or_insert_function(builder.function.module, kind, name)
+
+    def _pointer(self, array: str, row: Any, v: int) -> Any:
+        """Vector v of a row."""
+        builder, given = self.builder, self.given
+        at = builder.add(builder.mul(row, given["stride"]), given["k0"])
+        at = builder.gep(given[array], [builder.add(at, ir.Constant(_INT64, v * self.lanes))])
+        return builder.bitcast(at, self.vector.as_pointer())
+
+    def _load(self, array: str, row: Any, v: int) -> Any:
+        return self.builder.load(self._pointer(array, row, v), align=self.align)
+
+    def _entry(self, array: str, index: Any) -> Any:
+        builder = self.builder
+        return builder.sext(builder.load(builder.gep(self.given[array], [index])), _INT64)
+
+    def _splat(self, number: Any) -> Any:
+        undefined = ir.Constant(self.vector, ir.Undefined)
+        lane0 = self.builder.insert_element(undefined, number, ir.Constant(_INT32, 0))
+        everywhere = ir.Constant(ir.VectorType(_INT32, self.lanes), None)
+        return self.builder.shuffle_vector(lane0, undefined, everywhere)
+
+    def _phis(self, *incoming: tuple[list[Any], Any]) -> list[Any]:
+        """Values that depend on the block that control comes from."""
+        phis = []
+        for values in zip(*(values for values, _ in incoming), strict=True):
+            phi = self.builder.phi(values[0].type)
+            for value, (_, block) in zip(values, incoming, strict=True):
+                phi.add_incoming(value, block)
+            phis.append(phi)
+        return phis
+
+    def emit(self, end: Any) -> None:
+        """Emit the blocks from the builder's position to a branch to `end`."""
+        builder, given, V = self.builder, self.given, range(self.V)
+        zero = ir.Constant(_INT64, 0)
+        units = [builder.add(given["u0"], ir.Constant(_INT64, c)) for c in range(self.C)]
+        lanes = [builder.sub(self._entry("channels", unit), given["c0"]) for unit in units]
+        start = builder.block
+        blocks = (builder.function.append_basic_block("tile") for _ in range(5))
+        with_base, continued, head, body, done = blocks
+        nothing = [ir.Constant(self.vector, None)] * (self.C * self.V)
+        choice = builder.switch(given["based"], head)
+        choice.add_case(ir.Constant(_INT64, 1), with_base)
+        choice.add_case(ir.Constant(_INT64, 2), continued)
+
+        builder.position_at_end(with_base)
+        found = []
+        for unit in units:
+            row = self._entry("brows", unit)
+            present = builder.icmp_signed(">=", row, zero)
+            row = builder.select(present, row, zero)
+            found += [builder.select(present, self._load("base", row, v), nothing[0]) for v in V]
+        builder.branch(head)
+
+        builder.position_at_end(continued)
+        before = [self._load("out", unit, v) for unit in units for v in V]
+        builder.branch(head)
+
+        builder.position_at_end(head)
+        first = self._phis((nothing, start), (found, with_base), (before, continued))
+        builder.cbranch(builder.icmp_signed("<", given["e0"], given["n"]), body, done)
+
+        builder.position_at_end(body)
+        e, *sums = (builder.phi(value.type) for value in (given["e0"], *first))
+        weights = builder.gep(given["w"], [self._entry("wrows", e)])
+        row = self._entry("arows", e)
+        operands = [self._load("a", row, v) for v in V]
+        after = []
+        for c, lane in enumerate(lanes):
+            factor = self._splat(builder.load(builder.gep(weights, [lane])))
+            after += [
+                builder.call(self.fmuladd, [factor, operands[v], sums[c * self.V + v]]) for v in V
+            ]
+        following = builder.add(e, ir.Constant(_INT64, 1))
+        for phi, initial, then in zip(
+            (e, *sums), (given["e0"], *first), (following, *after), strict=True
+        ):
+            phi.add_incoming(initial, head)
+            phi.add_incoming(then, body)
+        builder.cbranch(builder.icmp_signed("<", following, given["n"]), body, done)
+
+        builder.position_at_end(done)
+        totals = self._phis((first, head), (after, body))
+        for i, total in enumerate(totals):
+            builder.store(total, self._pointer("out", units[i // self.V], i % self.V), align=self.align)
+        builder.branch(end)
+
+
+@njit(nogil=True, cache=True)
+def tiles(n, arows, wrows, a, w, c0, channels, u0, u1, out, based, base, brows, lanes, vectors):  # type: ignore[no-untyped-def]
+    """out[u] = base[brows[u]] + Σₑ w[wrows[e] + channels[u] - c0] a[arows[e]], e < n, for units u0 ≤ u < u1.
+
+    A negative row of the base is zero; without `based` all are. Rows have `vectors` vectors of `lanes`.
+    """
+    passes = (vectors + V_TILE - 1) // V_TILE
+    groups = (u1 - u0 + C_TILE - 1) // C_TILE
+    stretches = max(1, (n + ENTRIES // 2) // ENTRIES)
+    for s in range(stretches):
+        e0, e1 = s * n // stretches, (s + 1) * n // stretches
+        for i in range(passes):
+            v0, v1 = i * vectors // passes, (i + 1) * vectors // passes
+            for g in range(groups):
+                g0, g1 = u0 + g * (u1 - u0) // groups, u0 + (g + 1) * (u1 - u0) // groups
+                _tile(g1 - g0, v1 - v0, lanes, e1, e0, arows, wrows, a, w, c0, channels, g0, v0 * lanes,
+                      out, based if s == 0 else 2, base, brows)  # fmt: skip

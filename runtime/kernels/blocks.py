@@ -1,0 +1,95 @@
+"""Arithmetic on rows of blocks: sums where units meet, factors, offsets' shares, and the rows of W."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit, prange
+
+_RUN = 256  # units of one task
+_COLUMNS = 64  # of W that are written at a stretch: one line of the block each
+
+
+@njit(nogil=True, cache=True, parallel=True)
+def summed(head, row, after, a, out, used):  # type: ignore[no-untyped-def]
+    """out[u] = Σ a[row[i]] over the chain head[u], after[head[u]], ..."""
+    for task in prange((len(head) + _RUN - 1) // _RUN):
+        for u in range(task * _RUN, min(len(head), (task + 1) * _RUN)):
+            i = head[u]
+            for k in range(used):
+                out[u, k] = a[row[i], k]
+            i = after[i]
+            while i >= 0:
+                for k in range(used):
+                    out[u, k] += a[row[i], k]
+                i = after[i]
+
+
+@njit(nogil=True, cache=True, parallel=True)
+def added(a, a_row, b, b_row, out, used):  # type: ignore[no-untyped-def]
+    """out[u] = a[a_row[u]] + b[b_row[u]]; a negative row is zero."""
+    for task in prange((len(a_row) + _RUN - 1) // _RUN):
+        for u in range(task * _RUN, min(len(a_row), (task + 1) * _RUN)):
+            if a_row[u] >= 0 and b_row[u] >= 0:
+                for k in range(used):
+                    out[u, k] = a[a_row[u], k] + b[b_row[u], k]
+            elif a_row[u] >= 0:
+                for k in range(used):
+                    out[u, k] = a[a_row[u], k]
+            elif b_row[u] >= 0:
+                for k in range(used):
+                    out[u, k] = b[b_row[u], k]
+            else:
+                for k in range(used):
+                    out[u, k] = 0
+
+
+@njit(nogil=True, cache=True, parallel=True)
+def scaled(start, channel, row, a, factor, out, used):  # type: ignore[no-untyped-def]
+    """out[u] = factor a[row[u]]; factor (N, C, P), each length the tensor's or 1."""
+    positions = len(start) - 1
+    P = factor.shape[2]
+    for task in prange((positions + _RUN - 1) // _RUN):
+        for p in range(task * _RUN, min(positions, (task + 1) * _RUN)):
+            for u in range(start[p], start[p + 1]):
+                f = factor[_at(p, P, factor.shape[0], positions), channel[u] % factor.shape[1], p % P]
+                for k in range(used):
+                    out[u, k] = f * a[row[u], k]
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _at(p, P, N, positions):  # type: ignore[no-untyped-def]
+    return p // (positions // N) if N > 1 else 0
+
+
+@njit(nogil=True, cache=True, parallel=True)
+def share(start, channel, row, a, offset, used):  # type: ignore[no-untyped-def]
+    """Σ offset[u] a[row[u]] over the units, (used,), summed in float64 run by run, then over the runs."""
+    positions = len(start) - 1
+    runs = min(64, positions)
+    P = offset.shape[2]
+    partial = np.zeros((runs, used))
+    for task in prange(runs):
+        for p in range(task * positions // runs, (task + 1) * positions // runs):
+            for u in range(start[p], start[p + 1]):
+                f = np.float64(
+                    offset[_at(p, P, offset.shape[0], positions), channel[u] % offset.shape[1], p % P]
+                )
+                for k in range(used):
+                    partial[task, k] += f * a[row[u], k]
+    total = np.zeros(used)
+    for task in range(runs):
+        total += partial[task]
+    return total
+
+
+@njit(nogil=True, cache=True, parallel=True)
+def spread_rows(D, a, W, first):  # type: ignore[no-untyped-def]
+    """W[k, first + i] = a[D[i], k], zero where D is negative."""
+    K = len(W)
+    for task in prange((len(D) + _COLUMNS - 1) // _COLUMNS):
+        i0 = task * _COLUMNS
+        i1 = min(len(D), i0 + _COLUMNS)
+        for k0 in range(0, K, 16):
+            for k in range(k0, min(K, k0 + 16)):
+                for i in range(i0, i1):
+                    W[k, first + i] = a[D[i], k] if D[i] >= 0 else 0

@@ -1,0 +1,134 @@
+"""Which units of a tensor exist: lists sorted by position and channel, and moves of units between tensors.
+
+Tensors are (N, C, P), flat in C order; `D` holds for each of its entries the row of a block, or -1. The
+sorted lists (start, channel, row) are those of `windows`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit, prange
+
+_RUN = 64  # positions that are listed at a stretch: one line of bytes of each channel
+
+
+@njit(nogil=True, cache=True, parallel=True)
+def listed(values, above, N, C, P):  # type: ignore[no-untyped-def]
+    """Return start, channel and row of the entries of `values`, (N·C·P,), that are > above; row = value."""
+    runs = (P + _RUN - 1) // _RUN
+    start = np.empty(N * P + 1, np.int32)
+    start[0] = 0
+    for task in prange(N * runs):
+        n, p0 = task // runs, task % runs * _RUN
+        p1 = min(p0 + _RUN, P)
+        counts = np.zeros(_RUN, np.int32)
+        for c in range(C):
+            at = (n * C + c) * P + p0
+            for i in range(p1 - p0):
+                counts[i] += values[at + i] > above
+        for i in range(p1 - p0):
+            start[n * P + p0 + i + 1] = counts[i]
+    for p in range(N * P):
+        start[p + 1] += start[p]
+    channel = np.empty(start[N * P], np.int32)
+    row = np.empty(start[N * P], np.int32)
+    for task in prange(N * runs):
+        n, p0 = task // runs, task % runs * _RUN
+        for p in range(p0, min(p0 + _RUN, P)):
+            u, end = start[n * P + p], start[n * P + p + 1]
+            c = 0
+            at = n * C * P + p
+            while u < end:  # stored at any rate, kept where it is counted
+                value = values[at]
+                channel[u] = c
+                row[u] = value
+                u += value > above
+                at += P
+                c += 1
+    return start, channel, row
+
+
+@njit(nogil=True, cache=True)
+def placed(start, channel, row, N, C, P):  # type: ignore[no-untyped-def]
+    """Return D of a list."""
+    D = np.full(N * C * P, -1, np.int32)
+    for n in range(N):
+        for p in range(P):
+            for u in range(start[n * P + p], start[n * P + p + 1]):
+                D[(n * C + channel[u]) * P + p] = row[u]
+    return D
+
+
+@njit(nogil=True, cache=True)
+def kept(start, channel, row, mask, N, C, P):  # type: ignore[no-untyped-def]
+    """Return the part of a list that is in the mask, (N·C·P,)."""
+    new_start = np.empty_like(start)
+    new_channel, new_row = np.empty_like(channel), np.empty_like(row)
+    count = 0
+    for n in range(N):
+        for p in range(P):
+            new_start[n * P + p] = count
+            for u in range(start[n * P + p], start[n * P + p + 1]):
+                new_channel[count], new_row[count] = channel[u], row[u]
+                count += mask[(n * C + channel[u]) * P + p] != 0
+    new_start[N * P] = count
+    return new_start, new_channel[:count], new_row[:count]
+
+
+@njit(nogil=True, cache=True)
+def looked_up(start, channel, D, N, C, P):  # type: ignore[no-untyped-def]
+    """Return D's entry for each listed unit."""
+    found = np.empty(len(channel), np.int32)
+    for n in range(N):
+        for p in range(P):
+            for u in range(start[n * P + p], start[n * P + p + 1]):
+                found[u] = D[(n * C + channel[u]) * P + p]
+    return found
+
+
+@njit(nogil=True, cache=True)
+def chained(start, channel, row, index, mask, size, N, C, P):  # type: ignore[no-untyped-def]
+    """Move each unit to where its entry of `index` points, within the mask; units may meet there.
+
+    Returns:
+        D of `size` entries; rows that come next after a unit, (units,), -1 at a chain's end; and whether any
+        meet. D holds rows where none meet, else the last unit of each chain.
+    """
+    D = np.full(size, -1, np.int32)
+    after = np.full(len(channel), -1, np.int32)
+    meet = False
+    for n in range(N):
+        for p in range(P):
+            for u in range(start[n * P + p], start[n * P + p + 1]):
+                target = index[(n * C + channel[u]) * P + p]
+                if target >= 0 and (len(mask) == 0 or mask[target]):
+                    after[u] = D[target]
+                    meet |= D[target] >= 0
+                    D[target] = u
+    if not meet:
+        for n in range(N):
+            for p in range(P):
+                for u in range(start[n * P + p], start[n * P + p + 1]):
+                    target = index[(n * C + channel[u]) * P + p]
+                    if target >= 0 and D[target] == u:
+                        D[target] = row[u]
+    return D, after, meet
+
+
+@njit(nogil=True, cache=True)
+def fetched(D, index, mask):  # type: ignore[no-untyped-def]
+    """Return D of the tensor whose entry i is entry index[i] of D's, within the mask."""
+    found = np.empty(len(index), np.int32)
+    for i in range(len(index)):
+        source = index[i]
+        found[i] = D[source] if source >= 0 and (len(mask) == 0 or mask[i]) else -1
+    return found
+
+
+@njit(nogil=True, cache=True)
+def mask_fetched(mask, index):  # type: ignore[no-untyped-def]
+    """Return mask[index], False where the index is negative."""
+    found = np.empty(len(index), np.bool_)
+    for i in range(len(index)):
+        found[i] = index[i] >= 0 and mask[index[i]]
+    return found

@@ -1,0 +1,89 @@
+"""Convolutions, both ways, and dense layers: each target position sums over the active units it reads.
+
+A tensor (N, C, *spatial) is seen as N·P positions with C channels each. Of its units only some exist,
+sorted by position and channel: those of position p are start[p] ... start[p + 1] - 1, `channel` says which
+they are, and `row` where their rows stand in a block of (units, stride) numbers.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit, prange
+
+from ._micro import tiles
+from ._share import next_task
+
+
+@njit(nogil=True, cache=True)
+def _first(channel, low, high, wanted):  # type: ignore[no-untyped-def]
+    """The first of the units low ≤ u < high whose channel is at least `wanted`."""
+    while low < high:
+        middle = (low + high) // 2
+        if channel[middle] < wanted:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@njit(nogil=True, cache=True, parallel=True)
+def windows(  # type: ignore[no-untyped-def]
+    counter, workers, run, room,
+    tap_start, tap, seen, in_positions, out_positions,
+    weights, lane_first, lane_last, source_first, source_count,
+    a, a_start, a_channel, a_row,
+    out, start, channel, based, base, base_row, lanes, vectors,
+):  # fmt: skip
+    """out[u] = base[base_row[u]] + Σ over taps and active sources of weight · a[source].
+
+    Args:
+        counter: (1,) zero.
+        workers: threads to use.
+        run: positions of one task.
+        room: entries that one position reads at most.
+        tap_start: (P + 1,) where each position's taps are listed, of one image.
+        tap: their number among the taps; seen: the source position that each reads.
+        in_positions: P of the source; out_positions: P of the target.
+        weights: (blocks, taps · source_count · lanes of the block): target channels in blocks.
+        lane_first, lane_last: (blocks,) target channels of each block.
+        source_first: (blocks,) the first source channel that a block reads, of source_count.
+        a, a_start, a_channel, a_row: the source's rows and units.
+        out, start, channel: the target's.
+        based, base, base_row: whether rows are added to, and which; -1 for none.
+        lanes, vectors: what of each row is computed.
+    """
+    positions = len(start) - 1
+    runs = (positions + run - 1) // run
+    blocks = len(lane_first)
+    width = weights.shape[2]
+    whole = len(source_first) == 1 or source_first[-1] == 0
+    for _ in prange(workers):
+        arows, wrows = np.empty(room, np.int32), np.empty(room, np.int32)
+        while True:
+            task = next_task(counter)
+            if task >= blocks * runs:
+                break
+            block, first = task // runs, task % runs * run
+            w = weights[block].ravel()
+            c0, m0 = lane_first[block], source_first[block]
+            for p in range(first, min(first + run, positions)):
+                u0, u1 = start[p], start[p + 1]
+                if blocks > 1:
+                    u0 = _first(channel, u0, u1, c0)
+                    u1 = _first(channel, u0, u1, lane_last[block])
+                if u0 == u1:
+                    continue
+                image, place = p // out_positions, p % out_positions
+                n = 0
+                for i in range(tap_start[place], tap_start[place + 1]):
+                    q = image * in_positions + seen[i]
+                    s0, s1 = a_start[q], a_start[q + 1]
+                    if not whole:
+                        s0 = _first(a_channel, s0, s1, m0)
+                        s1 = _first(a_channel, s0, s1, m0 + source_count)
+                    offset = np.int32(tap[i] * source_count - m0)
+                    for s in range(s1 - s0):
+                        arows[n + s] = a_row[s0 + s]
+                        wrows[n + s] = (offset + a_channel[s0 + s]) * np.int32(width)
+                    n += s1 - s0
+                tiles(n, arows, wrows, a, w, c0, channel, u0, u1, out, based, base, base_row, lanes, vectors)
