@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
@@ -51,31 +52,78 @@ class Block(nn.Module):
         """Two 3×3 convolutions, and a 1×1 one beside them where the shape changes."""
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv2d(before, after, 3, stride, 1, bias=False),
-            nn.BatchNorm2d(after),
-            nn.ReLU(),
-            nn.Conv2d(after, after, 3, 1, 1, bias=False),
-            nn.BatchNorm2d(after),
+            nn.Conv2d(before, after, 3, stride, 1), nn.ReLU(), nn.Conv2d(after, after, 3, 1, 1)
         )
         changes = stride != 1 or before != after
-        self.beside = (
-            nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after))
-            if changes
-            else nn.Identity()
-        )
+        self.beside = nn.Conv2d(before, after, 1, stride) if changes else nn.Identity()
+        self.last = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
         """Relu of the sum."""
-        return torch.relu(self.body(x) + self.beside(x))
+        return self.last(self.body(x) + self.beside(x))
 
 
 def resnet18(outputs: int) -> nn.Module:
-    """ResNet-18 (He et al., arXiv:1512.03385)."""
-    layers: list[nn.Module] = [nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU()]
+    """ResNet-18 (He et al., arXiv:1512.03385), its batch normalisation folded into the convolutions.
+
+    That is what an export makes of it, and so every side of a comparison runs the same layers.
+    """
+    layers: list[nn.Module] = [nn.Conv2d(3, 64, 7, 2, 3), nn.ReLU()]
     layers.append(nn.MaxPool2d(3, 2, 1))
     for before, after, stride in ((64, 64, 1), (64, 128, 2), (128, 256, 2), (256, 512, 2)):
         layers += [Block(before, after, stride), Block(after, after, 1)]
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, outputs))
+
+
+def active_fraction(net: nn.Module, x: Tensor) -> float:
+    """How many of the units before a Relu are above zero at x, as a fraction."""
+    above = total = 0
+
+    def count(_: nn.Module, given: tuple[Tensor, ...], __: Tensor) -> None:
+        nonlocal above, total
+        above += int((given[0] > 0).sum())
+        total += given[0].numel()
+
+    handles = [module.register_forward_hook(count) for module in net.modules() if isinstance(module, nn.ReLU)]
+    with torch.no_grad():
+        net(x)
+    for handle in handles:
+        handle.remove()
+    return above / total
+
+
+def largest_activation(net: nn.Module, x: Tensor) -> int:
+    """Elements of the largest tensor between two layers."""
+    sizes = [x.numel()]
+
+    def note(_: nn.Module, __: tuple[Tensor, ...], y: Tensor) -> None:
+        sizes.append(y.numel())
+
+    handles = [module.register_forward_hook(note) for module in net.modules()]
+    with torch.no_grad():
+        net(x)
+    for handle in handles:
+        handle.remove()
+    return max(sizes)
+
+
+def shift_for(fraction: float, make: Callable[[float], nn.Module], x: Tensor, digits: int = 3) -> float:
+    """The shift of all hidden biases that leaves this fraction of the units active at x, by bisection.
+
+    Args:
+        fraction: wanted, between 0 and 1.
+        make: the same network, with the same weights, for a given shift.
+        x: one or several inputs; the fraction is that of all of them together.
+        digits: decimals of the answer.
+    """
+    low, high = -1.0, 1.0
+    while high - low > 10.0**-digits / 2:
+        middle = (low + high) / 2
+        if active_fraction(make(middle), x) < fraction:
+            low = middle
+        else:
+            high = middle
+    return round((low + high) / 2, digits)
 
 
 def exported(net: nn.Module, x: Tensor) -> bytes:
