@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -20,8 +20,7 @@ class Case:
     shape: tuple[int, ...]  # of x, batch axis included
     outputs: int
     hidden: tuple[int, ...] = ()  # widths of an MLP's hidden layers
-    fraction: float | None = None  # of the units that shall be active; None leaves the biases alone
-    shift: float = 0.0  # added to all hidden biases
+    fraction: float | None = None  # of each layer's units that shall be active; None leaves the biases alone
     rows: Literal["all", "top"] = "all"
     points: int = 0  # 0 for one call at one point, else so many points in one call
 
@@ -30,28 +29,24 @@ class Case:
         """Rows of one W."""
         return self.outputs if self.rows == "all" else 1
 
-    def make(self) -> nn.Module:
+    def make(self) -> nn.Sequential:
         """The network, with the same weights every time."""
+        return self.made()[0]
+
+    def made(self) -> tuple[nn.Sequential, list[float]]:
+        """The network, and by how much the biases of each hidden layer were shifted for `fraction`."""
         import torch
-        from networks import cnn, mlp, resnet18
+        from networks import cnn, mlp, resnet18, set_active_fraction
 
         torch.manual_seed(0)
         if self.kind == "mlp":
             net = mlp((self.shape[1], *self.hidden, self.outputs))
         else:
-            net = cnn(self.outputs, self.shift) if self.kind == "cnn" else resnet18(self.outputs)
-        return net.eval().requires_grad_(False)
-
-    def shifted(self) -> Case:
-        """The same with the shift of the biases that leaves `fraction` of the units active."""
+            net = cnn(self.outputs) if self.kind == "cnn" else resnet18(self.outputs)
+        net.eval().requires_grad_(False)
         if self.fraction is None:
-            return self
-        import torch
-        from networks import shift_for
-
-        x = torch.rand((8, *self.shape[1:]), generator=torch.Generator().manual_seed(0))
-        shift = shift_for(self.fraction, lambda shift: replace(self, shift=shift).make(), x)
-        return replace(self, shift=shift)
+            return net, []
+        return net, set_active_fraction(net, self.fraction, torch.rand((8, *self.shape[1:])))
 
 
 _IMAGE = (1, 3, 32, 32)

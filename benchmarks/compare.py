@@ -48,17 +48,18 @@ class Measured:
 
 def compare(case: Case, sides: Sequence[str], limits: Limits, engine: str, log: Log) -> dict[str, Any]:
     """Measure a case; plain data, for JSON."""
-    case = case.shifted()
-    log(f"\n{case.name}" + (f" (hidden biases shifted by {case.shift:+.3f})" if case.shift else ""))
+    log(f"\n{case.name}")
     skipped: dict[str, str] = {}
     versions: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        job, points, active = _job(case, Path(folder), engine)
+        job, points, active, shifts = _job(case, Path(folder), engine)
         log(f"  {active:.0%} of the hidden units are active at the first x")
+        if shifts:
+            log(f"  biases shifted, layer by layer: {', '.join(f'{shift:+.3f}' for shift in shifts)}")
         x = next(points)
         running: dict[str, Worker] = {}
         measured: dict[str, Measured] = {}
-        for name in sides:
+        for name in sides:  # one after another: what they read and compile would disturb each other
             try:
                 options = _best_options(name, job, x)
                 worker = stack.enter_context(Worker(name, job))
@@ -87,7 +88,7 @@ def compare(case: Case, sides: Sequence[str], limits: Limits, engine: str, log: 
         "K": case.K,
         "N": int(np.prod(case.shape)),
         "points": case.points,
-        "shift": case.shift,
+        "shifts": shifts,
         "active": active,
         "skipped": skipped,
         "versions": versions,
@@ -100,7 +101,9 @@ def line_of(each: Measured) -> str:
     """One side's result, for a terminal."""
     milliseconds = statistics.median(each.seconds) * 1e3
     verified = f" ({statistics.median(each.verified) * 1e3:.1f} verified)" if each.verified else ""
-    options = ", ".join(f"{value}" if key == "call" else f"{key} {value}" for key, value in each.options.items())
+    options = ", ".join(
+        f"{value}" if key == "call" else f"{key} {value}" for key, value in each.options.items()
+    )
     off = "" if each.deviation is None else f", W within {each.deviation:.0e}"
     return (
         f"{each.side:11s} {milliseconds:9.1f} ms{verified}, {len(each.seconds)} rounds, "
@@ -108,12 +111,12 @@ def line_of(each: Measured) -> str:
     )
 
 
-def _job(case: Case, folder: Path, engine: str) -> tuple[Job, Iterator[Array], float]:
-    """The files that all sides read, the points that they are asked at, and the fraction of active units."""
+def _job(case: Case, folder: Path, engine: str) -> tuple[Job, Iterator[Array], float, list[float]]:
+    """The files that all sides read, the points, the fraction of active units, the shifts of the biases."""
     import torch
     from networks import active_fraction, exported, largest_activation
 
-    net = case.make()
+    net, shifts = case.made()
     random = np.random.default_rng(1)
     shape = (case.points, *case.shape[1:]) if case.points else case.shape
 
@@ -126,7 +129,7 @@ def _job(case: Case, folder: Path, engine: str) -> tuple[Job, Iterator[Array], f
     with (folder / "weights.npz").open("wb") as file:
         np.savez(file, **{name: value.numpy() for name, value in net.state_dict().items()})  # type: ignore[arg-type]
     job = Job(case, folder, largest_activation(net, example), engine)
-    return job, points(), active_fraction(net, example)
+    return job, points(), active_fraction(net, example), shifts
 
 
 def _best_options(name: str, job: Job, x: Array) -> dict[str, Any]:
@@ -138,12 +141,12 @@ def _best_options(name: str, job: Job, x: Array) -> dict[str, Any]:
 
 
 def _check(measured: dict[str, Measured], skipped: dict[str, str], folder: Path, log: Log) -> None:
-    """Compare every side's W at one point with ilin's; a side that is wrong is not timed."""
+    """Compare every side's W at one point with ilin's, by the largest entry; who is wrong is not timed."""
     reference = next((name for name in OURS if name in measured), None)
     if reference is None:
         return
     ours = np.load(folder / f"{reference}.npy", mmap_mode="r")
-    scale = max(float(np.abs(row).max(initial=0)) for row in ours)
+    scale = max(float(np.abs(row).max(initial=0)) for row in ours) or 1.0
     for name in [name for name in measured if name != reference]:
         theirs = np.load(folder / f"{name}.npy", mmap_mode="r").reshape(ours.shape)
         off = max(float(np.abs(a - b).max(initial=0)) for a, b in zip(ours, theirs, strict=True)) / scale
@@ -219,5 +222,3 @@ def _plain(each: Measured) -> dict[str, Any]:
         "base_bytes": each.base_bytes,
         "facts": each.facts,
     }
-
-

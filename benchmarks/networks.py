@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 
-def mlp(sizes: tuple[int, ...]) -> nn.Module:
+def mlp(sizes: tuple[int, ...]) -> nn.Sequential:
     """Linear layers with Relu between them."""
     layers: list[nn.Module] = [nn.Flatten()]
     for rows, columns in pairwise(sizes):
@@ -19,30 +18,15 @@ def mlp(sizes: tuple[int, ...]) -> nn.Module:
     return nn.Sequential(*layers[:-1])
 
 
-def cnn(outputs: int, shift: float = 0.0) -> nn.Module:
-    """32-32-pool-64-64-pool-512-outputs on 3×32×32, 3×3 convolutions; `shift` is added to hidden biases."""
-    net = nn.Sequential(
-        *(
-            nn.Conv2d(3, 32, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(32, 32, 3, padding=1),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-        ),
-        *(
-            nn.Conv2d(32, 64, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(64, 64, 3, padding=1),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-        ),
+def cnn(outputs: int) -> nn.Sequential:
+    """32-32-pool-64-64-pool-512-outputs on 3×32×32, with 3×3 convolutions."""
+    return nn.Sequential(
+        *(nn.Conv2d(3, 32, 3, padding=1), nn.ReLU()),
+        *(nn.Conv2d(32, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(32, 64, 3, padding=1), nn.ReLU()),
+        *(nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
         *(nn.Flatten(), nn.Linear(4096, 512), nn.ReLU(), nn.Linear(512, outputs)),
     )
-    with torch.no_grad():
-        for layer in list(net)[:-1]:
-            if isinstance(layer, nn.Conv2d | nn.Linear):
-                layer.bias += shift  # type: ignore[operator]
-    return net
 
 
 class Block(nn.Module):
@@ -63,7 +47,7 @@ class Block(nn.Module):
         return self.last(self.body(x) + self.beside(x))
 
 
-def resnet18(outputs: int) -> nn.Module:
+def resnet18(outputs: int) -> nn.Sequential:
     """ResNet-18 (He et al., arXiv:1512.03385), its batch normalisation folded into the convolutions.
 
     That is what an export makes of it, and so every side of a comparison runs the same layers.
@@ -107,23 +91,25 @@ def largest_activation(net: nn.Module, x: Tensor) -> int:
     return max(sizes)
 
 
-def shift_for(fraction: float, make: Callable[[float], nn.Module], x: Tensor, digits: int = 3) -> float:
-    """The shift of all hidden biases that leaves this fraction of the units active at x, by bisection.
+def set_active_fraction(net: nn.Sequential, fraction: float, x: Tensor) -> list[float]:
+    """Shift the biases of each layer before a Relu so that this fraction of its units is active at x.
 
-    Args:
-        fraction: wanted, between 0 and 1.
-        make: the same network, with the same weights, for a given shift.
-        x: one or several inputs; the fraction is that of all of them together.
-        digits: decimals of the answer.
+    Layer by layer: one shift for all of them would leave the first layers active and the last ones dead.
+
+    Returns:
+        The shifts, one for each of these layers, rounded to the thousandth that was used.
     """
-    low, high = -1.0, 1.0
-    while high - low > 10.0**-digits / 2:
-        middle = (low + high) / 2
-        if active_fraction(make(middle), x) < fraction:
-            low = middle
-        else:
-            high = middle
-    return round((low + high) / 2, digits)
+    shifts = []
+    layers = list(net)
+    with torch.no_grad():
+        for layer, following in pairwise(layers):
+            x = layer(x)
+            if isinstance(following, nn.ReLU) and isinstance(layer, nn.Conv2d | nn.Linear):
+                shift = round(-float(torch.quantile(x, 1 - fraction)), 3)
+                layer.bias += shift  # type: ignore[operator]
+                x = x + shift
+                shifts.append(shift)
+    return shifts
 
 
 def exported(net: nn.Module, x: Tensor) -> bytes:

@@ -20,7 +20,7 @@ def page(results: Results, folder: str, pictures: list[str]) -> str:
     parts = [_head(results)]
     if results["cases"]:
         parts += [_summary(results["cases"]), _picture(folder, pictures, "comparison.png", _COMPARISON)]
-        parts += [_how(), "## Each case", *(_case(case) for case in results["cases"])]
+        parts += [_HOW, "## Each case", *(_case(case) for case in results["cases"])]
     if results["growth"]:
         parts.append(_GROWTH)
         parts += [_growth(series, folder, pictures) for series in results["growth"]]
@@ -32,11 +32,18 @@ def page(results: Results, folder: str, pictures: list[str]) -> str:
 
 _COMPARISON = "Milliseconds of one answer for every case and side, on a logarithmic axis"
 
+_HOW = """“ilin” is a plain installation, “ilin[fast]” the one with numba. **Map** is W and b; **verified** adds the
+certificate: every step, the whole map at x and fresh points of the region, against onnxruntime. No peer has a
+counterpart of that, and of the peers only relucent gives b. A ratio is the time of the fastest peer over ilin's,
+median of the rounds: above 1 ilin is faster. First answer: reading the model, compiling what is compiled and one
+answer. Peak memory: the most that was resident in that side's process, its packages included; in brackets, what
+its packages alone take."""
+
 _GROWTH = """## How it grows
 
-Filled marks: W and b. Open marks: verified. Grey: the floor, which is what ilin's plan multiplies and adds divided by the
-rate of a large float32 matrix product on the same two threads. It counts arithmetic only; where the plan counts
-dense work, an engine that leaves dead units out can be faster than that."""
+Filled marks: W and b. Open marks: verified. Grey: the floor, which is what ilin's plan multiplies and adds
+divided by the rate of a large float32 matrix product on the same two threads. It counts arithmetic only; where
+the plan counts dense work, an engine that leaves dead units out can be faster than that."""
 
 
 def _head(results: Results) -> str:
@@ -53,16 +60,8 @@ Measured on {results["date"]} on {machine["threads"]} threads of {machine["proce
 {results["command"]}
 ```
 
-All sides alternate in one run, each in its own process, with a fresh x every round; the figures are medians. Every W was
-compared with ilin's before it was timed. [How to repeat it](../benchmarks/README.md)."""
-
-
-def _how() -> str:
-    return """“ilin” is a plain installation, “ilin[fast]” the one with numba. **Map** is W and b; **verified** adds the certificate:
-every step, the whole map at x and fresh points of the region, against onnxruntime. No peer has a counterpart of that, and
-of the peers only relucent gives b. A ratio is the time of the fastest peer over ilin's, median of the rounds: above 1
-ilin is faster. First answer: reading the model, compiling what is compiled and one answer. Peak memory: all that was ever
-resident in that side's process, its packages included, which the figure in brackets shows alone."""
+All sides alternate in one run, each in its own process, with a fresh x every round; the figures are medians.
+Every W was compared with ilin's before it was timed. [How to repeat it](../benchmarks/README.md)."""
 
 
 def _summary(cases: list[Results]) -> str:
@@ -93,20 +92,19 @@ def _summary(cases: list[Results]) -> str:
 
 
 def _case(case: Results) -> str:
-    rows = []
-    for side in case["sides"]:
-        rows.append(
-            [
-                side["side"],
-                _options(side["options"]),
-                _time(side["median_s"]),
-                "" if side["median_verified_s"] is None else _time(side["median_verified_s"]),
-                _time(side["ready_s"]),
-                f"{_mebibytes(side['peak_bytes'])} ({_mebibytes(side['base_bytes'])})",
-                "" if side["deviation"] is None else f"{side['deviation']:.0e}",
-                str(len(side["seconds"])),
-            ]
-        )
+    rows = [
+        [
+            side["side"],
+            _options(side["options"]),
+            _time(side["median_s"]),
+            "" if side["median_verified_s"] is None else _time(side["median_verified_s"]),
+            _time(side["ready_s"]),
+            f"{_mebibytes(side['peak_bytes'])} ({_mebibytes(side['base_bytes'])})",
+            "" if side["deviation"] is None else f"{side['deviation']:.0e}",
+            str(len(side["seconds"])),
+        ]
+        for side in case["sides"]
+    ]
     lines = [f"### {case['case']}", "", _about(case), ""]
     lines.append(
         _table(
@@ -128,8 +126,10 @@ def _about(case: Results) -> str:
     if case["points"]:
         what += f", {case['points']} points"
     what += f"; {case['active']:.0%} of the hidden units are active at the first x"
-    if case["shift"]:
-        what += f" (hidden biases shifted by {case['shift']:+.3f})"
+    if case["shifts"]:
+        what += (
+            f" (their biases shifted, layer by layer, by {', '.join(f'{s:+.3f}' for s in case['shifts'])})"
+        )
     for side in case["sides"]:
         facts = side["facts"]
         if facts.get("multiply_adds"):
@@ -143,9 +143,7 @@ def _about(case: Results) -> str:
 
 def _growth(series: Results, folder: str, pictures: list[str]) -> str:
     names = [
-        name
-        for name in (*OURS, "torch")
-        if any(_side(point, name) is not None for point in series["points"])
+        name for name in (*OURS, "torch") if any(_side(point, name) is not None for point in series["points"])
     ]
     rows = []
     for point in series["points"]:

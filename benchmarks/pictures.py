@@ -1,4 +1,4 @@
-"""Pictures of the results, one idea each. Colours are Okabe and Ito's, which colour-blind readers can tell apart."""
+"""Pictures of the results, in Okabe and Ito's colours, which colour-blind readers can tell apart."""
 
 from __future__ import annotations
 
@@ -41,8 +41,7 @@ def draw(results: dict[str, Any], folder: Path) -> list[str]:
     drawn = []
     if results["cases"]:
         drawn.append(_saved(_comparison(results["cases"]), folder / "comparison.png"))
-    for series in results["growth"]:
-        drawn.append(_saved(_growth(series), folder / f"growth-{series['name']}.png"))
+    drawn += [_saved(_growth(each), folder / f"growth-{each['name']}.png") for each in results["growth"]]
     return drawn
 
 
@@ -89,7 +88,9 @@ def _growth(series: dict[str, Any]) -> Any:
         if all(s["median_verified_s"] for _, s in mine):
             verified = [s["median_verified_s"] * 1e3 for _, s in mine]
             time.plot(values, verified, marker + ":", color=colour, mfc="white", label=f"{name}, verified")
-        memory.plot(values, [s["peak_bytes"] / 2**20 for _, s in mine], marker + "-", color=colour, label=name)
+        memory.plot(
+            values, [s["peak_bytes"] / 2**20 for _, s in mine], marker + "-", color=colour, label=name
+        )
         if all(s["floor_s"] for _, s in mine) and name.startswith("ilin"):
             floor = [s["floor_s"] * 1e3 for _, s in mine]
             dashes = (0, (6, 3)) if name == "ilin" else (0, (2, 2))

@@ -2,11 +2,11 @@
 
     python benchmarks/run.py [--only NAME] [--rounds 7] [--growth] [--out docs/performance]
 
-Every side runs in a process of its own, with two threads, at the fastest of its options (jacrev's chunk sizes,
-onnx-ad's seeds in one run, …), which are tried first. Each side's W is compared with ilin's before anything is
-timed. Then all sides alternate, with a fresh x in each round. ilin is timed as it is installed by default and with
-the extra `[fast]`; both as W and b alone, and verified against onnxruntime (`.certificate`). Peers that are not
-installed are left out, and it is said so; benchmarks/README.md lists what to install.
+Every side runs in a process of its own, with two threads, at the fastest of its options (jacrev's chunk
+sizes, onnx-ad's seeds in one run, …), which are tried first. Each side's W is compared with ilin's before
+anything is timed. Then all sides alternate, with a fresh x in each round. ilin is timed as it is installed by
+default and with the extra `[fast]`; both as W and b alone, and verified against onnxruntime (`.certificate`).
+Peers that are not installed are left out, and it is said so; benchmarks/README.md lists what to install.
 
 Results go to OUT/results.json, pictures to OUT/*.png and the page to OUT.md. The JSON is written after each
 case, so that a run that is interrupted loses nothing.
@@ -58,7 +58,9 @@ def _measure(arguments: argparse.Namespace) -> None:
         "cases": [],
         "growth": [],
     }
-    print(f"{results['machine']['processor']}, matrix product {rate / 1e9:.0f} billion multiply-adds/s, float32")
+    print(
+        f"{results['machine']['processor']}, matrix product {rate / 1e9:.0f} billion multiply-adds/s, float32"
+    )
     save = _saver(results, arguments.out / "results.json")
     limits = Limits(rounds=arguments.rounds, seconds=arguments.seconds)
     for case in CASES:
@@ -98,7 +100,9 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", default="", metavar="NAME", help="cases and series whose name contains this")
+    parser.add_argument(
+        "--only", default="", metavar="NAME", help="cases and series whose name contains this"
+    )
     parser.add_argument("--rounds", type=int, default=7, help="rounds of each case (default: 7)")
     parser.add_argument(
         "--seconds",

@@ -18,6 +18,7 @@ from sides import SIDES
 
 LIMIT = 8 << 30  # bytes of data that a side's process may allocate; beyond, it fails instead of the machine
 TRIAL_ROWS = 10  # at least so many rows are timed to choose among options
+TRIAL_POINTS = 16  # likewise, where there are several
 TOO_SLOW = 120.0  # seconds of one answer, expected from a trial, beyond which a side is left out
 
 
@@ -173,18 +174,21 @@ def _tune(side: Side, job: Job, x: Array) -> list[dict[str, Any]]:
     for options in candidates:
         in_flight = options.get("chunk") or options.get("seeds") or job.K
         rows = min(job.K, max(TRIAL_ROWS, in_flight))
-        if found and rows * best > 30:
+        if found and not job.case.points and rows * best > 30:
             continue  # as many rows at once would take too long to try, for what little they could win
-        trial = replace(job, trial=rows)
+        points = min(job.case.points, max(TRIAL_POINTS, options.get("points") or job.case.points))
+        trial = replace(job, case=replace(job.case, points=points), trial=rows)
+        z = x[:points] if points else x
         try:
             ask = side.prepare(trial, options).ask
-            seconds = ask(x).seconds
+            seconds = ask(z).seconds
             if seconds < 1:
-                seconds = min(ask(x).seconds, ask(x).seconds)
+                seconds = min(ask(z).seconds, ask(z).seconds)
         except Exception:  # a way that fails, for want of memory say, is no candidate
             continue
-        found.append({"options": options, "seconds": seconds / rows * job.K})
-        best = min(best, seconds / rows)
+        seconds *= (job.K / rows) * (job.case.points / points if points else 1)
+        found.append({"options": options, "seconds": seconds})
+        best = min(best, seconds / job.K)
     if not found:
         raise MemoryError("none of its options ran")
     found.sort(key=lambda each: each["seconds"])

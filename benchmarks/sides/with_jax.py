@@ -31,7 +31,7 @@ def serves(case: Case) -> str:
 
 def candidates(job: Job) -> list[Options]:
     """One way."""
-    return [{"call": "jit(jacfwd)" if job.K > math.prod(job.case.shape) else "jit(jacrev)"}]
+    return [{"call": "jit(jacfwd)" if math.prod(job.case.shape) < job.K else "jit(jacrev)"}]
 
 
 def prepare(job: Job, options: Options) -> Prepared:

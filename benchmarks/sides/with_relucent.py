@@ -16,7 +16,7 @@ from job import Answer, Array, Job, Options, Prepared
 
 
 def versions() -> dict[str, str]:
-    """relucent's version."""
+    """Relucent's version."""
     return {"relucent": version("relucent")}
 
 
