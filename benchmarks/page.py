@@ -32,18 +32,18 @@ def page(results: Results, folder: str, pictures: list[str]) -> str:
 
 _COMPARISON = "Milliseconds of one answer for every case and side, on a logarithmic axis"
 
-_HOW = """“ilin” is a plain installation, “ilin[fast]” the one with numba. **Map** is W and b; **verified** adds the
-certificate: every step, the whole map at x and fresh points of the region, against onnxruntime. No peer has a
-counterpart of that, and of the peers only relucent gives b. A ratio is the time of the fastest peer over ilin's,
-median of the rounds: above 1 ilin is faster. First answer: reading the model, compiling what is compiled and one
-answer. Peak memory: the most that was resident in that side's process, its packages included; in brackets, what
-its packages alone take."""
+_HOW = """“ilin” is a plain installation, “ilin[fast]” the one with numba. **Map** is W and b;
+**verified** adds the certificate: every step, the whole map at x and fresh points of the region, against
+onnxruntime. No peer has a counterpart of that, and of the peers only relucent gives b. A ratio is the time
+of the fastest peer over ilin's, median of the rounds: above 1 ilin is faster. First answer: reading the
+model, compiling what is compiled and one answer. Peak memory: the most that was resident in that side's
+process, its packages included; in brackets, what its packages alone take."""
 
 _GROWTH = """## How it grows
 
 Filled marks: W and b. Open marks: verified. Grey: the floor, which is what ilin's plan multiplies and adds
-divided by the rate of a large float32 matrix product on the same two threads. It counts arithmetic only; where
-the plan counts dense work, an engine that leaves dead units out can be faster than that."""
+divided by the rate of a large float32 matrix product on the same two threads. It counts arithmetic only;
+where the plan counts dense work, an engine that leaves dead units out can be faster than that."""
 
 
 def _head(results: Results) -> str:
