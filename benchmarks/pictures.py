@@ -18,6 +18,7 @@ STYLE: dict[str, tuple[str, str]] = {  # side → colour, marker
     "relucent": ("#E69F00", "P"),
 }
 FLOOR = "#999999"
+OPEN: dict[str, Any] = {"mfc": "none", "ms": 10, "mew": 1.5}  # verified; seen around a filled mark, too
 
 
 def draw(results: dict[str, Any], folder: Path) -> list[str]:
@@ -56,10 +57,10 @@ def _comparison(cases: list[dict[str, Any]]) -> Any:
             colour, marker = STYLE[side["side"]]
             label = "_" if side["side"] in labelled else side["side"]
             labelled.add(side["side"])
-            axes.plot(side["median_s"] * 1e3, row, marker, color=colour, label=label, ms=7)
             if side["median_verified_s"] is not None:
-                axes.plot(side["median_verified_s"] * 1e3, row, marker, color=colour, mfc="white", ms=7)
-    axes.plot([], [], "o", color="#555555", mfc="white", label="the same, verified")
+                axes.plot(side["median_verified_s"] * 1e3, row, marker, color=colour, **OPEN)
+            axes.plot(side["median_s"] * 1e3, row, marker, color=colour, label=label, ms=6)
+    axes.plot([], [], "o", color="#555555", label="the same, verified", **OPEN)
     axes.set_xscale("log")
     axes.set_yticks(range(len(cases)), [case["case"] for case in cases])
     axes.set_ylim(len(cases) - 0.5, -0.5)
@@ -72,8 +73,10 @@ def _comparison(cases: list[dict[str, Any]]) -> Any:
 def _growth(series: dict[str, Any]) -> Any:
     """Time with its floor on the left, peak memory on the right."""
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator
 
     figure, (time, memory) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    floors: list[list[float]] = []
     for name, (colour, marker) in STYLE.items():
         mine = [
             (point["value"], side)
@@ -84,23 +87,27 @@ def _growth(series: dict[str, Any]) -> Any:
         if not mine:
             continue
         values = [value for value, _ in mine]
-        time.plot(values, [s["median_s"] * 1e3 for _, s in mine], marker + "-", color=colour, label=name)
-        if all(s["median_verified_s"] for _, s in mine):
-            verified = [s["median_verified_s"] * 1e3 for _, s in mine]
-            time.plot(values, verified, marker + ":", color=colour, mfc="white", label=f"{name}, verified")
-        memory.plot(
-            values, [s["peak_bytes"] / 2**20 for _, s in mine], marker + "-", color=colour, label=name
+        if all(side["median_verified_s"] for _, side in mine):
+            verified = [side["median_verified_s"] * 1e3 for _, side in mine]
+            time.plot(values, verified, marker + ":", color=colour, label=f"{name}, verified", **OPEN)
+        time.plot(
+            values, [side["median_s"] * 1e3 for _, side in mine], marker + "-", color=colour, label=name
         )
-        if all(s["floor_s"] for _, s in mine) and name.startswith("ilin"):
-            floor = [s["floor_s"] * 1e3 for _, s in mine]
-            dashes = (0, (6, 3)) if name == "ilin" else (0, (2, 2))
+        memory.plot(values, [side["peak_bytes"] / 2**20 for _, side in mine], marker + "-", color=colour)
+        floor = [side["floor_s"] and side["floor_s"] * 1e3 for _, side in mine]
+        if all(floor) and floor not in floors:
+            dashes = (0, (2, 2)) if floors else (0, (6, 3))
             time.plot(values, floor, color=FLOOR, ls=dashes, label=f"floor of {name}'s plan")
+            floors.append(floor)
     for axes, label in ((time, "milliseconds, median"), (memory, "peak memory of the process, MiB")):
         axes.set_xlabel(series["axis"])
         axes.set_ylabel(label)
         if series["name"] != "activity":
             axes.set_xscale("log")
         axes.set_yscale("log")
+        low, high = axes.get_ylim()
+        steps = (1,) if high > 100 * low else (1, 2, 5)
+        axes.yaxis.set_major_locator(LogLocator(subs=steps))
         axes.set_xticks([point["value"] for point in series["points"]], minor=False)
         axes.minorticks_off()
         _plain_ticks(axes)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -51,7 +52,7 @@ def _measure(arguments: argparse.Namespace) -> None:
     rate = machine.multiply_adds_per_second()
     results: dict[str, Any] = {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "command": "python benchmarks/run.py " + " ".join(sys.argv[1:]),
+        "command": shlex.join(["python", "benchmarks/run.py", *sys.argv[1:]]),
         "machine": machine.facts(),
         "multiply_adds_per_second": rate,
         "versions": {},

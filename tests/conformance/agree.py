@@ -37,7 +37,7 @@ def case_subjects(part: str = "") -> Iterator[Subject]:
                 expected = observed(case)
                 N = sum(case.feeds[name].size for name in active)
                 rows = rows_of(case, N, sum(expected[name].size for name in case.floating_outputs))
-                linearized(case, active, rows=[0] if rows == "all" else rows[:1])
+                linearized(case, active, rows=rows)
             except SkippedCase:
                 continue
 
