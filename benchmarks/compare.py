@@ -127,7 +127,7 @@ def _job(case: Case, folder: Path, engine: str) -> tuple[Job, Iterator[Array], f
     example = torch.from_numpy(np.random.default_rng(1).random(shape, np.float32))[:1]
     (folder / "model.onnx").write_bytes(exported(net, example))
     with (folder / "weights.npz").open("wb") as file:
-        np.savez(file, **{name: value.numpy() for name, value in net.state_dict().items()})  # type: ignore[arg-type]
+        np.savez(file, **{name: value.numpy() for name, value in net.state_dict().items()})
     job = Job(case, folder, largest_activation(net, example), engine)
     return job, points(), active_fraction(net, example), shifts
 
@@ -187,7 +187,7 @@ def _had_enough(each: Measured, limits: Limits) -> bool:
     return len(each.seconds) >= limits.at_least and sum(each.verified or each.seconds) > limits.seconds
 
 
-def _ratios(measured: dict[str, Measured]) -> dict[str, dict[str, float]]:
+def _ratios(measured: dict[str, Measured]) -> dict[str, dict[str, Any]]:
     """The best peer's seconds over ilin's, in the median of the rounds that both took part in."""
     peers = [each for name, each in measured.items() if name not in OURS]
     if not peers:

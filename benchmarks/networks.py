@@ -44,7 +44,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Relu of the sum."""
-        return self.last(self.body(x) + self.beside(x))
+        y: Tensor = self.last(self.body(x) + self.beside(x))
+        return y
 
 
 def resnet18(outputs: int) -> nn.Sequential:
@@ -106,7 +107,7 @@ def set_active_fraction(net: nn.Sequential, fraction: float, x: Tensor) -> list[
             x = layer(x)
             if isinstance(following, nn.ReLU) and isinstance(layer, nn.Conv2d | nn.Linear):
                 shift = round(-float(torch.quantile(x, 1 - fraction)), 3)
-                layer.bias += shift  # type: ignore[operator]
+                layer.bias.add_(shift)  # type: ignore[union-attr]
                 x = x + shift
                 shifts.append(shift)
     return shifts
@@ -117,5 +118,12 @@ def exported(net: nn.Module, x: Tensor) -> bytes:
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(net.eval(), (x,), buffer, dynamo=False, input_names=["x"], output_names=["y"])
+        torch.onnx.export(
+            net.eval(),
+            (x,),
+            buffer,  # type: ignore[arg-type]  # the exporter that is asked for takes one
+            dynamo=False,
+            input_names=["x"],
+            output_names=["y"],
+        )
     return buffer.getvalue()

@@ -73,7 +73,6 @@ def _comparison(cases: list[dict[str, Any]]) -> Any:
 def _growth(series: dict[str, Any]) -> Any:
     """Time with its floor on the left, peak memory on the right."""
     import matplotlib.pyplot as plt
-    from matplotlib.ticker import LogLocator
 
     figure, (time, memory) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     floors: list[list[float]] = []
@@ -104,12 +103,11 @@ def _growth(series: dict[str, Any]) -> Any:
         axes.set_ylabel(label)
         if series["name"] != "activity":
             axes.set_xscale("log")
-        axes.set_yscale("log")
-        low, high = axes.get_ylim()
-        steps = (1,) if high > 100 * low else (1, 2, 5)
-        axes.yaxis.set_major_locator(LogLocator(subs=steps))
         axes.set_xticks([point["value"] for point in series["points"]], minor=False)
         axes.minorticks_off()
+    time.set_yscale("log")
+    memory.set_ylim(0)
+    for axes in (time, memory):
         _plain_ticks(axes)
     handles, labels = time.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper")
@@ -125,7 +123,7 @@ def _plain_ticks(axes: Axes) -> None:
         return f"{value:,.0f}" if value >= 1 else f"{value:.{max(0, -math.floor(math.log10(value)))}f}"
 
     axes.xaxis.set_major_formatter(FuncFormatter(written))
-    if axes.get_yscale() == "log":
+    if axes.get_yscale() == "log" or axes.get_ylim()[1] > 1000:
         axes.yaxis.set_major_formatter(FuncFormatter(written))
 
 

@@ -110,9 +110,9 @@ class Worker:
 def _serve(pipe: Connection, name: str, job: Job) -> None:
     _limit_memory()
     for package in SIDES[name].hidden:
-        sys.modules[package] = None  # type: ignore[assignment]  # so that importing it fails
+        sys.modules[package] = None  # type: ignore[assignment] # so that importing it fails
     try:
-        side: Side = importlib.import_module(SIDES[name].module)  # type: ignore[assignment]
+        side: Side = importlib.import_module(SIDES[name].module)
         versions = side.versions()
     except ImportError as error:
         pipe.send(("failed", f"not installed ({error}): {SIDES[name].install}"))
@@ -170,7 +170,8 @@ def _tune(side: Side, job: Job, x: Array) -> list[dict[str, Any]]:
         raise MemoryError("no way to run it is expected to fit in memory")
     if len(candidates) == 1:
         return [{"options": candidates[0], "seconds": None}]
-    found, best = [], float("inf")
+    found: list[dict[str, Any]] = []
+    best = float("inf")
     for options in candidates:
         in_flight = options.get("chunk") or options.get("seeds") or job.K
         rows = min(job.K, max(TRIAL_ROWS, in_flight))

@@ -131,7 +131,7 @@ def _probes(affine: ilin.AffineMap, program: LinearProgram) -> Probes:
     rows[np.arange(1 + len(others), len(rows)), columns] = 1
     parts = np.split(rows, np.cumsum(sizes)[:-1], axis=1)
     block = {
-        name: part.reshape(-1, *value.shape)
+        name: part.reshape(len(rows), *value.shape)
         for (name, value), part in zip(affine.inputs.items(), parts, strict=True)
     }
     return Probes(block, np.array([1.0] * (1 + len(others)) + [0.0] * len(columns)))
@@ -169,7 +169,8 @@ def _seeds(program: LinearProgram, rows: np.ndarray) -> list[tuple[str, np.ndarr
     sizes = [int(np.prod(shape, dtype=np.int64)) for _, shape in program.outputs]
     parts = np.split(unit, np.cumsum(sizes)[:-1], axis=1)
     return [
-        (name, part.reshape(-1, *shape)) for (name, shape), part in zip(program.outputs, parts, strict=True)
+        (name, part.reshape(len(rows), *shape))
+        for (name, shape), part in zip(program.outputs, parts, strict=True)
     ]
 
 
