@@ -64,7 +64,7 @@ def check(case: Case, active: tuple[str, ...]) -> Outcome:
     y = flattened([expected[name] for name in case.floating_outputs])
     x = flattened([case.feeds[name] for name in active])
     epsilon = max(_epsilon(expected[name]) for name in case.floating_outputs)
-    rows = _rows(case, x.size, y.size)
+    rows = rows_of(case, x.size, y.size)
     affine = linearized(case, active, rows=rows, dtype="float64", engine="sparse")
     assert list(affine.inputs) == list(active)
     assert list(affine.outputs) == list(case.floating_outputs)
@@ -184,7 +184,7 @@ def _disagreement(theirs: np.ndarray | None, y: np.ndarray, tolerance: float) ->
     return ""
 
 
-def _rows(case: Case, N: int, K: int) -> str | list[int]:
+def rows_of(case: Case, N: int, K: int) -> str | list[int]:
     if N * K <= LARGEST:
         return "all"
     random = np.random.default_rng(zlib.crc32(case.name.encode()))

@@ -1,0 +1,36 @@
+"""How time and memory grow with one quantity, for ilin and jacrev, beside the floor of the arithmetic."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cases import Series
+from compare import Limits, Log, compare
+from sides import OURS
+
+SIDES = (*OURS, "torch")
+LIMITS = Limits(rounds=3, seconds=5.0)
+
+
+def grow(series: Series, rate: float, engine: str, log: Log) -> dict[str, Any]:
+    """Measure a series.
+
+    Args:
+        series: the cases.
+        rate: multiply-adds per second of a matrix product on this machine.
+        engine: ilin's.
+        log: called with each line of the report.
+
+    Returns:
+        Plain data: the axis, its values, and for each value the sides as `compare` gives them. `floor_s` is
+        what ilin's plan multiplies, divided by `rate`.
+    """
+    points = []
+    for value, case in zip(series.values, series.cases, strict=True):
+        result = compare(case, SIDES, LIMITS, engine, log)
+        calls = max(case.points, 1)
+        for side in result["sides"]:
+            work = side["facts"].get("multiply_adds")
+            side["floor_s"] = None if work is None else work * calls / rate
+        points.append({"value": value, **result})
+    return {"name": series.name, "network": series.network, "axis": series.axis, "points": points}
