@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..runtime.errors import OptionError
 from ..runtime.primitives import Array
 from ..runtime.program import LinearProgram
 from .adjoint import Adjoint, adjoint_of
+from .fused import FusedStore, fused_available, fused_rows
 from .multiplier import MatrixStore, Multiplier, explicit, matrix_free
 from .plan import EngineName, Leg
-from .sweep import Magnitudes, Sweep, rows_back
+from .sweep import Magnitudes, Sweep, Swept, rows_back
 
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
@@ -29,12 +31,17 @@ class Engine:
     providers: Sequence[str] | None = None
     _matrices: MatrixStore = field(default_factory=MatrixStore)
     _adjoints: dict[Any, Adjoint] = field(default_factory=dict)
+    _store: FusedStore = field(default_factory=FusedStore)
 
     def candidates(self, name: EngineName, dtype: np.dtype[Any]) -> tuple[EngineName, ...]:
         """The engines that a plan may choose from. onnxruntime has no Conv in float64."""
+        if name == "fused" and not fused_available():
+            raise OptionError("engine 'fused' needs numba: python -m pip install 'ilin[fast]'")
         if name != "auto":
             return (name,)
-        return ("matrix-free", "adjoint") if dtype == np.float32 else ("matrix-free",)
+        compiled: tuple[EngineName, ...] = ("fused",) if fused_available() else ()
+        emitted: tuple[EngineName, ...] = ("adjoint",) if dtype == np.float32 else ()
+        return ("matrix-free", *emitted, *compiled)
 
     def rows(
         self,
@@ -45,13 +52,18 @@ class Engine:
         magnitudes: Magnitudes | None = None,
     ) -> Sweep:
         """The reverse sweep over a leg's program, for blocks of the given rows."""
-        if leg.engine == "adjoint":
+        if leg.engine == "fused" and magnitudes is None:
+            return partial(self._fused, program, dtype)
+        if leg.engine in ("adjoint", "fused") and dtype == np.float32:
             bounds = magnitudes is not None
             key = (program.structure(), str(dtype), bounds)
             if key not in self._adjoints:
                 self._adjoints[key] = adjoint_of(program, dtype, self.providers, bounds=bounds)
             return self._adjoints[key].sweep(program, magnitudes, dtype)
         return rows_back(program, self._multiplier(leg, program, rows, dtype), dtype, magnitudes)
+
+    def _fused(self, program: LinearProgram, dtype: np.dtype[Any], rows: Array) -> Swept:
+        return Swept(*fused_rows(program, rows, dtype, self._store))
 
     def operator(
         self, name: EngineName, program: LinearProgram, rows: Array, dtype: np.dtype[Any]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -52,7 +53,7 @@ class FusedStore:
 
 def fused_available() -> bool:
     """Whether numba can be imported, which the kernels are compiled by."""
-    return find_spec("numba") is not None
+    return not os.environ.get("ILIN_NO_NUMBA") and find_spec("numba") is not None
 
 
 def fused_rows(
@@ -87,7 +88,7 @@ def fused_bytes(program: LinearProgram, k: int, dtype: np.dtype[Any]) -> int:
     per_unit = (-(-k // vector) + 1) * vector * itemsize
     sizes = {name: int(np.prod(shape, dtype=np.int64)) for name, shape in program.inputs}
     sizes |= {step.output: step.size for step in program.steps}
-    last = {name: 0 for name in sizes}  # the earliest step that reads a tensor: until then its rows are kept
+    last = dict.fromkeys(sizes, 0)  # the earliest step that reads a tensor: until then its rows are kept
     for position in range(len(program.steps) - 1, -1, -1):
         for name, _ in program.steps[position].terms:
             last[name] = position

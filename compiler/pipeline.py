@@ -207,7 +207,8 @@ def compile(
             graph input. The others are held at their values.
         outputs: tensors to explain, intermediate ones included; None for every floating-point graph output.
         engine: "sparse" multiplies explicit matrices over live units; "matrix-free" applies each step to
-            dense blocks; "adjoint" runs the reverse sweep in onnxruntime as an emitted model; "auto" takes
+            dense blocks; "adjoint" runs the reverse sweep in onnxruntime as an emitted model; "fused" skips
+            dead units in compiled kernels, and needs the extra `ilin[fast]`; "auto" takes
             what a model of the cost finds cheapest (`CompiledModel.plan` tells).
         direction: "reverse" carries rows back from the outputs, "forward" columns on from the inputs,
             "cut" joins two or more sweeps at narrow layers; "auto" takes the cheapest.
@@ -228,12 +229,12 @@ def compile(
     if dtype not in DTYPES:
         raise OptionError(f"unknown dtype {dtype!r}; choose from {', '.join(DTYPES)}")
     limit_of(memory_limit)
+    kept = Engine(providers)
+    kept.candidates(engine, np.dtype(dtype))
     graph = load(model)
     scope = scope_of(graph, inputs, outputs)
     observer = Observer(graph, scope, providers)
-    return CompiledModel(
-        graph, scope, np.dtype(dtype), engine, direction, memory_limit, observer, Engine(providers)
-    )
+    return CompiledModel(graph, scope, np.dtype(dtype), engine, direction, memory_limit, observer, kept)
 
 
 def linearize(model: ModelSource, x: Given, *, rows: Rows = "all", **options: Any) -> AffineMap:
