@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 
 from ..runtime.affine_map import AffineMap
 from ..runtime.certificate import Certificate
-from ..runtime.errors import InputError, NonFiniteError, OptionError
+from ..runtime.errors import NonFiniteError, OptionError
 from ..runtime.memory import limit_of
 from ..runtime.primitives import Array
 from ..runtime.program import LinearProgram
@@ -22,6 +22,7 @@ from .compose import Composed, Progress, compose
 from .engine import Engine
 from .graph import Graph, ModelSource, load
 from .lower import Cache, lower
+from .many import in_order, instances_of, processors
 from .observer import Observer
 from .plan import DIRECTIONS, ENGINES, Direction, EngineName, Plan, machine_speed, plan_of
 from .region import Point, find_neighbours
@@ -114,27 +115,23 @@ class CompiledModel:
         plan = self._plan(program, len(choose_rows(rows, trace.stacked(program.outputs))))
         return replace(plan, speed=machine_speed())
 
-    def at_many(self, X: Given, rows: Rows = "all") -> Iterator[AffineMap]:
-        """Linearise at several points, one after another.
+    def at_many(self, X: Given, rows: Rows = "all", *, workers: int | None = None) -> Iterator[AffineMap]:
+        """Linearise at several points, as many at a time as there are workers.
 
         Args:
             X: instances along axis 0; a mapping from input name to such arrays where there are several
                 inputs.
             rows: as in `at`.
+            workers: points in work at once, each in a thread of its own; None for one for each processor.
 
         Yields:
-            One map for each instance, in order.
+            One map for each instance, in order, the same as `at` gives. No more maps are kept than there
+            are workers.
+
+        Raises:
+            As `at`, where the map of that instance would come.
         """
-        if not isinstance(X, Mapping):
-            for instance in np.asarray(X):
-                yield self.at(instance, rows)
-            return
-        stacks = {name: np.asarray(values) for name, values in X.items()}
-        counts = {name: len(values) if values.ndim else None for name, values in stacks.items()}
-        if len(set(counts.values())) > 1 or None in counts.values():
-            raise InputError(f"every input needs as many instances along axis 0 as the others, not {counts}")
-        for index in range(next(iter(counts.values()), 0) or 0):
-            yield self.at({name: values[index] for name, values in stacks.items()}, rows)
+        return in_order(partial(self.at, rows=rows), instances_of(X), workers or processors())
 
     def _lower(self, trace: Trace) -> LinearProgram:
         return lower(self.scope, trace, self.dtype, self._cache)

@@ -12,6 +12,7 @@ from onnx import TensorProto, numpy_helper
 from onnx.helper import make_graph, make_model, make_node, make_opsetid, make_tensor_value_info
 
 import ilin
+from ilin.compiler.many import in_order
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits"
 FLOAT = TensorProto.FLOAT
@@ -215,6 +216,43 @@ def test_at_many_yields_in_order():
     assert [int(affine.y.argmax()) for affine in maps] == list(range(10))
     assert all(affine.certificate.verified for affine in maps)
     np.testing.assert_allclose(maps[3].W, compiled.at(several[3]).W)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_many_points_side_by_side_are_the_points_one_by_one(workers):
+    compiled = ilin.compile(DIGITS / "model.onnx")
+    points = np.repeat(np.load(DIGITS / "several.npy"), 3, axis=0)
+    for point, affine in zip(points, compiled.at_many(points, rows=2, workers=workers), strict=True):
+        alone = compiled.at(point, rows=2)
+        np.testing.assert_array_equal(affine.W, alone.W)
+        np.testing.assert_array_equal(affine.b, alone.b)
+        np.testing.assert_array_equal(affine.x[0], point)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_a_bad_point_among_many_raises_in_its_turn(workers):
+    compiled = ilin.compile(DIGITS / "model.onnx")
+    points = np.load(DIGITS / "several.npy").copy()
+    points[3, 0, 0, 0] = np.nan
+    maps = compiled.at_many(points, workers=workers)
+    assert [int(next(maps).y.argmax()) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(ilin.NonFiniteError):
+        next(maps)
+
+
+def test_few_points_of_many_are_in_work_at_a_time():
+    begun = []
+
+    def points():
+        for index in range(100):
+            begun.append(index)
+            yield index
+
+    results = in_order(lambda point: point * point, points(), workers=3)
+    assert [next(results) for _ in range(5)] == [0, 1, 4, 9, 16]
+    assert len(begun) <= 5 + 3
+    results.close()
+    assert len(begun) <= 5 + 3
 
 
 def test_at_many_with_several_inputs():
