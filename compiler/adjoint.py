@@ -6,8 +6,9 @@ rows that are wanted (seeds, along the batch axis) are its inputs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,13 +21,6 @@ from ..runtime.program import LinearProgram, Step
 from ..runtime.session import Session
 from .sweep import Magnitudes, Sweep, seeds
 
-_DESCRIPTION = """Rows of W of a network's affine map F(z) = W z + b, by its reverse sweep.
-seed_i: (K, *shape of output i), the linear functionals of the outputs that are wanted, such as unit vectors.
-at_x_i: what the activation pattern at x decides, in the order of the sweep.
-error_i: (size, P), bounds on the error of a step at P points.
-W_i: (K, *shape of input i). shares: (K, S), what each offset adds to b. rounding: (K, P), bounds on
-|W z + b - F(z)|."""
-
 
 @dataclass(frozen=True)
 class Adjoint:
@@ -34,50 +28,92 @@ class Adjoint:
 
     model: onnx.ModelProto
     session: Session
-    slots: tuple[int, ...]  # steps whose error is an input
-    offsets: tuple[int, ...]  # steps that have an offset
+    steps: tuple[
+        int, ...
+    ]  # those with an offset, a column of `shares` each; with bounds, those with an error
     reached: tuple[int, ...]  # program inputs that any output depends on
+    providers: Sequence[str] | None = None
+    _bounding: list[Adjoint] = field(default_factory=list)  # the one for bounds, once `sweep` needs it
+
+    def rows(self, program: LinearProgram, rows: Array, dtype: np.dtype[Any]) -> tuple[Array, Array]:
+        """Rows of W, and what each step's offset adds to b.
+
+        Args:
+            program: one point's program, of the structure that the model was emitted for.
+            rows: k flat output indices.
+            dtype: as emitted.
+
+        Returns:
+            W, (k, N), and the shares, (steps, k) in float64.
+        """
+        found = self.session.run(_seeded(program, rows, dtype) | point_of(program, dtype))
+        parts = [
+            found[f"W/{name}"].reshape(len(rows), math.prod(shape))
+            if i in self.reached
+            else np.zeros((len(rows), math.prod(shape)), dtype)
+            for i, (name, shape) in enumerate(program.inputs)
+        ]
+        shares = np.zeros((len(program.steps), len(rows)))
+        if self.steps:
+            shares[list(self.steps)] = found["shares"].T
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1), shares
+
+    def bounds(
+        self, program: LinearProgram, rows: Array, errors: Mapping[str, Array], dtype: np.dtype[Any]
+    ) -> Array:
+        """Bounds on what the steps' own errors add up to in the given rows. Emitted with `bounds`.
+
+        Args:
+            program: one point's program, of the structure that the model was emitted for.
+            rows: k flat output indices.
+            errors: step output to a bound on the error that evaluating the step makes, (P, *shape).
+            dtype: as emitted.
+
+        Returns:
+            (P, k).
+        """
+        feeds = _seeded(program, rows, dtype) | point_of(program, dtype)
+        for position in self.steps:
+            step = program.steps[position]
+            own = errors[step.output]
+            feeds[f"error/{step.output}"] = np.ascontiguousarray(own.reshape(len(own), step.size).T, dtype)
+        found: Array = self.session.run(feeds)["rounding"]
+        return found.T
 
     def sweep(self, program: LinearProgram, magnitudes: Magnitudes, dtype: np.dtype[Any]) -> Sweep:
-        """Return the sweep over one point's program."""
-        point = dict(_emitted(program, dtype, collect_only=True).arrays)
-        for position in self.slots:
-            errors = magnitudes.errors[program.steps[position].output]
-            point[f"error_{position}"] = np.ascontiguousarray(errors.reshape(len(errors), -1).T.astype(dtype))
+        """Return the sweep over one point's program, rounding bounds included."""
 
         def back(rows: Array) -> tuple[Array, Array, Array]:
-            given = seeds(program, rows, dtype)
-            feeds = {f"seed_{i}": given[i] for i in range(len(given))}
-            found = self.session.run({**feeds, **point})
-            W = np.concatenate(
-                [
-                    found[f"W_{i}"].reshape(len(rows), -1)
-                    if i in self.reached
-                    else np.zeros((len(rows), int(np.prod(shape, dtype=np.int64))), dtype)
-                    for i, (_, shape) in enumerate(program.inputs)
-                ],
-                axis=1,
-            )
-            shares = np.zeros((len(program.steps), len(rows)))
-            if self.offsets:
-                shares[list(self.offsets)] = found["shares"].T
-            return W, shares, found["rounding"].T
+            if not self._bounding:
+                self._bounding.append(adjoint_of(program, dtype, self.providers, bounds=True))
+            W, shares = self.rows(program, rows, dtype)
+            return W, shares, self._bounding[0].bounds(program, rows, magnitudes.errors, dtype)
 
         return back
 
 
 def adjoint_of(
-    program: LinearProgram, dtype: np.dtype[Any], providers: Sequence[str] | None = None
+    program: LinearProgram,
+    dtype: np.dtype[Any],
+    providers: Sequence[str] | None = None,
+    bounds: bool = False,
 ) -> Adjoint:
-    """Emit the transposed program as an ONNX model and open a session over it."""
-    built = _emitted(program, dtype, collect_only=False)
-    outputs: dict[str, Sequence[int | str]] = {f"W_{i}": ["K", *program.inputs[i][1]] for i in built.reached}
-    if built.offsets:
-        outputs["shares"] = ["K", len(built.offsets)]
-    outputs["rounding"] = ["K", "P"]
-    model = built.graph.model(outputs, "adjoint", _DESCRIPTION)
+    """Emit the transposed program as an ONNX model and open a session over it.
+
+    Args:
+        program: any point's program.
+        dtype: floating type of the model.
+        providers: onnxruntime execution providers, the CPU's by default.
+        bounds: emit the sweep of error bounds, for `Adjoint.bounds`; else that of W, for `Adjoint.rows`.
+
+    Raises:
+        OptionError: in float64, a program with convolutions.
+    """
+    graph = Builder(dtype)
+    swept = sweep_back(graph, program, bounds=bounds)
+    model = graph.model(swept.outputs, "adjoint")
     try:
-        session = Session(model, list(outputs), providers, rewrite=True)
+        session = Session(model, list(swept.outputs), providers, rewrite=True)
     except ModelError as error:
         if dtype == np.float64:
             raise OptionError(
@@ -85,75 +121,78 @@ def adjoint_of(
                 'dtype="float32", or engine="sparse"'
             ) from error
         raise
-    return Adjoint(model, session, tuple(built.slots), tuple(built.offsets), tuple(built.reached))
+    return Adjoint(model, session, swept.steps, swept.reached, providers)
 
 
-@dataclass
-class _Emitted:
-    graph: Builder
-    slots: list[int]
-    offsets: list[int]
-    reached: list[int]
-
-    @property
-    def arrays(self) -> dict[str, Array]:
-        return self.graph.arrays
+def point_of(program: LinearProgram, dtype: np.dtype[Any]) -> dict[str, Array]:
+    """What one point decides, by the names of the adjoint model's inputs."""
+    graph = Builder(dtype, collect_only=True)
+    sweep_back(graph, program)
+    return graph.arrays
 
 
-def _emitted(program: LinearProgram, dtype: np.dtype[Any], *, collect_only: bool) -> _Emitted:
-    """Emit the sweep, or only collect the arrays that the program's point decides."""
-    done = _Emitted(Builder(dtype, collect_only=collect_only), [], [], [])
-    graph = done.graph
+@dataclass(frozen=True)
+class Swept:
+    """What a sweep left in a graph."""
+
+    outputs: Mapping[str, Sequence[int | str]]  # to shapes
+    steps: tuple[int, ...]
+    reached: tuple[int, ...]
+
+
+def sweep_back(
+    graph: Builder, program: LinearProgram, given: Mapping[str, str] | None = None, *, bounds: bool = False
+) -> Swept:
+    """Emit the sweep from seeds at the outputs back to the inputs, or collect the arrays it is fed.
+
+    Args:
+        graph: where to; gets "W/{input}" and "shares" as outputs, or "rounding".
+        program: one point's program.
+        given: output name to the tensor that is its seed, (K, *shape); by default graph inputs
+            "seed/{output}".
+        bounds: bound the rounding errors, and leave W and the shares out.
+    """
     adjoint: dict[str, list[str]] = {}
-    for i, (name, shape) in enumerate(program.outputs):
-        adjoint.setdefault(name, []).append(graph.input(f"seed_{i}", dtype, ["K", *shape]))
-    shares: list[str] = []
-    bounds: list[str] = []
+    for name, shape in program.outputs:
+        seed = given[name] if given else graph.input(f"seed/{name}", graph.dtype, ["K", *shape])
+        adjoint.setdefault(name, []).append(graph.shaped(seed, shape))
+    collected: list[tuple[int, str]] = []
     for position in range(len(program.steps) - 1, -1, -1):
         step = program.steps[position]
         parts = adjoint.pop(step.output, None)
         if parts is None:
             continue
-        graph.fixed = step.fixed
-        if collect_only and step.fixed:
+        graph.fixed, graph.subject = step.fixed, step.node
+        if graph.collect_only and step.fixed:
             for name, _ in step.terms:
                 adjoint.setdefault(name, []).append("")
             continue
-        block = _added(graph, parts)
-        if step.offset is not None:
-            done.offsets.append(position)
-            shares.append(_share(graph, step, block))
-        if program.has_slot(step):
-            done.slots.append(position)
-            errors = graph.input(f"error_{position}", dtype, [step.size, "P"])
-            bounds.append(graph.node("MatMul", graph.node("Abs", graph.reshape(block, [step.size])), errors))
+        block = graph.added(parts, step.shape)
+        if bounds and program.has_slot(step):
+            collected.append((position, _bounded(graph, step, block)))
+        if not bounds and step.offset is not None:
+            collected.append((position, _share(graph, step, block)))
         for name, L in step.terms:
             adjoint.setdefault(name, []).append(L.T.emit(graph, block))
-    if not collect_only:
-        _finish(done, program, adjoint, shares, bounds)
-    return done
+    made: dict[str, Sequence[int | str]] = {}
+    totals = [total for _, total in collected]
+    reached = tuple(i for i, (name, _) in enumerate(program.inputs) if name in adjoint)
+    if bounds:
+        graph.named("rounding", graph.node("Sum", *totals))
+        made["rounding"] = ["K", "P"]
+    for i in () if bounds else reached:
+        name, shape = program.inputs[i]
+        graph.named(f"W/{name}", graph.reshape(graph.added(adjoint[name], shape), shape))
+        made[f"W/{name}"] = ["K", *shape]
+    if totals and not bounds:
+        graph.named("shares", graph.node("Concat", *totals, axis=1))
+        made["shares"] = ["K", len(totals)]
+    return Swept(made, tuple(position for position, _ in collected), reached)
 
 
-def _finish(
-    done: _Emitted,
-    program: LinearProgram,
-    adjoint: dict[str, list[str]],
-    shares: list[str],
-    bounds: list[str],
-) -> None:
-    """Name the outputs."""
-    graph = done.graph
-    for i, (name, shape) in enumerate(program.inputs):
-        if name in adjoint:
-            done.reached.append(i)
-            graph.named(f"W_{i}", graph.reshape(_added(graph, adjoint[name]), shape))
-    if shares:
-        graph.named("shares", graph.node("Concat", *shares, axis=1))
-    graph.named("rounding", graph.node("Sum", *bounds))
-
-
-def _added(graph: Builder, parts: list[str]) -> str:
-    return parts[0] if len(parts) == 1 else graph.node("Sum", *parts)
+def _seeded(program: LinearProgram, rows: Array, dtype: np.dtype[Any]) -> dict[str, Array]:
+    given = seeds(program, rows, dtype)
+    return {f"seed/{name}": seed for (name, _), seed in zip(program.outputs, given, strict=True)}
 
 
 def _share(graph: Builder, step: Step, block: str) -> str:
@@ -161,4 +200,11 @@ def _share(graph: Builder, step: Step, block: str) -> str:
     assert step.offset is not None
     offset = np.asarray(step.offset)
     summed = Sum(step.shape, offset.shape).emit(graph, block)
-    return graph.node("MatMul", graph.reshape(summed, [offset.size]), graph.array(offset.reshape(-1, 1)))
+    column = graph.node("Reshape", graph.array(offset, "offset"), graph.constant([-1, 1]))
+    return graph.node("MatMul", graph.reshape(summed, [offset.size]), column)
+
+
+def _bounded(graph: Builder, step: Step, block: str) -> str:
+    """⟨|row|, error⟩, (K, P)."""
+    errors = graph.input(f"error/{step.output}", graph.dtype, [step.size, "P"])
+    return graph.node("MatMul", graph.node("Abs", graph.reshape(block, [step.size])), errors)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
-from ..runtime.primitives import Array, Gather, Scale, chain
+from ..runtime.primitives import Array, Scale, Window, chain
 from ..runtime.program import Guard, HalfSpaces
 from ._moves import gathered
 from ._rule import Local, Site
 
 
-def extreme_of(site: Site, candidates: Array, sign: int = 1) -> Local:
+def extreme_of(site: Site, candidates: Array, sign: int = 1, window: Window | None = None) -> Local:
     """Lower y[o] = max over candidates[o, :] of sign·x, times sign.
 
     Args:
         site: the node; its operand 0 is observed.
         candidates: (*out_shape, n) flat positions in x; -1 for none (padding).
         sign: 1 for the largest, -1 for the smallest.
+        window: what the candidates of every channel are, where they are a sliding window.
 
     Among equals the first candidate wins, as in onnxruntime.
     """
@@ -38,5 +41,5 @@ def extreme_of(site: Site, candidates: Array, sign: int = 1) -> Local:
         pair = [(gathered(site, index), factor) for index, factor in ((winners, signed), (losers, -signed))]
         return HalfSpaces(tuple((0, chain(g, Scale(g.out_shape, factor))) for g, factor in pair))
 
-    picked: Gather = gathered(site, winner)
+    picked = replace(gathered(site, winner), window=window)
     return Local(picked, guards=(Guard(winner, margin, half_spaces),))

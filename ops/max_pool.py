@@ -27,7 +27,7 @@ def max_pool(site: Site) -> Local:
     candidates = np.where(within < 0, -1, within + images).reshape(
         *shape[:2], *window.out_size, math.prod(window.kernel)
     )
-    return extreme_of(site, candidates)
+    return extreme_of(site, candidates, window=window)
 
 
 @lowers("GlobalMaxPool", kind=Kind.PIECEWISE_LINEAR, observes=(0,))
