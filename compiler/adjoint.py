@@ -6,20 +6,31 @@ rows that are wanted (seeds, along the batch axis) are its inputs.
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 
+from ..runtime.affine_map import write_whole
 from ..runtime.emit import Builder
-from ..runtime.errors import ModelError, OptionError
+from ..runtime.errors import ModelError, OptionError, OutputError
 from ..runtime.primitives import Array, Sum
 from ..runtime.program import LinearProgram, Step
 from ..runtime.session import Session
 from .sweep import Magnitudes, Sweep, seeds
+
+_SEED = "the wanted rows as linear functionals of this output, one for each k: unit vectors for rows of W"
+_DESCRIPTION = """Rows of W, and their b, of a network's affine map F(z) = W z + b around x, in reverse.
+Inputs: "seed/{output}", (K, *shape of the output), for any K, the functionals of the outputs that are
+wanted; row k of W is that of output entry o where seed k is 1 at o and 0 elsewhere, in all outputs. All other
+inputs are what x decides at each node; they are the same for all K rows.
+Outputs: "W/{input}", (K, *shape of the input). "shares", (K, nodes with an offset): their sum is b."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +42,6 @@ class Adjoint:
     steps: tuple[
         int, ...
     ]  # those with an offset, a column of `shares` each; with bounds, those with an error
-    reached: tuple[int, ...]  # program inputs that any output depends on
     providers: Sequence[str] | None = None
     _bounding: list[Adjoint] = field(default_factory=list)  # the one for bounds, once `sweep` needs it
 
@@ -49,9 +59,9 @@ class Adjoint:
         found = self.session.run(_seeded(program, rows, dtype) | point_of(program, dtype))
         parts = [
             found[f"W/{name}"].reshape(len(rows), math.prod(shape))
-            if i in self.reached
+            if f"W/{name}" in found
             else np.zeros((len(rows), math.prod(shape)), dtype)
-            for i, (name, shape) in enumerate(program.inputs)
+            for name, shape in program.inputs
         ]
         shares = np.zeros((len(program.steps), len(rows)))
         if self.steps:
@@ -109,11 +119,9 @@ def adjoint_of(
     Raises:
         OptionError: in float64, a program with convolutions.
     """
-    graph = Builder(dtype)
-    swept = sweep_back(graph, program, bounds=bounds)
-    model = graph.model(swept.outputs, "adjoint")
+    model, steps = _emitted(program, dtype, bounds=bounds)
     try:
-        session = Session(model, list(swept.outputs), providers, rewrite=True)
+        session = Session(model, [put.name for put in model.graph.output], providers, rewrite=True)
     except ModelError as error:
         if dtype == np.float64:
             raise OptionError(
@@ -121,7 +129,64 @@ def adjoint_of(
                 'dtype="float32", or engine="sparse"'
             ) from error
         raise
-    return Adjoint(model, session, swept.steps, swept.reached, providers)
+    return Adjoint(model, session, steps, providers)
+
+
+def _emitted(
+    program: LinearProgram, dtype: np.dtype[Any], *, bounds: bool
+) -> tuple[onnx.ModelProto, tuple[int, ...]]:
+    """The model, and the steps behind its shares or bounds."""
+    graph = Builder(dtype)
+    swept = sweep_back(graph, program, bounds=bounds)
+    outputs: dict[str, Sequence[int | str]] = {}
+    if not bounds:
+        shapes = dict(program.inputs)
+        for name, tensor in swept.W.items():
+            outputs[graph.named(f"W/{name}", tensor)] = ["K", *shapes[name]]
+    if swept.totals:
+        total = graph.named("rounding" if bounds else "shares", swept.totals)
+        outputs[total] = ["K", "P" if bounds else len(swept.steps)]
+    return graph.model(outputs, "adjoint"), swept.steps
+
+
+def save_adjoint(
+    program: LinearProgram, dtype: np.dtype[Any], path: str | os.PathLike[str], facts: Mapping[str, str]
+) -> None:
+    """Write the adjoint, without bounds, as an ONNX file that runs wherever onnxruntime does.
+
+    Its inputs are documented in the file: "seed/{output}", and what x decides, such as "slope/{node}". What
+    to feed at a point is `point_of`; or any values computed elsewhere, by the descriptions of the inputs.
+
+    Args:
+        program: any point's program.
+        dtype: floating type of the model.
+        path: file to write, whole or not at all.
+        facts: what else is recorded in its metadata_props, such as the model's name and sha256.
+
+    Raises:
+        OutputError: the path cannot be written, or the model is too large for one file of protobuf.
+    """
+    model, steps = _emitted(program, dtype, bounds=False)
+    model.graph.doc_string = _DESCRIPTION
+    nodes = [program.steps[position].node for position in steps]
+    for put in model.graph.output:
+        put.doc_string = (
+            f"what each node's offset adds to b, one column for each of: {', '.join(map(repr, nodes))}"
+            if put.name == "shares"
+            else f"the rows of W, as functionals of input {put.name.removeprefix('W/')!r}"
+        )
+    recorded = {
+        **facts,
+        "ilin.inputs": json.dumps({name: list(shape) for name, shape in program.inputs}),
+        "ilin.outputs": json.dumps({name: list(shape) for name, shape in program.outputs}),
+        "ilin.shares": json.dumps(nodes),
+    }
+    onnx.helper.set_model_props(model, recorded)
+    try:
+        content = model.SerializeToString()
+    except ValueError as error:
+        raise OutputError(f"the adjoint is too large for one file of protobuf (2 GB): {error}") from error
+    write_whole(Path(path), lambda file: file.write(content))
 
 
 def point_of(program: LinearProgram, dtype: np.dtype[Any]) -> dict[str, Array]:
@@ -135,26 +200,33 @@ def point_of(program: LinearProgram, dtype: np.dtype[Any]) -> dict[str, Array]:
 class Swept:
     """What a sweep left in a graph."""
 
-    outputs: Mapping[str, Sequence[int | str]]  # to shapes
-    steps: tuple[int, ...]
-    reached: tuple[int, ...]
+    W: Mapping[str, str]  # program input to the tensor of its part of W, (K, *shape); unreached ones left out
+    totals: str  # the tensor of shares, (K, steps), or of bounds, (K, P); "" without any
+    steps: tuple[int, ...]  # that `totals` is made of
 
 
 def sweep_back(
-    graph: Builder, program: LinearProgram, given: Mapping[str, str] | None = None, *, bounds: bool = False
+    graph: Builder,
+    program: LinearProgram,
+    *,
+    bounds: bool = False,
+    given: Mapping[str, str] | None = None,
+    supply: Callable[[Step], Iterable[str]] | None = None,
 ) -> Swept:
     """Emit the sweep from seeds at the outputs back to the inputs, or collect the arrays it is fed.
 
     Args:
-        graph: where to; gets "W/{input}" and "shares" as outputs, or "rounding".
+        graph: where to.
         program: one point's program.
+        bounds: bound the rounding errors, and leave W and the shares out.
         given: output name to the tensor that is its seed, (K, *shape); by default graph inputs
             "seed/{output}".
-        bounds: bound the rounding errors, and leave W and the shares out.
+        supply: adds the nodes that compute what a point decides for a step, and names their results; by
+            default they are graph inputs.
     """
     adjoint: dict[str, list[str]] = {}
     for name, shape in program.outputs:
-        seed = given[name] if given else graph.input(f"seed/{name}", graph.dtype, ["K", *shape])
+        seed = given[name] if given else graph.input(f"seed/{name}", graph.dtype, ["K", *shape], _SEED)
         adjoint.setdefault(name, []).append(graph.shaped(seed, shape))
     collected: list[tuple[int, str]] = []
     for position in range(len(program.steps) - 1, -1, -1):
@@ -168,26 +240,24 @@ def sweep_back(
                 adjoint.setdefault(name, []).append("")
             continue
         block = graph.added(parts, step.shape)
+        if supply and not step.fixed:
+            graph.supplied = iter(supply(step))
         if bounds and program.has_slot(step):
             collected.append((position, _bounded(graph, step, block)))
         if not bounds and step.offset is not None:
             collected.append((position, _share(graph, step, block)))
         for name, L in step.terms:
             adjoint.setdefault(name, []).append(L.T.emit(graph, block))
-    made: dict[str, Sequence[int | str]] = {}
     totals = [total for _, total in collected]
-    reached = tuple(i for i, (name, _) in enumerate(program.inputs) if name in adjoint)
-    if bounds:
-        graph.named("rounding", graph.node("Sum", *totals))
-        made["rounding"] = ["K", "P"]
-    for i in () if bounds else reached:
-        name, shape = program.inputs[i]
-        graph.named(f"W/{name}", graph.reshape(graph.added(adjoint[name], shape), shape))
-        made[f"W/{name}"] = ["K", *shape]
-    if totals and not bounds:
-        graph.named("shares", graph.node("Concat", *totals, axis=1))
-        made["shares"] = ["K", len(totals)]
-    return Swept(made, tuple(position for position, _ in collected), reached)
+    joined = ""
+    if totals:
+        joined = graph.node("Sum", *totals) if bounds else graph.node("Concat", *totals, axis=1)
+    W = {
+        name: graph.reshape(graph.added(adjoint[name], shape), shape)
+        for name, shape in program.inputs
+        if name in adjoint
+    }
+    return Swept(W, joined, tuple(position for position, _ in collected))
 
 
 def _seeded(program: LinearProgram, rows: Array, dtype: np.dtype[Any]) -> dict[str, Array]:

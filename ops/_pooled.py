@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from ..runtime.emit import Builder
 from ..runtime.primitives import Array, Scale, Window, chain
 from ..runtime.program import Guard, HalfSpaces
 from ._moves import gathered
@@ -43,3 +44,13 @@ def extreme_of(site: Site, candidates: Array, sign: int = 1, window: Window | No
 
     picked = replace(gathered(site, winner), window=window)
     return Local(picked, guards=(Guard(winner, margin, half_spaces),))
+
+
+def extreme_in_graph(site: Site, graph: Builder, candidates: Array, sign: int = 1) -> tuple[str, ...]:
+    """The winners of `extreme_of`, for candidates that are all entries of x."""
+    groups = graph.constant(candidates)
+    entries = graph.node("Reshape", site.tensor(0), graph.constant([-1]))
+    values = graph.node("Gather", entries, groups)  # (*out, n)
+    best = graph.node("ArgMax" if sign > 0 else "ArgMin", values, axis=candidates.ndim - 1, keepdims=1)
+    winner = graph.node("GatherElements", groups, best, axis=candidates.ndim - 1)
+    return (graph.node("Squeeze", winner, graph.constant([candidates.ndim - 1])),)

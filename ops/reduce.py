@@ -7,11 +7,13 @@ https://onnx.ai/onnx/operators/onnx__ReduceSum.html, …ReduceMean.html, …Redu
 
 import math
 
+from ..runtime.emit import Builder
+from ..runtime.primitives import Array
 from ..runtime.program import Kind
 from ._moves import positions
-from ._pooled import extreme_of
+from ._pooled import extreme_in_graph, extreme_of
 from ._reduced import reduced_axes, sum_over
-from ._rule import Local, Site, lowers
+from ._rule import Local, Site, explains, lowers
 
 
 @lowers("ReduceSum", linear_in=(0,))
@@ -28,7 +30,8 @@ def reduce_mean(site: Site) -> Local:
     return Local(sum_over(shape, axes, keep=bool(site.attribute("keepdims", 1)), divisor=divisor))
 
 
-def _extreme(site: Site, sign: int) -> Local:
+def _groups(site: Site) -> Array:
+    """Positions of the entries behind each output, (*out_shape, entries)."""
     shape, axes = site.shape(), reduced_axes(site)
     kept = [axis for axis in range(len(shape)) if axis not in axes]
     groups = positions(site).transpose(*kept, *axes)
@@ -36,16 +39,28 @@ def _extreme(site: Site, sign: int) -> Local:
         out = tuple(1 if axis in axes else size for axis, size in enumerate(shape))
     else:
         out = tuple(shape[axis] for axis in kept)
-    return extreme_of(site, groups.reshape(*out, -1), sign)
+    return groups.reshape(*out, -1)
 
 
 @lowers("ReduceMax", kind=Kind.PIECEWISE_LINEAR, observes=(0,), linear_in=(0,))
 def reduce_max(site: Site) -> Local:
     """Select the largest entry."""
-    return _extreme(site, 1)
+    return extreme_of(site, _groups(site))
 
 
 @lowers("ReduceMin", kind=Kind.PIECEWISE_LINEAR, observes=(0,), linear_in=(0,))
 def reduce_min(site: Site) -> Local:
     """Select the smallest entry."""
-    return _extreme(site, -1)
+    return extreme_of(site, _groups(site), -1)
+
+
+@explains("ReduceMax")
+def reduce_max_in_graph(site: Site, graph: Builder) -> tuple[str, ...]:
+    """The winners."""
+    return extreme_in_graph(site, graph, _groups(site))
+
+
+@explains("ReduceMin")
+def reduce_min_in_graph(site: Site, graph: Builder) -> tuple[str, ...]:
+    """The winners."""
+    return extreme_in_graph(site, graph, _groups(site), -1)

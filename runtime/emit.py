@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,13 @@ from onnx import helper, numpy_helper
 from .arrays import Array, Shape
 
 OPSET = 18  # the first with everything that primitives emit; onnxruntime has run it since 1.14
+
+_MEANINGS = {
+    "slope": "node {!r} at x: what each entry is multiplied by (a mask: which entries pass)",
+    "winner": "node {!r} at x: flat position, in the node's input, of the entry that each output takes",
+    "offset": "node {!r} at x: what it adds whatever its input is",
+    "weight": "node {!r} at x: the weight that it multiplies its input by",
+}
 
 
 class Builder:
@@ -23,15 +30,13 @@ class Builder:
     point's program gives the values to feed.
     """
 
-    def __init__(
-        self, dtype: np.dtype[Any], *, collect_only: bool = False, given: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, dtype: np.dtype[Any], *, collect_only: bool = False, prefix: str = "") -> None:
         """Start an empty graph.
 
         Args:
             dtype: floating type of all values.
             collect_only: make no nodes, and only collect the arrays that a point decides.
-            given: tensors to read in place of the inputs for these arrays, by the inputs' names.
+            prefix: of the names of all tensors that are made.
         """
         self.dtype = dtype
         self.fixed = True  # whether the arrays that come next are the same at every point
@@ -41,7 +46,10 @@ class Builder:
         self.initializers: list[onnx.TensorProto] = []
         self.inputs: list[onnx.ValueInfoProto] = []
         self.collect_only = collect_only
-        self._given = given
+        self.supplied: Iterator[str] | None = (
+            None  # tensors to read in place of inputs for the arrays to come
+        )
+        self._prefix = prefix
         self._known: dict[int, tuple[Array, str]] = {}
         self._shapes: dict[str, Shape] = {}  # of blocks, behind their first axis, where known
         self._viewed: dict[str, str] = {}  # a reshaped block to what it was reshaped from
@@ -57,6 +65,13 @@ class Builder:
             self.nodes.append(helper.make_node(op_type, list(inputs), [output], **attributes))
         return output
 
+    def second(self, op_type: str, *inputs: str, **attributes: Any) -> str:
+        """Add a node and return the name of its second output; the first is not needed."""
+        outputs = [self._name(op_type.lower()), self._name(op_type.lower())]
+        if not self.collect_only:
+            self.nodes.append(helper.make_node(op_type, list(inputs), outputs, **attributes))
+        return outputs[1]
+
     def array(self, value: Array, role: str) -> str:
         """A floating or index array that the current step multiplies or selects by; booleans come as 0 and 1.
 
@@ -71,11 +86,11 @@ class Builder:
             value = value.astype(self.dtype if floating else np.int64, copy=False)
         name = self._unique(f"{role}/{self.subject.strip('/')}")
         self.arrays[name] = value
-        if self._given is not None:
-            name = self._given[name]
+        if self.supplied is not None:
+            name = next(self.supplied)
         else:
-            self.input(name, value.dtype, value.shape)
-        if value.dtype == bool:
+            name = self.input(name, value.dtype, value.shape, _MEANINGS[role].format(self.subject))
+        if value.dtype == bool or (floating and self.supplied is not None):
             return self.node("Cast", name, to=helper.np_dtype_to_tensor_dtype(self.dtype))
         return name
 
@@ -135,7 +150,7 @@ class Builder:
         return (source, made) if same else (x, shape)
 
     def scaled(self, x: str, factor: str) -> str:
-        """x ⊙ factor, where the factor is the same for all rows of the block.
+        """A block times a factor, where the factor is the same for all rows of the block.
 
         Factors in a row are multiplied with each other first, which costs one row, not the block.
         """
@@ -160,16 +175,17 @@ class Builder:
 
     # -- the whole -------------------------------------------------------------------------------------
 
-    def named(self, name: str, x: str) -> None:
+    def named(self, name: str, x: str) -> str:
         """Give a tensor the name of a graph output."""
-        self.nodes.append(helper.make_node("Identity", [x], [name]))
+        self.nodes.append(helper.make_node("Identity", [x], [self._prefix + name]))
+        return self._prefix + name
 
     def model(
         self, outputs: Mapping[str, Sequence[int | str]], name: str, description: str = ""
     ) -> onnx.ModelProto:
         """The finished model; `outputs` maps tensor names to shapes."""
         element = helper.np_dtype_to_tensor_dtype(self.dtype)
-        nodes, read = _needed(self.nodes, outputs)
+        nodes, read = needed(self.nodes, outputs)
         graph = helper.make_graph(
             nodes,
             name,
@@ -184,7 +200,7 @@ class Builder:
 
     def _name(self, stem: str) -> str:
         self._count += 1
-        return f"{stem}_{self._count}"
+        return f"{self._prefix}{stem}_{self._count}"
 
     def _unique(self, name: str) -> str:
         """The name, or with _2, _3, … behind it where it is taken."""
@@ -195,7 +211,7 @@ class Builder:
         return candidate
 
 
-def _needed(nodes: Sequence[onnx.NodeProto], outputs: Iterable[str]) -> tuple[list[onnx.NodeProto], set[str]]:
+def needed(nodes: Sequence[onnx.NodeProto], outputs: Iterable[str]) -> tuple[list[onnx.NodeProto], set[str]]:
     """The nodes that an output depends on, and all tensors that are read: views may be left over."""
     read, kept = set(outputs), []
     for node in reversed(nodes):

@@ -292,7 +292,7 @@ def _phases(weight: Array, axis: int, s: int, pad: int) -> tuple[Array, int, int
     taps = [(f, (f + pad - t) // s, t) for f in range(s) for t in range(kernel) if (f + pad - t) % s == 0]
     low, high = min(shift for _, shift, _ in taps), max(shift for _, shift, _ in taps)
     split = np.zeros((*weight.shape[:axis], s, high - low + 1, *weight.shape[axis + 1 :]), weight.dtype)
-    at = (slice(None),) * axis
+    by_phase, by_tap = np.moveaxis(split, (axis, axis + 1), (0, 1)), np.moveaxis(weight, axis, 0)
     for f, shift, t in taps:
-        split[(*at, f, shift - low)] = weight[(*at, t)]
+        by_phase[f, shift - low] = by_tap[t]
     return split, low, high
