@@ -6,26 +6,31 @@ rows that are wanted (seeds, along the batch axis) are its inputs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 
+from ..runtime.affine_map import write_whole
 from ..runtime.emit import Builder
-from ..runtime.errors import ModelError, OptionError
+from ..runtime.errors import ModelError, OptionError, OutputError
 from ..runtime.primitives import Array, Sum
 from ..runtime.program import LinearProgram, Step
 from ..runtime.session import Session
-from .sweep import Magnitudes, Sweep, Swept, seeds
+from .sweep import seeds
 
-_DESCRIPTION = """Rows of W of a network's affine map F(z) = W z + b, by its reverse sweep.
-seed_i: (K, *shape of output i), the linear functionals of the outputs that are wanted, such as unit vectors.
-at_x_i: what the activation pattern at x decides, in the order of the sweep.
-error_i: (size, P), bounds on the error of a step at P points.
-W_i: (K, *shape of input i). shares: (K, S), what each offset adds to b. rounding: (K, P), bounds on
-|W z + b - F(z)|."""
+_SEED = "the wanted rows as linear functionals of this output, one for each k: unit vectors for rows of W"
+_DESCRIPTION = """Rows of W, and their b, of a network's affine map F(z) = W z + b around x, in reverse.
+Inputs: "seed/{output}", (K, *shape of the output), for any K, the functionals of the outputs that are
+wanted; row k of W is that of output entry o where seed k is 1 at o and 0 elsewhere, in all outputs. All other
+inputs are what x decides at each node; they are the same for all K rows.
+Outputs: "W/{input}", (K, *shape of the input). "shares", (K, nodes with an offset): their sum is b."""
 
 
 @dataclass(frozen=True)
@@ -34,58 +39,76 @@ class Adjoint:
 
     model: onnx.ModelProto
     session: Session
-    slots: tuple[int, ...]  # steps whose error is an input
-    offsets: tuple[int, ...]  # steps that have an offset
-    reached: tuple[int, ...]  # program inputs that any output depends on
+    steps: tuple[int, ...]  # with an offset, a column of `shares` each; with bounds, those with an error
 
-    def sweep(self, program: LinearProgram, magnitudes: Magnitudes | None, dtype: np.dtype[Any]) -> Sweep:
-        """Return the sweep over one point's program, with bounds where the model was emitted with them."""
-        point = dict(_emitted(program, dtype, collect_only=True).arrays)
-        for position in self.slots if magnitudes else ():
-            assert magnitudes is not None
+    def rows(self, program: LinearProgram, rows: Array, dtype: np.dtype[Any]) -> tuple[Array, Array]:
+        """Rows of W, and what each step's offset adds to b.
+
+        Args:
+            program: one point's program, of the structure that the model was emitted for.
+            rows: k flat output indices.
+            dtype: as emitted.
+
+        Returns:
+            W, (k, N), and the shares, (steps, k) in float64.
+        """
+        found = self.session.run(_seeded(program, rows, dtype) | point_of(program, dtype))
+        parts = [
+            found[f"W/{name}"].reshape(len(rows), math.prod(shape))
+            if f"W/{name}" in found
+            else np.zeros((len(rows), math.prod(shape)), dtype)
+            for name, shape in program.inputs
+        ]
+        shares = np.zeros((len(program.steps), len(rows)))
+        if self.steps:
+            shares[list(self.steps)] = found["shares"].T
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1), shares
+
+    def bounds(
+        self, program: LinearProgram, rows: Array, errors: Mapping[str, Array], dtype: np.dtype[Any]
+    ) -> Array:
+        """Bounds on what the steps' own errors add up to in the given rows. Emitted with `bounds`.
+
+        Args:
+            program: one point's program, of the structure that the model was emitted for.
+            rows: k flat output indices.
+            errors: step output to a bound on the error that evaluating the step makes, (P, *shape); none
+                is zero.
+            dtype: as emitted.
+
+        Returns:
+            (P, k).
+        """
+        feeds = _seeded(program, rows, dtype) | point_of(program, dtype)
+        count = len(next(iter(errors.values())))
+        for position in self.steps:
             step = program.steps[position]
-            none = np.zeros((magnitudes.count, *step.shape))
-            errors = magnitudes.errors.get(step.output, none)
-            point[f"error_{position}"] = np.ascontiguousarray(errors.reshape(len(errors), -1).T.astype(dtype))
-
-        def back(rows: Array) -> Swept:
-            given = seeds(program, rows, dtype)
-            feeds = {f"seed_{i}": given[i] for i in range(len(given))}
-            found = self.session.run({**feeds, **point})
-            W = np.concatenate(
-                [
-                    found[f"W_{i}"].reshape(len(rows), -1)
-                    if i in self.reached
-                    else np.zeros((len(rows), int(np.prod(shape, dtype=np.int64))), dtype)
-                    for i, (_, shape) in enumerate(program.inputs)
-                ],
-                axis=1,
-            )
-            shares = np.zeros((len(program.steps), len(rows)))
-            if self.offsets:
-                shares[list(self.offsets)] = found["shares"].T
-            return Swept(W, shares, found["rounding"].T if magnitudes else None)
-
-        return back
+            own = errors.get(step.output, np.zeros((count, *step.shape)))
+            feeds[f"error/{step.output}"] = np.ascontiguousarray(own.reshape(len(own), step.size).T, dtype)
+        found: Array = self.session.run(feeds)["rounding"]
+        return found.T
 
 
 def adjoint_of(
     program: LinearProgram,
     dtype: np.dtype[Any],
     providers: Sequence[str] | None = None,
-    *,
     bounds: bool = False,
 ) -> Adjoint:
-    """Emit the transposed program as an ONNX model and open a session over it."""
-    built = _emitted(program, dtype, collect_only=False, bounds=bounds)
-    outputs: dict[str, Sequence[int | str]] = {f"W_{i}": ["K", *program.inputs[i][1]] for i in built.reached}
-    if built.offsets:
-        outputs["shares"] = ["K", len(built.offsets)]
-    if bounds:
-        outputs["rounding"] = ["K", "P"]
-    model = built.graph.model(outputs, "adjoint", _DESCRIPTION)
+    """Emit the transposed program as an ONNX model and open a session over it.
+
+    Args:
+        program: any point's program.
+        dtype: floating type of the model.
+        providers: onnxruntime execution providers, the CPU's by default.
+        bounds: emit the sweep of error bounds, for `Adjoint.bounds`; else that of W, for `Adjoint.rows`.
+
+    Raises:
+        OptionError: in float64, a program with convolutions.
+    """
+    model, steps = _emitted(program, dtype, bounds=bounds)
     try:
-        session = Session(model, list(outputs), providers, rewrite=True)
+        session = Session(model, [put.name for put in model.graph.output], providers, rewrite=True)
     except ModelError as error:
         if dtype == np.float64:
             raise OptionError(
@@ -93,78 +116,140 @@ def adjoint_of(
                 'dtype="float32", or engine="sparse"'
             ) from error
         raise
-    return Adjoint(model, session, tuple(built.slots), tuple(built.offsets), tuple(built.reached))
-
-
-@dataclass
-class _Emitted:
-    graph: Builder
-    slots: list[int]
-    offsets: list[int]
-    reached: list[int]
-
-    @property
-    def arrays(self) -> dict[str, Array]:
-        return self.graph.arrays
+    return Adjoint(model, session, steps)
 
 
 def _emitted(
-    program: LinearProgram, dtype: np.dtype[Any], *, collect_only: bool, bounds: bool = False
-) -> _Emitted:
-    """Emit the sweep, or only collect the arrays that the program's point decides."""
-    done = _Emitted(Builder(dtype, collect_only=collect_only), [], [], [])
-    graph = done.graph
+    program: LinearProgram, dtype: np.dtype[Any], *, bounds: bool
+) -> tuple[onnx.ModelProto, tuple[int, ...]]:
+    """The model, and the steps behind its shares or bounds."""
+    graph = Builder(dtype)
+    swept = sweep_back(graph, program, bounds=bounds)
+    outputs: dict[str, Sequence[int | str]] = {}
+    if not bounds:
+        shapes = dict(program.inputs)
+        for name, tensor in swept.W.items():
+            outputs[graph.named(f"W/{name}", tensor)] = ["K", *shapes[name]]
+    if swept.totals:
+        total = graph.named("rounding" if bounds else "shares", swept.totals)
+        outputs[total] = ["K", "P" if bounds else len(swept.steps)]
+    return graph.model(outputs, "adjoint"), swept.steps
+
+
+def save_adjoint(
+    program: LinearProgram, dtype: np.dtype[Any], path: str | os.PathLike[str], facts: Mapping[str, str]
+) -> None:
+    """Write the adjoint, without bounds, as an ONNX file that runs wherever onnxruntime does.
+
+    Its inputs are documented in the file: "seed/{output}", and what x decides, such as "slope/{node}". What
+    to feed at a point is `point_of`; or any values computed elsewhere, by the descriptions of the inputs.
+
+    Args:
+        program: any point's program.
+        dtype: floating type of the model.
+        path: file to write, whole or not at all.
+        facts: what else is recorded in its metadata_props, such as the model's name and sha256.
+
+    Raises:
+        OutputError: the path cannot be written, or the model is too large for one file of protobuf.
+    """
+    model, steps = _emitted(program, dtype, bounds=False)
+    model.graph.doc_string = _DESCRIPTION
+    nodes = [program.steps[position].node for position in steps]
+    for put in model.graph.output:
+        put.doc_string = (
+            f"what each node's offset adds to b, one column for each of: {', '.join(map(repr, nodes))}"
+            if put.name == "shares"
+            else f"the rows of W, as functionals of input {put.name.removeprefix('W/')!r}"
+        )
+    recorded = {
+        **facts,
+        "ilin.inputs": json.dumps({name: list(shape) for name, shape in program.inputs}),
+        "ilin.outputs": json.dumps({name: list(shape) for name, shape in program.outputs}),
+        "ilin.shares": json.dumps(nodes),
+    }
+    onnx.helper.set_model_props(model, recorded)
+    try:
+        content = model.SerializeToString()
+    except ValueError as error:
+        raise OutputError(f"the adjoint is too large for one file of protobuf (2 GB): {error}") from error
+    write_whole(Path(path), lambda file: file.write(content))
+
+
+def point_of(program: LinearProgram, dtype: np.dtype[Any]) -> dict[str, Array]:
+    """What one point decides, by the names of the adjoint model's inputs."""
+    graph = Builder(dtype, collect_only=True)
+    sweep_back(graph, program)
+    return graph.arrays
+
+
+@dataclass(frozen=True)
+class Swept:
+    """What a sweep left in a graph."""
+
+    W: Mapping[str, str]  # program input to the tensor of its part of W, (K, *shape); unreached ones left out
+    totals: str  # the tensor of shares, (K, steps), or of bounds, (K, P); "" without any
+    steps: tuple[int, ...]  # that `totals` is made of
+
+
+def sweep_back(
+    graph: Builder,
+    program: LinearProgram,
+    *,
+    bounds: bool = False,
+    given: Mapping[str, str] | None = None,
+    supply: Callable[[Step], Iterable[str]] | None = None,
+) -> Swept:
+    """Emit the sweep from seeds at the outputs back to the inputs, or collect the arrays it is fed.
+
+    Args:
+        graph: where to.
+        program: one point's program.
+        bounds: bound the rounding errors, and leave W and the shares out.
+        given: output name to the tensor that is its seed, (K, *shape); by default graph inputs
+            "seed/{output}".
+        supply: adds the nodes that compute what a point decides for a step, and names their results; by
+            default they are graph inputs.
+    """
     adjoint: dict[str, list[str]] = {}
-    for i, (name, shape) in enumerate(program.outputs):
-        adjoint.setdefault(name, []).append(graph.input(f"seed_{i}", dtype, ["K", *shape]))
-    shares: list[str] = []
-    sums: list[str] = []
+    for name, shape in program.outputs:
+        seed = given[name] if given else graph.input(f"seed/{name}", graph.dtype, ["K", *shape], _SEED)
+        adjoint.setdefault(name, []).append(graph.shaped(seed, shape))
+    collected: list[tuple[int, str]] = []
     for position in range(len(program.steps) - 1, -1, -1):
         step = program.steps[position]
         parts = adjoint.pop(step.output, None)
         if parts is None:
             continue
-        graph.fixed = step.fixed
-        if collect_only and step.fixed:
+        graph.fixed, graph.subject = step.fixed, step.node
+        if graph.collect_only and step.fixed:
             for name, _ in step.terms:
                 adjoint.setdefault(name, []).append("")
             continue
-        block = _added(graph, parts)
-        if step.offset is not None:
-            done.offsets.append(position)
-            shares.append(_share(graph, step, block))
+        block = graph.added(parts, step.shape)
+        if supply and not step.fixed:
+            graph.supplied = iter(supply(step))
         if bounds and program.has_slot(step):
-            done.slots.append(position)
-            errors = graph.input(f"error_{position}", dtype, [step.size, "P"])
-            sums.append(graph.node("MatMul", graph.node("Abs", graph.reshape(block, [step.size])), errors))
+            collected.append((position, _bounded(graph, step, block)))
+        if not bounds and step.offset is not None:
+            collected.append((position, _share(graph, step, block)))
         for name, L in step.terms:
             adjoint.setdefault(name, []).append(L.T.emit(graph, block))
-    if not collect_only:
-        _finish(done, program, adjoint, shares, sums)
-    return done
+    totals = [total for _, total in collected]
+    joined = ""
+    if totals:
+        joined = graph.node("Sum", *totals) if bounds else graph.node("Concat", *totals, axis=1)
+    W = {
+        name: graph.reshape(graph.added(adjoint[name], shape), shape)
+        for name, shape in program.inputs
+        if name in adjoint
+    }
+    return Swept(W, joined, tuple(position for position, _ in collected))
 
 
-def _finish(
-    done: _Emitted,
-    program: LinearProgram,
-    adjoint: dict[str, list[str]],
-    shares: list[str],
-    sums: list[str],
-) -> None:
-    """Name the outputs."""
-    graph = done.graph
-    for i, (name, shape) in enumerate(program.inputs):
-        if name in adjoint:
-            done.reached.append(i)
-            graph.named(f"W_{i}", graph.reshape(_added(graph, adjoint[name]), shape))
-    if shares:
-        graph.named("shares", graph.node("Concat", *shares, axis=1))
-    if sums:
-        graph.named("rounding", graph.node("Sum", *sums))
-
-
-def _added(graph: Builder, parts: list[str]) -> str:
-    return parts[0] if len(parts) == 1 else graph.node("Sum", *parts)
+def _seeded(program: LinearProgram, rows: Array, dtype: np.dtype[Any]) -> dict[str, Array]:
+    given = seeds(program, rows, dtype)
+    return {f"seed/{name}": seed for (name, _), seed in zip(program.outputs, given, strict=True)}
 
 
 def _share(graph: Builder, step: Step, block: str) -> str:
@@ -172,4 +257,11 @@ def _share(graph: Builder, step: Step, block: str) -> str:
     assert step.offset is not None
     offset = np.asarray(step.offset)
     summed = Sum(step.shape, offset.shape).emit(graph, block)
-    return graph.node("MatMul", graph.reshape(summed, [offset.size]), graph.array(offset.reshape(-1, 1)))
+    column = graph.node("Reshape", graph.array(offset, "offset"), graph.constant([-1, 1]))
+    return graph.node("MatMul", graph.reshape(summed, [offset.size]), column)
+
+
+def _bounded(graph: Builder, step: Step, block: str) -> str:
+    """⟨|row|, error⟩, (K, P)."""
+    errors = graph.input(f"error/{step.output}", graph.dtype, [step.size, "P"])
+    return graph.node("MatMul", graph.node("Abs", graph.reshape(block, [step.size])), errors)

@@ -7,7 +7,6 @@ relative growth(n). Where a plan joins legs, the product of their maps rounds as
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -39,17 +38,22 @@ def rounding_bounds(
     upper: Array | None = None  # the rows as functions of the current leg's upper cut
     for leg in plan.legs:
         part = leg.of(program)
-        below = _stacked(magnitudes, part)
         wanted = rows if upper is None else needed_elements(program, leg, upper)
+        bound = _bounds(leg, part, wanted, engine, dtype, magnitudes)
+        if len(plan.legs) == 1:
+            total[:] = bound
+            break
+        below = _stacked(magnitudes, part)
         lower = np.zeros((len(rows), part.in_size if leg.first else 0), dtype)
-        for block, W, rounding in _swept(leg, part, wanted, engine, dtype, magnitudes):
+        for block, found in swept(leg, part, wanted, engine, dtype):
             if upper is None:
-                total[:, block] += rounding
-                lower[block] = W[:, : lower.shape[1]]
+                total[:, block] = bound[:, block]
+                lower[block] = found.W[:, : lower.shape[1]]
                 continue
             columns = np.ascontiguousarray(upper[:, wanted[block]])
-            total += _abs_products(columns, rounding + growth(len(wanted), u) * _abs_products(W, below))
-            lower += columns @ W[:, : lower.shape[1]]
+            joining = growth(len(wanted), u) * _abs_products(found.W, below)
+            total += _abs_products(columns, bound[:, block] + joining)
+            lower += columns @ found.W[:, : lower.shape[1]]
         upper = lower
     return total + last_rounding(program, composed, magnitudes, dtype)
 
@@ -65,25 +69,22 @@ def last_rounding(
     return bound
 
 
-def _swept(
+def _bounds(
     leg: Leg,
     part: LinearProgram,
     rows: Array,
     engine: Engine,
     dtype: np.dtype[Any],
     magnitudes: Magnitudes,
-) -> Iterator[tuple[slice, Array, Array]]:
-    """A leg's rows in blocks: positions in `rows`, the map (k, N) and its bounds (P, k)."""
+) -> Array:
+    """Bounds for a leg's rows, (P, K)."""
     if leg.direction == "forward":
-        for block, found in swept(leg, part, rows, engine, dtype):
-            yield block, found.W, running_bound(part, rows, magnitudes)
-        return
-    sweep = engine.rows(leg, part, rows, dtype, magnitudes)
+        return running_bound(part, rows, magnitudes)
+    total = np.zeros((magnitudes.count, len(rows)))
+    sweep = engine.bounds(leg, part, rows, dtype, magnitudes)
     for first in range(0, len(rows), leg.block):
-        block = slice(first, min(len(rows), first + leg.block))
-        found = sweep(rows[block])
-        assert found.rounding is not None
-        yield block, found.W, found.rounding
+        total[:, first : first + leg.block] = sweep(rows[first : first + leg.block])
+    return total
 
 
 def running_bound(program: LinearProgram, rows: Array, magnitudes: Magnitudes) -> Array:

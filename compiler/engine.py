@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from .adjoint import Adjoint, adjoint_of
 from .fused import FusedStore, fused_available, fused_rows
 from .multiplier import MatrixStore, Multiplier, explicit, matrix_free
 from .plan import EngineName, Leg
-from .sweep import Magnitudes, Sweep, Swept, rows_back
+from .sweep import Magnitudes, Sweep, Swept, bounds_back, rows_back
 
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
@@ -43,27 +43,29 @@ class Engine:
         emitted: tuple[EngineName, ...] = ("adjoint",) if dtype == np.float32 else ()
         return ("matrix-free", *emitted, *compiled)
 
-    def rows(
-        self,
-        leg: Leg,
-        program: LinearProgram,
-        rows: Array,
-        dtype: np.dtype[Any],
-        magnitudes: Magnitudes | None = None,
-    ) -> Sweep:
+    def rows(self, leg: Leg, program: LinearProgram, rows: Array, dtype: np.dtype[Any]) -> Sweep:
         """The reverse sweep over a leg's program, for blocks of the given rows."""
-        if leg.engine == "fused" and magnitudes is None:
-            return partial(self._fused, program, dtype)
-        if leg.engine in ("adjoint", "fused") and dtype == np.float32:
-            bounds = magnitudes is not None
-            key = (program.structure(), str(dtype), bounds)
-            if key not in self._adjoints:
-                self._adjoints[key] = adjoint_of(program, dtype, self.providers, bounds=bounds)
-            return self._adjoints[key].sweep(program, magnitudes, dtype)
-        return rows_back(program, self._multiplier(leg, program, rows, dtype), dtype, magnitudes)
+        if leg.engine == "fused":
+            return lambda block: Swept(*fused_rows(program, block, dtype, self._store))
+        if leg.engine == "adjoint":
+            emitted = self._adjoint(program, dtype, bounds=False)
+            return lambda block: Swept(*emitted.rows(program, block, dtype))
+        return rows_back(program, self._multiplier(leg, program, rows, dtype), dtype)
 
-    def _fused(self, program: LinearProgram, dtype: np.dtype[Any], rows: Array) -> Swept:
-        return Swept(*fused_rows(program, rows, dtype, self._store))
+    def bounds(
+        self, leg: Leg, program: LinearProgram, rows: Array, dtype: np.dtype[Any], magnitudes: Magnitudes
+    ) -> Callable[[Array], Array]:
+        """What rounding may do to blocks of the given rows: from (k,) to (P, k), by another sweep."""
+        if leg.engine in ("adjoint", "fused") and dtype == np.float32:
+            emitted = self._adjoint(program, dtype, bounds=True)
+            return lambda block: emitted.bounds(program, block, magnitudes.errors, dtype)
+        return bounds_back(program, self._multiplier(leg, program, rows, dtype), dtype, magnitudes)
+
+    def _adjoint(self, program: LinearProgram, dtype: np.dtype[Any], *, bounds: bool) -> Adjoint:
+        key = (program.structure(), str(dtype), bounds)
+        if key not in self._adjoints:
+            self._adjoints[key] = adjoint_of(program, dtype, self.providers, bounds=bounds)
+        return self._adjoints[key]
 
     def operator(
         self, name: EngineName, program: LinearProgram, rows: Array, dtype: np.dtype[Any]

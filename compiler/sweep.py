@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,44 +29,69 @@ class Swept:
 
     W: Array  # (k, N)
     shares: Array  # (steps, k): what each step's offset adds to b
-    rounding: Array | None = None  # (P, k): bounds on the rounding error, where they were asked for
 
 
 Sweep = Callable[[Array], Swept]  # from k flat output indices
 
 
-def rows_back(
-    program: LinearProgram, multiplier: Multiplier, dtype: np.dtype[Any], magnitudes: Magnitudes | None = None
-) -> Sweep:
+def rows_back(program: LinearProgram, multiplier: Multiplier, dtype: np.dtype[Any]) -> Sweep:
     """Return the sweep that multiplies a block of rows by each step's transpose, back to the inputs."""
 
     def back(rows: Array) -> Swept:
         shares = np.zeros((len(program.steps), len(rows)))
-        rounding = None if magnitudes is None else np.zeros((magnitudes.count, len(rows)))
-        adjoint: dict[str, Array] = {}  # tensor → (k, *shape): the rows as functions of that tensor
-        for (name, _), seed in zip(program.outputs, seeds(program, rows, dtype), strict=True):
-            adjoint[name] = adjoint[name] + seed if name in adjoint else seed
-        for position in range(len(program.steps) - 1, -1, -1):
-            step = program.steps[position]
-            block = adjoint.pop(step.output, None)
-            if block is None:
-                continue
-            offset = step.offset_block()
+        adjoint = _seeded(program, rows, dtype)
+        for position, block in _walk_back(program, multiplier, adjoint):
+            offset = program.steps[position].offset_block()
             if offset is not None:
                 shares[position] = flat(block) @ offset.ravel().astype(dtype)
-            if magnitudes is not None and rounding is not None and step.output in magnitudes.errors:
-                rounding += flat(magnitudes.errors[step.output]).astype(dtype) @ np.abs(flat(block)).T
-            for index, (name, _) in enumerate(step.terms):
-                part = multiplier.back((position, index), block)
-                adjoint[name] = adjoint[name] + part if name in adjoint else part
         reached = [
             flat(adjoint[name]) if name in adjoint else np.zeros((len(rows), math.prod(shape)), dtype)
             for name, shape in program.inputs
         ]
-        W = reached[0] if len(reached) == 1 else np.concatenate(reached, axis=1)
-        return Swept(W, shares, rounding)
+        return Swept(reached[0] if len(reached) == 1 else np.concatenate(reached, axis=1), shares)
 
     return back
+
+
+def bounds_back(
+    program: LinearProgram, multiplier: Multiplier, dtype: np.dtype[Any], magnitudes: Magnitudes
+) -> Callable[[Array], Array]:
+    """Return the sweep that adds up Σ |row's adjoint at a step| · (the step's own error), (k,) to (P, k)."""
+
+    def back(rows: Array) -> Array:
+        total = np.zeros((magnitudes.count, len(rows)))
+        for position, block in _walk_back(program, multiplier, _seeded(program, rows, dtype)):
+            errors = magnitudes.errors.get(program.steps[position].output)
+            if errors is not None:
+                total += flat(errors).astype(dtype) @ np.abs(flat(block)).T
+        return total
+
+    return back
+
+
+def _walk_back(
+    program: LinearProgram, multiplier: Multiplier, adjoint: dict[str, Array]
+) -> Iterator[tuple[int, Array]]:
+    """Positions of the steps, last to first, with the adjoint of each output, (k, *shape).
+
+    `adjoint` maps tensors to the rows as functions of them; the inputs' are left in it at the end.
+    """
+    for position in range(len(program.steps) - 1, -1, -1):
+        step = program.steps[position]
+        block = adjoint.pop(step.output, None)
+        if block is None:
+            continue
+        yield position, block
+        for index, (name, _) in enumerate(step.terms):
+            part = multiplier.back((position, index), block)
+            adjoint[name] = adjoint[name] + part if name in adjoint else part
+
+
+def _seeded(program: LinearProgram, rows: Array, dtype: np.dtype[Any]) -> dict[str, Array]:
+    adjoint: dict[str, Array] = {}
+    for (name, _), seed in zip(program.outputs, seeds(program, rows, dtype), strict=True):
+        adjoint[name] = adjoint[name] + seed if name in adjoint else seed
+    return adjoint
 
 
 def seeds(program: LinearProgram, rows: Array, dtype: np.dtype[Any]) -> list[Array]:

@@ -7,7 +7,7 @@ deviations are kept with the progress: the certificate says the same as that of 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -62,12 +62,13 @@ def linearize_to(
     chosen = choose_rows(rows, trace.stacked(program.outputs))
     way = compiled._plan(program, len(chosen), "reverse")
     evidence = compiled._evidence(program, trace)
-    sweep = compiled._engine.rows(way.legs[0], program, chosen, compiled.dtype, evidence.magnitudes)
+    given = (way.legs[0], program, chosen, compiled.dtype)
+    sweep, bounds = compiled._engine.rows(*given), compiled._engine.bounds(*given, evidence.magnitudes)
     identity = _identity(
         compiled, feeds, chosen, [place.stacked(program.inputs) for place in evidence.places]
     )
     plan = Plan(identity, chosen, program.in_size, len(program.steps), compiled.dtype)
-    checked = partial(_checked, sweep, program, evidence, compiled.dtype)
+    checked = partial(_checked, sweep, bounds, program, evidence, compiled.dtype)
     worth = _BLOCK // max(1, program.in_size * compiled.dtype.itemsize)
     block = max(1, min(way.legs[0].block, worth))
     written = write_rows(folder, plan, checked, block=block, progress=progress)
@@ -84,14 +85,18 @@ def linearize_to(
 
 
 def _checked(
-    sweep: Sweep, program: LinearProgram, evidence: Evidence, dtype: np.dtype[Any], rows: Array
+    sweep: Sweep,
+    bounds: Callable[[Array], Array],
+    program: LinearProgram,
+    evidence: Evidence,
+    dtype: np.dtype[Any],
+    rows: Array,
 ) -> tuple[Array, Array, Array]:
     """A block of W, the shares in b, and its deviations from onnxruntime: at each place, two numbers."""
     found = sweep(rows)
-    assert found.rounding is not None
     composed = Composed(found.W, found.shares.sum(axis=0), found.shares)
-    bounds = found.rounding + last_rounding(program, composed, evidence.magnitudes, dtype)
-    compared = deviations(composed.W, composed.b, program, rows, evidence, bounds)
+    rounding = bounds(rows) + last_rounding(program, composed, evidence.magnitudes, dtype)
+    compared = deviations(composed.W, composed.b, program, rows, evidence, rounding)
     return found.W, found.shares, np.array(compared).ravel()
 
 

@@ -7,9 +7,19 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 from ..runtime.program import Guard
-from ._rule import REGISTRY, Entry, Local, Operand, Site, lowers
+from ._rule import EXPLANATIONS, REGISTRY, Entry, Local, Operand, Site, explains, lowers
 
-__all__ = ["REGISTRY", "Entry", "Guard", "Local", "Operand", "Site", "lowers"]
+__all__ = [
+    "EXPLANATIONS",
+    "REGISTRY",
+    "Entry",
+    "Guard",
+    "Local",
+    "Operand",
+    "Site",
+    "explains",
+    "lowers",
+]
 
 for _module in iter_modules(__path__):
     if not _module.name.startswith("_"):

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
+from ..runtime.emit import Builder
 from ..runtime.primitives import Array, Scale, Shape, Window, chain
 from ..runtime.program import Guard, HalfSpaces
 from ._moves import compact, gathered, positions
@@ -47,7 +49,7 @@ def windowed_extreme(site: Site, window: Window) -> Local:
         within = window.positions()
         return np.where(within < 0, -1, within + plane[:, None]).reshape(*tap.shape, len(shift))
 
-    return _selection(site, winner.reshape(tap.shape), candidates, margins)
+    return _selection(site, winner.reshape(tap.shape), candidates, margins, window=window)
 
 
 def grouped_extreme(site: Site, axes: tuple[int, ...], shape: Shape, sign: int = 1) -> Local:
@@ -56,16 +58,11 @@ def grouped_extreme(site: Site, axes: tuple[int, ...], shape: Shape, sign: int =
     The result has the given shape: that of x without the axes, or with 1 in their places.
     """
     x = site.value()
-    order = (*(axis for axis in range(x.ndim) if axis not in axes), *axes)
-    count = math.prod(x.shape[axis] for axis in axes)
-
-    def grouped(entries: Array) -> Array:
-        return entries.transpose(order).reshape(*shape, count)
 
     def candidates() -> Array:
-        return grouped(positions(site))
+        return _grouped(positions(site), axes, shape)
 
-    values = grouped(x)
+    values = _grouped(x, axes, shape)
     best = (values.argmax(axis=-1) if sign == 1 else values.argmin(axis=-1))[..., None]
 
     def margins() -> Array:
@@ -78,8 +75,32 @@ def grouped_extreme(site: Site, axes: tuple[int, ...], shape: Shape, sign: int =
     return _selection(site, winner, candidates, margins, sign)
 
 
+def grouped_in_graph(
+    site: Site, graph: Builder, axes: tuple[int, ...], shape: Shape, sign: int = 1
+) -> tuple[str, ...]:
+    """The winners of `grouped_extreme`, as nodes of a graph."""
+    candidates = _grouped(positions(site), axes, shape)
+    groups = graph.constant(candidates)
+    entries = graph.node("Reshape", site.tensor(0), graph.constant([-1]))
+    values = graph.node("Gather", entries, groups)  # (*shape, n)
+    best = graph.node("ArgMax" if sign > 0 else "ArgMin", values, axis=candidates.ndim - 1, keepdims=1)
+    winner = graph.node("GatherElements", groups, best, axis=candidates.ndim - 1)
+    return (graph.node("Squeeze", winner, graph.constant([candidates.ndim - 1])),)
+
+
+def _grouped(entries: Array, axes: tuple[int, ...], shape: Shape) -> Array:
+    """Entries along the axes put last, (*shape, n)."""
+    order = (*(axis for axis in range(entries.ndim) if axis not in axes), *axes)
+    return entries.transpose(order).reshape(*shape, math.prod(entries.shape[axis] for axis in axes))
+
+
 def _selection(
-    site: Site, winner: Array, candidates: Callable[[], Array], margins: Callable[[], Array], sign: int = 1
+    site: Site,
+    winner: Array,
+    candidates: Callable[[], Array],
+    margins: Callable[[], Array],
+    sign: int = 1,
+    window: Window | None = None,
 ) -> Local:
     """Select the winners.
 
@@ -89,6 +110,7 @@ def _selection(
         candidates: gives the positions that compete, (*out_shape, n); -1 for none (padding).
         margins: gives the distances to the runners-up, out_shape; infinite where there is none.
         sign: 1 for the largest, -1 for the smallest.
+        window: what the candidates of every channel are, where they are a sliding window.
     """
 
     def half_spaces() -> HalfSpaces:
@@ -102,7 +124,8 @@ def _selection(
         ]
         return HalfSpaces(tuple((0, chain(g, Scale(g.out_shape, factor))) for g, factor in pair))
 
-    return Local(gathered(site, winner), guards=(Guard(winner, margins, half_spaces),))
+    picked = replace(gathered(site, winner), window=window)
+    return Local(picked, guards=(Guard(winner, margins, half_spaces),))
 
 
 def _winning_taps(x: Array, window: Window) -> Array:

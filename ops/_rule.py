@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from ..runtime.emit import Builder
 from ..runtime.errors import UnsupportedError
 from ..runtime.primitives import Array, Broadcast, Primitive, Reshape, Scale, Shape
 from ..runtime.program import Guard, HalfSpaces, Kind
@@ -80,6 +81,10 @@ class Site:
     def active(self, position: int = 0) -> bool:
         """Whether an operand is present and depends on x."""
         return self.has(position) and self._operand(position).active
+
+    def tensor(self, position: int = 0) -> str:
+        """Name of an operand that is present."""
+        return self._operand(position).name
 
     def _operand(self, position: int) -> Operand:
         operand = self.inputs[position]
@@ -176,6 +181,36 @@ def lowers(
         return rule
 
     return register
+
+
+Explanation = Callable[[Site, Builder], tuple[str, ...]]
+EXPLANATIONS: dict[tuple[str, str], Explanation] = {}
+
+
+def explains(*op_types: str, domain: str = "") -> Callable[[Explanation], Explanation]:
+    """Register how a graph computes, while it runs, what a rule reads off the values at x.
+
+    The function is given the node, with no values but constant ones, and a builder. It adds nodes that read
+    the node's inputs by their names, and returns the tensors that stand for the rule's arrays: the offset,
+    where the rule has one, then one for each active input. Their types are those of the rule's arrays.
+    """
+
+    def register(explanation: Explanation) -> Explanation:
+        for op_type in op_types:
+            EXPLANATIONS[(domain, op_type)] = explanation
+        return explanation
+
+    return register
+
+
+def like(site: Site, graph: Builder, value: float) -> str:
+    """A number in the floating type of the node's first input, which is the model's to choose."""
+    return graph.node("CastLike", graph.constant(np.array(value)), site.tensor(0))
+
+
+def positive(site: Site, graph: Builder) -> str:
+    """Which entries of the first input are above 0."""
+    return graph.node("Greater", site.tensor(0), like(site, graph, 0.0))
 
 
 def constant_around_x(module: str, *op_types: str, domain: str = "") -> None:

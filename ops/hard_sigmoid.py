@@ -7,9 +7,10 @@ https://onnx.ai/onnx/operators/onnx__HardSigmoid.html
 
 import numpy as np
 
+from ..runtime.emit import Builder
 from ..runtime.primitives import Scale
 from ..runtime.program import Kind
-from ._rule import Local, Site, lowers, threshold
+from ._rule import Local, Site, explains, like, lowers, threshold
 
 
 @lowers("HardSigmoid", kind=Kind.PIECEWISE_LINEAR, observes=(0,))
@@ -27,3 +28,20 @@ def hard_sigmoid(site: Site) -> Local:
         offset=np.where(inside, beta, flat).astype(x.dtype),
         guards=(threshold(x, low), threshold(x, high)),
     )
+
+
+@explains("HardSigmoid")
+def hard_sigmoid_in_graph(site: Site, graph: Builder) -> tuple[str, ...]:
+    """The value of the end that holds an entry, or beta; and the slopes."""
+    x, node = site.tensor(0), graph.node
+    alpha, beta = float(site.attribute("alpha", 0.2)), float(site.attribute("beta", 0.5))
+    if alpha == 0:
+        flat = node("Expand", like(site, graph, min(max(beta, 0.0), 1.0)), node("Shape", x))
+        return flat, graph.constant(np.zeros((), bool))
+    low, high = (like(site, graph, end) for end in sorted((-beta / alpha, (1 - beta) / alpha)))
+    zero, one = like(site, graph, 0.0), like(site, graph, 1.0)
+    above = node("Greater", x, high)
+    inside = node("And", node("Greater", x, low), node("Not", above))
+    ends = node("Where", above, *((one, zero) if alpha > 0 else (zero, one)))
+    slope = node("Where", inside, like(site, graph, alpha), zero)
+    return node("Where", inside, like(site, graph, beta), ends), slope

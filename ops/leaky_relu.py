@@ -6,9 +6,10 @@ https://onnx.ai/onnx/operators/onnx__LeakyRelu.html
 
 import numpy as np
 
+from ..runtime.emit import Builder
 from ..runtime.primitives import Scale
 from ..runtime.program import Kind
-from ._rule import Local, Site, lowers, threshold
+from ._rule import Local, Site, explains, like, lowers, positive, threshold
 
 
 @lowers("LeakyRelu", kind=Kind.PIECEWISE_LINEAR, observes=(0,))
@@ -17,3 +18,10 @@ def leaky_relu(site: Site) -> Local:
     x = site.value()
     slope = np.where(x > 0, 1.0, site.attribute("alpha", 0.01))
     return Local(Scale(x.shape, slope), guards=(threshold(x),))
+
+
+@explains("LeakyRelu")
+def leaky_relu_in_graph(site: Site, graph: Builder) -> tuple[str, ...]:
+    """The slopes."""
+    alpha = float(site.attribute("alpha", 0.01))
+    return (graph.node("Where", positive(site, graph), like(site, graph, 1.0), like(site, graph, alpha)),)

@@ -6,9 +6,10 @@ https://onnx.ai/onnx/operators/onnx__Max.html, …Min.html
 
 import numpy as np
 
+from ..runtime.emit import Builder
 from ..runtime.primitives import Array, Broadcast, Scale, chain
 from ..runtime.program import Guard, HalfSpaces, Kind
-from ._rule import Local, Site, lowers
+from ._rule import Local, Site, explains, like, lowers
 
 
 def _extreme(site: Site, sign: int) -> Local:
@@ -59,3 +60,30 @@ def maximum(site: Site) -> Local:
 def minimum(site: Site) -> Local:
     """Pass the smallest operand."""
     return _extreme(site, -1)
+
+
+def _extreme_in_graph(site: Site, graph: Builder, arg: str) -> tuple[str, ...]:
+    """What the winners that do not depend on x add; and for each operand that does, where it wins."""
+    node, count = graph.node, len(site.inputs)
+    shape, first = graph.constant(list(site.broadcast_shape())), graph.constant([0])
+    spread = [node("Expand", site.tensor(i), shape) for i in range(count)]
+    stacked = node("Concat", *(node("Unsqueeze", operand, first) for operand in spread), axis=0)
+    winner = node(arg, stacked, axis=0, keepdims=0)
+    won = [node("Equal", winner, graph.constant(np.array(i))) for i in range(count)]
+    offset = node("Expand", like(site, graph, 0.0), shape)
+    for i in range(count):
+        if not site.active(i):
+            offset = node("Where", won[i], site.tensor(i), offset)
+    return offset, *(won[i] for i in range(count) if site.active(i))
+
+
+@explains("Max")
+def maximum_in_graph(site: Site, graph: Builder) -> tuple[str, ...]:
+    """Offset and masks."""
+    return _extreme_in_graph(site, graph, "ArgMax")
+
+
+@explains("Min")
+def minimum_in_graph(site: Site, graph: Builder) -> tuple[str, ...]:
+    """Offset and masks."""
+    return _extreme_in_graph(site, graph, "ArgMin")

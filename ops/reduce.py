@@ -7,10 +7,12 @@ https://onnx.ai/onnx/operators/onnx__ReduceSum.html, …ReduceMean.html, …Redu
 
 import math
 
+from ..runtime.emit import Builder
+from ..runtime.primitives import Shape
 from ..runtime.program import Kind
-from ._pooled import grouped_extreme
+from ._pooled import grouped_extreme, grouped_in_graph
 from ._reduced import reduced_axes, sum_over
-from ._rule import Local, Site, lowers
+from ._rule import Local, Site, explains, lowers
 
 
 @lowers("ReduceSum", linear_in=(0,))
@@ -27,22 +29,35 @@ def reduce_mean(site: Site) -> Local:
     return Local(sum_over(shape, axes, keep=bool(site.attribute("keepdims", 1)), divisor=divisor))
 
 
-def _extreme(site: Site, sign: int) -> Local:
+def _groups(site: Site) -> tuple[tuple[int, ...], Shape]:
+    """The axes, and the result's shape."""
     shape, axes = site.shape(), reduced_axes(site)
     if site.attribute("keepdims", 1):
         out = tuple(1 if axis in axes else size for axis, size in enumerate(shape))
     else:
         out = tuple(size for axis, size in enumerate(shape) if axis not in axes)
-    return grouped_extreme(site, axes, out, sign)
+    return axes, out
 
 
 @lowers("ReduceMax", kind=Kind.PIECEWISE_LINEAR, observes=(0,), linear_in=(0,))
 def reduce_max(site: Site) -> Local:
     """Select the largest entry."""
-    return _extreme(site, 1)
+    return grouped_extreme(site, *_groups(site))
 
 
 @lowers("ReduceMin", kind=Kind.PIECEWISE_LINEAR, observes=(0,), linear_in=(0,))
 def reduce_min(site: Site) -> Local:
     """Select the smallest entry."""
-    return _extreme(site, -1)
+    return grouped_extreme(site, *_groups(site), -1)
+
+
+@explains("ReduceMax")
+def reduce_max_in_graph(site: Site, graph: Builder) -> tuple[str, ...]:
+    """The winners."""
+    return grouped_in_graph(site, graph, *_groups(site))
+
+
+@explains("ReduceMin")
+def reduce_min_in_graph(site: Site, graph: Builder) -> tuple[str, ...]:
+    """The winners."""
+    return grouped_in_graph(site, graph, *_groups(site), -1)

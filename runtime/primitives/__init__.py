@@ -7,11 +7,12 @@ into their own kind; `Gather` into `Scatter`, `Broadcast` into `Sum`, `Conv` int
 from ..arrays import Array, Shape
 from .base import Primitive, flat
 from .contract import Contract
-from .conv import Conv, ConvTranspose, Window
+from .conv import Conv, ConvTranspose
 from .explicit import Chain, Sparse, chain
 from .move import Gather, Reshape, Scatter, Transpose
 from .scale import Scale
 from .spread import Broadcast, Sum
+from .window import Window
 
 __all__ = [
     "Array",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -114,21 +114,27 @@ class Contract(Primitive):
         """One MatMul between transpositions, as in `apply`; without batch labels the weight is a matrix."""
         xs, w, y = self._axes
         batch, rows, summed, columns = self._groups
-        order = [*batch, "", *rows, *summed]  # "" is the block axis
-        given = ["", *xs]
-        left = graph.node("Transpose", x, perm=[given.index(a) for a in order])
+        sizes = {**self._sizes, "": 0}  # "" is the block axis, whose length is open
+        x = graph.reshape(x, self.in_shape)
+        left = _ordered(graph, x, ["", *xs], [*batch, "", *rows, *summed], sizes)
         right = self.weight.transpose([w.index(a) for a in (*batch, *summed, *columns)])
         right = right.reshape(
             *([self._extent(batch)] if batch else []), self._extent(summed), self._extent(columns)
         )
         head = [self._extent(batch)] if batch else []
-        left = graph.node("Reshape", left, graph.constant([*head, -1, self._extent(summed)]))
-        product = graph.node("MatMul", left, graph.array(right))
-        sizes = self._sizes
-        shape = [*(sizes[a] for a in batch), -1, *(sizes[a] for a in (*rows, *columns))]
-        named = graph.node("Reshape", product, graph.constant(shape))
-        order = [*batch, "", *rows, *columns]
-        return graph.node("Transpose", named, perm=[order.index(a) for a in ("", *y)])
+        if head:
+            left = graph.node("Reshape", left, graph.constant([*head, -1, self._extent(summed)]))
+        else:
+            left = graph.reshape(left, [self._extent(summed)])
+        product = graph.node("MatMul", left, graph.array(right, "weight"))
+        made = [*batch, "", *rows, *columns]
+        if head or not _same_order(made, ["", *y], sizes):
+            shape = [*(sizes[a] for a in batch), -1, *(sizes[a] for a in (*rows, *columns))]
+            product = graph.node("Reshape", product, graph.constant(shape))
+            product = _ordered(graph, product, made, ["", *y], sizes)
+        else:
+            graph.shaped(product, [self._extent(columns)])
+        return graph.reshape(product, self.out_shape)
 
     @property
     def T(self) -> Primitive:
@@ -164,3 +170,17 @@ class Contract(Primitive):
     def work(self) -> int:
         """One multiply-add for each combination of labels."""
         return math.prod(self._sizes.values())
+
+
+def _same_order(given: Sequence[str], wanted: Sequence[str], sizes: Mapping[str, int]) -> bool:
+    """Whether two orders of axes differ in axes of length 1 alone, which need no values moved."""
+    return [a for a in given if sizes[a] != 1] == [a for a in wanted if sizes[a] != 1]
+
+
+def _ordered(
+    graph: Builder, x: str, given: Sequence[str], wanted: Sequence[str], sizes: Mapping[str, int]
+) -> str:
+    """Values in the wanted order of axes; the shape itself is right up to axes of length 1."""
+    if _same_order(given, wanted, sizes):
+        return x
+    return graph.node("Transpose", x, perm=[given.index(a) for a in wanted])

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,56 +12,13 @@ from scipy import sparse
 
 from ..arrays import Array, Shape
 from .base import Primitive
+from .window import Window
 
 if TYPE_CHECKING:
     from ..emit import Builder
 
-Slices = tuple[slice, ...]
-
-
-@dataclass(frozen=True)
-class Window:
-    """Where a sliding window reads: output position o and tap t read input o·stride + t·dilation - pad.
-
-    Padding at the end is implied by `out_size`. Each field has one entry per spatial axis.
-    """
-
-    in_size: Shape
-    out_size: Shape
-    kernel: Shape
-    strides: Shape
-    dilations: Shape
-    pads: Shape  # at the begin
-
-    def fields(self) -> tuple[Shape, Shape, Shape, Shape, Shape, Shape]:
-        """All fields, to be zipped over the axes."""
-        return self.in_size, self.out_size, self.kernel, self.strides, self.dilations, self.pads
-
-    def taps(self) -> Iterator[tuple[Shape, Slices, Slices]]:
-        """For each tap, the output positions it serves and the input positions it reads there."""
-        for tap in product(*map(range, self.kernel)):
-            outputs, inputs = [], []
-            for t, i, o, _, s, d, p in zip(tap, *self.fields(), strict=True):
-                shift = t * d - p
-                first = max(0, -(shift // s))
-                last = min(o, (i - 1 - shift) // s + 1)
-                if first >= last:
-                    break
-                outputs.append(slice(first, last))
-                inputs.append(slice(first * s + shift, (last - 1) * s + shift + 1, s))
-            else:
-                yield tap, tuple(outputs), tuple(inputs)
-
-    def positions(self) -> Array:
-        """(outputs, taps) flat input position read, or -1 in the padding."""
-        grid = np.zeros((1, 1), np.int64)
-        for i, o, k, s, d, p in zip(*self.fields(), strict=True):
-            axis = np.arange(o)[:, None] * s + np.arange(k) * d - p  # (o, k)
-            axis = np.where((axis >= 0) & (axis < i), axis, -1)
-            outer, inner = grid[:, None, :, None], axis[None, :, None, :]
-            merged = np.where((outer < 0) | (inner < 0), -1, outer * i + inner)
-            grid = merged.reshape(grid.shape[0] * o, grid.shape[1] * k)
-        return grid
+# Channels of a sub-pixel convolution up to which it is faster than ConvTranspose: one block of its vectors.
+_FEW_CHANNELS = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,13 +84,13 @@ class Conv(Primitive):
         mixed = graph.node(
             "Conv",
             images,
-            graph.array(self.weight),
+            graph.array(self.weight, "weight"),
             group=self.group,
             strides=list(window.strides),
             dilations=list(window.dilations),
             pads=[*window.pads, *(max(e, 0) for e in ends)],
         )
-        return graph.reshape(mixed, self.out_shape)
+        return graph.reshape(graph.shaped(mixed, self.out_shape[1:]), self.out_shape)
 
     @property
     def T(self) -> Primitive:
@@ -197,32 +152,32 @@ class ConvTranspose(Primitive):
         return x.reshape(len(block), *self.out_shape)
 
     def emit(self, graph: Builder, x: str) -> str:
-        """At stride 1 a Conv with the flipped kernel, which is several times faster than ConvTranspose."""
+        """A Conv where one is faster: at stride 1, and in sub-pixel form towards few channels."""
         images = graph.reshape(x, self.in_shape[1:])
+        back = self._emit_flipped(graph, images)
+        if back is None:
+            back = self._emit_sub_pixel(graph, images)
+        if back is None:
+            back = self._emit_transposed(graph, images)
+        return graph.reshape(graph.shaped(back, self.out_shape[1:]), self.out_shape)
+
+    def _emit_flipped(self, graph: Builder, images: str) -> str | None:
+        """At stride 1: a Conv with the flipped kernel, several times faster than ConvTranspose."""
         window = self.window
-        reach = [d * (k - 1) for k, d in zip(window.kernel, window.dilations, strict=True)]
-        begin = [r - p for r, p in zip(reach, window.pads, strict=True)]
+        begin = [
+            d * (k - 1) - p for k, d, p in zip(window.kernel, window.dilations, window.pads, strict=True)
+        ]
         end = [i - o + p for i, o, p in zip(window.in_size, window.out_size, window.pads, strict=True)]
-        if set(window.strides) <= {1} and min(begin + end, default=0) >= 0:
-            back = graph.node(
-                "Conv",
-                images,
-                graph.array(self._flipped()),
-                group=self.group,
-                dilations=list(window.dilations),
-                pads=[*begin, *end],
-            )
-            return graph.reshape(back, self.out_shape)
-        full = graph.node(
-            "ConvTranspose",
+        if set(window.strides) != {1} or min(begin + end) < 0:
+            return None
+        return graph.node(
+            "Conv",
             images,
-            graph.array(self.weight),
+            graph.array(self._flipped(), "weight"),
             group=self.group,
-            strides=list(window.strides),
             dilations=list(window.dilations),
-        )  # every position that a tap reaches, before padding is cut off
-        sizes = [(o - 1) * s + r + 1 for o, s, r in zip(window.out_size, window.strides, reach, strict=True)]
-        return graph.reshape(_shifted(graph, full, sizes, window.pads, window.in_size), self.out_shape)
+            pads=[*begin, *end],
+        )
 
     def _flipped(self) -> Array:
         """(C, M/G, *kernel): the weight of the stride-1 convolution that equals this transpose."""
@@ -232,6 +187,56 @@ class ConvTranspose(Primitive):
         )
         flipped = np.flip(grouped, tuple(range(3, grouped.ndim)))
         return flipped.reshape(self.group * channels, M // self.group, *self.window.kernel)
+
+    def _emit_sub_pixel(self, graph: Builder, images: str) -> str | None:
+        """Towards an image of few channels: one Conv computes s·s pixels at each position (Shi et al., 2016).
+
+        x[s q + f] = Σ w[t] y[q + (f + p - t) / s] over the taps t ≡ f + p (mod s): for each phase f a
+        stride-1 convolution with every s-th tap. arXiv:1609.05158.
+        """
+        window, s = self.window, self.window.strides[0]
+        M, channels = self.weight.shape[:2]
+        fits = len(window.strides) == 2 and set(window.strides) == {s} and set(window.dilations) == {1}
+        if not fits or not graph.fixed or self.group > 1 or channels * s * s > _FEW_CHANNELS:
+            return None
+        quotients = [-(-i // s) for i in window.in_size]
+        weight, begin, end = self.weight, [], []
+        for axis, p in enumerate(window.pads):
+            weight, low, high = _phases(weight, 2 + 2 * axis, s, p)
+            begin.append(-low)
+            end.append(quotients[axis] + high - window.out_size[axis])
+        if min(begin + end) < 0:
+            return None
+        # (M, C, fy, ky, fx, kx) → (C fy fx, M, ky, kx), as DepthToSpace reads it
+        weight = weight.transpose(1, 2, 4, 0, 3, 5).reshape(-1, M, *weight.shape[3::2])
+        mixed = graph.node("Conv", images, graph.array(weight, "weight"), pads=[*begin, *end])
+        spread = graph.node("DepthToSpace", mixed, blocksize=s, mode="CRD")
+        whole = [q * s for q in quotients]
+        return spread if whole == list(window.in_size) else _cropped(graph, spread, list(window.in_size))
+
+    def _emit_transposed(self, graph: Builder, images: str) -> str:
+        """One ConvTranspose; what its attributes cannot say is padded with zeros behind it."""
+        window = self.window
+        full = [
+            (o - 1) * s + d * (k - 1) + 1
+            for o, s, d, k in zip(
+                window.out_size, window.strides, window.dilations, window.kernel, strict=True
+            )
+        ]
+        beyond = [f - p - i for f, p, i in zip(full, window.pads, window.in_size, strict=True)]
+        back = graph.node(
+            "ConvTranspose",
+            images,
+            graph.array(self.weight, "weight"),
+            group=self.group,
+            strides=list(window.strides),
+            dilations=list(window.dilations),
+            pads=[*window.pads, *(max(0, b) for b in beyond)],
+        )
+        missing = [max(0, -b) for b in beyond]
+        if any(missing):
+            back = graph.node("Pad", back, graph.constant([0] * (4 + len(missing)) + missing))
+        return back
 
     @property
     def T(self) -> Primitive:
@@ -277,12 +282,17 @@ def _cropped(graph: Builder, x: str, sizes: list[int]) -> str:
     )
 
 
-def _shifted(graph: Builder, x: str, sizes: list[int], starts: Shape, wanted: Shape) -> str:
-    """Positions start to start + wanted of each spatial axis, zeros beyond the `sizes` that exist."""
-    missing = [max(0, start + w - size) for start, w, size in zip(starts, wanted, sizes, strict=True)]
-    if any(missing):
-        pads = [0] * (2 + len(sizes)) + [0, 0, *missing]
-        x = graph.node("Pad", x, graph.constant(pads))
-    ends = [start + w for start, w in zip(starts, wanted, strict=True)]
-    axes = list(range(2, 2 + len(sizes)))
-    return graph.node("Slice", x, graph.constant(list(starts)), graph.constant(ends), graph.constant(axes))
+def _phases(weight: Array, axis: int, s: int, pad: int) -> tuple[Array, int, int]:
+    """Split the kernel's axis in two, (phases, taps), zeros where a phase has no tap.
+
+    Returns:
+        The weight, and the least and the largest shift (f + pad - t) / s that its taps read at.
+    """
+    kernel = weight.shape[axis]
+    taps = [(f, (f + pad - t) // s, t) for f in range(s) for t in range(kernel) if (f + pad - t) % s == 0]
+    low, high = min(shift for _, shift, _ in taps), max(shift for _, shift, _ in taps)
+    split = np.zeros((*weight.shape[:axis], s, high - low + 1, *weight.shape[axis + 1 :]), weight.dtype)
+    by_phase, by_tap = np.moveaxis(split, (axis, axis + 1), (0, 1)), np.moveaxis(weight, axis, 0)
+    for f, shift, t in taps:
+        by_phase[f, shift - low] = by_tap[t]
+    return split, low, high

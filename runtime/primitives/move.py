@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
 
 from ..arrays import Array, Shape
 from .base import Primitive, flat
+from .window import Window
 
 if TYPE_CHECKING:
     from ..emit import Builder
@@ -71,8 +72,13 @@ class Transpose(Primitive):
         return block.transpose(0, *(axis + 1 for axis in self.axes))
 
     def emit(self, graph: Builder, x: str) -> str:
-        """One Transpose."""
-        return graph.node("Transpose", x, perm=[0, *(axis + 1 for axis in self.axes)])
+        """One Transpose, or none where only axes of length 1 change places."""
+        moved = [axis for axis in self.axes if self.in_shape[axis] != 1]
+        if moved == sorted(moved):
+            return graph.reshape(x, self.out_shape)
+        block = graph.reshape(x, self.in_shape)
+        put = graph.node("Transpose", block, perm=[0, *(axis + 1 for axis in self.axes)])
+        return graph.shaped(put, self.out_shape)
 
     @property
     def T(self) -> Primitive:
@@ -94,6 +100,7 @@ class Gather(Primitive):
 
     in_shape: Shape
     index: Array  # out_shape, integer positions in the flattened input; -1 for "nothing"
+    window: Window | None = None  # where each entry is taken from its window in every image of every channel
 
     @property
     def out_shape(self) -> Shape:  # type: ignore[override]
@@ -122,15 +129,33 @@ class Gather(Primitive):
         return taken  # (B, *out_shape)
 
     def emit(self, graph: Builder, x: str) -> str:
-        """Gather from the flattened block; position -1 reads a zero that is put behind it."""
-        padded = graph.node("Pad", graph.reshape(x, [self.in_size]), graph.constant([0, 0, 0, 1]))
+        """Slice or Pad where the index is that at every point; else Gather from the flattened block."""
+        if graph.fixed and self.in_size and self.out_size:
+            box = _box(self.index, self.in_shape)
+            if box is not None and self.in_shape == self.out_shape:
+                return graph.reshape(x, self.out_shape)
+            if box is not None:
+                return _sliced(graph, graph.reshape(x, self.in_shape), box, self.out_shape)
+            back = _inverse(self.index, self.in_shape)
+            box = None if back is None else _box(back, self.out_shape)
+            if box is not None and set(box.steps) == {1}:
+                return _padded(graph, graph.reshape(x, self.in_shape), box, self.out_shape)
+        entries = graph.reshape(x, [self.in_size])
+        if self._has_gaps or not self.in_size:  # position -1 reads a zero that is put behind the others
+            entries = graph.node("Pad", entries, graph.constant([0, 0, 0, 1]))
         index = np.where(self.index < 0, self.in_size, self.index)
-        return graph.node("Gather", padded, graph.array(index), axis=1)
+        return graph.shaped(
+            graph.node("Gather", entries, graph.array(index, "winner"), axis=1), self.out_shape
+        )
+
+    def structure(self) -> tuple[Any, ...]:
+        """Whether there are gaps counts too."""
+        return (*super().structure(), self._has_gaps)
 
     @property
     def T(self) -> Primitive:
         """Add entries back where they came from."""
-        return Scatter(self.in_shape, self.index)
+        return Scatter(self.in_shape, self.index, self.window)
 
     def reach(self, mask: Array) -> Array:
         """Where an output's only source is reached."""
@@ -145,6 +170,7 @@ class Scatter(Primitive):
 
     out_shape: Shape
     index: Array  # in_shape
+    window: Window | None = None  # as in Gather
 
     @property
     def in_shape(self) -> Shape:  # type: ignore[override]
@@ -173,24 +199,77 @@ class Scatter(Primitive):
         return placed.reshape(len(block), *self.out_shape)
 
     def emit(self, graph: Builder, x: str) -> str:
+        """One of three forms.
+
+        Where no two entries meet, at every point alike: the inverse Gather. For the winners of windows that
+        do not overlap: each entry copied to its whole window, times a mask. Else ScatterND.
+        """
+        back = _inverse(self.index, self.out_shape) if graph.fixed else None
+        if back is not None:
+            return Gather(self.in_shape, back).emit(graph, x)
+        if self.window is not None and self.window.tiles and not self._has_gaps:
+            return self._emit_tiles(graph, x, self.window)
+        return self._emit_scatter(graph, x)
+
+    def _emit_tiles(self, graph: Builder, x: str, window: Window) -> str:
+        """Every window filled with its entry, zeros but at the winner."""
+        entries = graph.reshape(x, self.in_shape[1:])  # (images, channels, *out)
+        scales = graph.constant(np.array([1, 1, *window.kernel], np.float32))
+        block = graph.node(
+            "Resize",
+            *(entries, "", scales),
+            mode="nearest",
+            coordinate_transformation_mode="asymmetric",
+            nearest_mode="floor",
+        )
+        filled = [o * k for o, k in zip(window.out_size, window.kernel, strict=True)]
+        rest = [i - f for i, f in zip(window.in_size, filled, strict=True)]
+        if any(rest):
+            block = graph.node("Pad", block, graph.constant([0] * (4 + len(rest)) + rest))
+        block = graph.reshape(graph.shaped(block, self.out_shape[1:]), self.out_shape)
+        winner = graph.array(self.index, "winner")
+        mask = graph.node(
+            "ScatterElements",
+            graph.constant(np.zeros(self.out_size, graph.dtype)),
+            graph.node("Reshape", winner, graph.constant([-1])),
+            graph.constant(np.ones(self.in_size, graph.dtype)),
+            axis=0,
+        )
+        bare, own = graph.bare(block, self.out_shape)
+        mask = graph.node("Reshape", mask, graph.constant(list(own)))
+        return graph.reshape(graph.shaped(graph.scaled(bare, mask), own), self.out_shape)
+
+    def _emit_scatter(self, graph: Builder, x: str) -> str:
         """ScatterND with the batch axis last, so that one index serves all rows of the block.
 
         Entries that go nowhere (position -1) are added to a place behind the others, which is cut off.
         """
+        size = self.out_size + self._has_gaps
         rows = graph.node("Transpose", graph.reshape(x, [self.in_size]), perm=[1, 0])  # (in_size, B)
         count = graph.node("Shape", rows, start=1, end=2)
-        shape = graph.node("Concat", graph.constant([self.out_size + 1]), count, axis=0)
+        shape = graph.node("Concat", graph.constant([size]), count, axis=0)
         zeros = graph.node("Expand", graph.constant(np.zeros((1, 1), graph.dtype)), shape)
-        index = np.where(self.index < 0, self.out_size, self.index).reshape(-1, 1)
-        placed = graph.node("ScatterND", zeros, graph.array(index), rows, reduction="add")
-        ends = [graph.constant([bound]) for bound in (0, self.out_size, 0)]
-        kept = graph.node("Transpose", graph.node("Slice", placed, *ends), perm=[1, 0])
+        index = np.where(self.index < 0, self.out_size, self.index)
+        index_column = graph.node("Reshape", graph.array(index, "winner"), graph.constant([-1, 1]))
+        placed = graph.node("ScatterND", zeros, index_column, rows, reduction="add")
+        if self._has_gaps:
+            ends = [graph.constant([bound]) for bound in (0, self.out_size, 0)]
+            placed = graph.node("Slice", placed, *ends)
+        kept = graph.shaped(graph.node("Transpose", placed, perm=[1, 0]), (self.out_size,))
         return graph.reshape(kept, self.out_shape)
+
+    @cached_property
+    def _has_gaps(self) -> bool:
+        return bool(self.index.size) and bool(self.index.min() < 0)
+
+    def structure(self) -> tuple[Any, ...]:
+        """Whether there are gaps counts too."""
+        return (*super().structure(), self._has_gaps)
 
     @property
     def T(self) -> Primitive:
         """The Gather that this transposes."""
-        return Gather(self.out_shape, self.index)
+        return Gather(self.out_shape, self.index, self.window)
 
     def reach(self, mask: Array) -> Array:
         """Everywhere that a reached entry is added."""
@@ -208,3 +287,57 @@ class Scatter(Primitive):
     def work(self) -> int:
         """One addition for each entry."""
         return self.in_size
+
+
+class _Box(NamedTuple):
+    """A rectangular cut: start, step and length on every axis."""
+
+    starts: Shape
+    steps: Shape
+    sizes: Shape
+
+    def inside(self, shape: Shape) -> Array:
+        """Flat positions of the cut, in an array of the given shape."""
+        position = np.zeros((), np.int64)
+        axes = zip(shape, self.starts, self.steps, self.sizes, strict=True)
+        for length, start, step, size in axes:
+            position = position[..., None] * length + (start + step * np.arange(size))
+        return position
+
+
+def _box(index: Array, shape: Shape) -> _Box | None:
+    """The cut of an array of the given shape whose flat positions the index holds; None if it is none."""
+    if index.ndim != len(shape) or index.min() < 0:
+        return None
+    origin = (0,) * index.ndim
+    starts = tuple(int(p) for p in np.unravel_index(index[origin], shape))
+    steps = []
+    for axis, size in enumerate(index.shape):
+        second = tuple(int(a == axis) for a in range(index.ndim))
+        ahead = int(np.unravel_index(index[second], shape)[axis]) if size > 1 else starts[axis] + 1
+        steps.append(ahead - starts[axis])
+    box = _Box(starts, tuple(steps), index.shape)
+    return box if min(steps, default=1) > 0 and np.array_equal(box.inside(shape), index) else None
+
+
+def _inverse(index: Array, shape: Shape) -> Array | None:
+    """Where in the index each flat position of `shape` stands, -1 for nowhere; None if any stands twice."""
+    targets = index.ravel()
+    kept = np.flatnonzero(targets >= 0)
+    back = np.full(math.prod(shape), -1, np.int64)
+    back[targets[kept]] = kept
+    return back.reshape(shape) if np.array_equal(back[targets[kept]], kept) else None
+
+
+def _sliced(graph: Builder, x: str, box: _Box, shape: Shape) -> str:
+    """The block within the box."""
+    ends = [s + (n - 1) * step + 1 for s, step, n in zip(*box, strict=True)]
+    cut = [graph.constant(list(bound)) for bound in (box.starts, ends, range(1, 1 + len(shape)), box.steps)]
+    return graph.shaped(graph.node("Slice", x, *cut), shape) if shape else x
+
+
+def _padded(graph: Builder, x: str, box: _Box, shape: Shape) -> str:
+    """The block put into zeros of the given shape, where the box is."""
+    after = [length - start - size for length, start, size in zip(shape, box.starts, box.sizes, strict=True)]
+    pads = graph.constant([0, *box.starts, 0, *after])
+    return graph.shaped(graph.node("Pad", x, pads), shape) if shape else x

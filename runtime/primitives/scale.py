@@ -43,7 +43,11 @@ class Scale(Primitive):
 
     def emit(self, graph: Builder, x: str) -> str:
         """One Mul; the factor aligns with the trailing axes."""
-        return graph.node("Mul", x, graph.array(self.factor))
+        block, own = graph.bare(x, self.in_shape)
+        if self.factor.ndim > len(own) + 1:  # the block's own first axis stands for one axis of length 1
+            block, own = graph.reshape(x, self.in_shape), self.in_shape
+        product = graph.scaled(block, graph.array(self.factor, "slope"))
+        return graph.reshape(graph.shaped(product, own), self.in_shape)
 
     @property
     def T(self) -> Primitive:

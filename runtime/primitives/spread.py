@@ -45,7 +45,8 @@ class Broadcast(Primitive):
         """Reshape to the aligned rank, then Expand."""
         lead = (1,) * (len(self.out_shape) - len(self.in_shape))
         aligned = graph.reshape(x, (*lead, *self.in_shape))
-        return graph.node("Expand", aligned, graph.constant([1, *self.out_shape]))
+        spread = graph.node("Expand", aligned, graph.constant([1, *self.out_shape]))
+        return graph.shaped(spread, self.out_shape)
 
     @property
     def T(self) -> Primitive:
@@ -75,10 +76,15 @@ class Sum(Primitive):
 
     def emit(self, graph: Builder, x: str) -> str:
         """One ReduceSum."""
-        axes = [axis + 1 for axis in _summed_axes(self.out_shape, self.in_shape)]
-        if not axes:
+        block, own = graph.bare(x, self.in_shape)
+        lead = len(self.in_shape) - len(own)
+        summed = [axis - lead for axis in _summed_axes(self.out_shape, self.in_shape) if axis >= lead]
+        if not summed:
             return graph.reshape(x, self.out_shape)
-        return graph.reshape(graph.node("ReduceSum", x, graph.constant(axes), keepdims=0), self.out_shape)
+        axes = [axis + 1 for axis in summed]
+        total = graph.node("ReduceSum", block, graph.constant(axes), keepdims=0)
+        left = tuple(size for axis, size in enumerate(own) if axis not in summed)
+        return graph.reshape(graph.shaped(total, left), self.out_shape)
 
     @property
     def T(self) -> Primitive:
