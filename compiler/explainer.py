@@ -65,6 +65,7 @@ def export_explainer(
     nodes, read = needed(builder.nodes, [put.name for put in model.graph.output])
     model.graph.node.extend(nodes)
     model.graph.initializer.extend(tensor for tensor in builder.initializers if tensor.name in read)
+    _drop_unread(model.graph)
     model.graph.doc_string = _DESCRIPTION
     del model.graph.value_info[:]
     _fix_shapes(model.graph, dict(program.inputs))
@@ -188,6 +189,15 @@ def _names(graph: onnx.GraphProto) -> set[str]:
             for inner in (attribute.g, *attribute.graphs):
                 names |= _names(inner)
     return names
+
+
+def _drop_unread(graph: onnx.GraphProto) -> None:
+    """Drop the initializers that only nodes read that are left out."""
+    nodes = onnx.GraphProto(node=graph.node, output=graph.output)
+    read = _names(nodes)
+    kept = [tensor for tensor in graph.initializer if tensor.name in read]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
 
 
 def _free(name: str, taken: Callable[[str], bool]) -> str:

@@ -213,9 +213,11 @@ def test_names_that_are_taken():
 
 def test_intermediate_input_and_output():
     x = RANDOM.standard_normal((1, 2, 8, 8)).astype(np.float32)
-    scope = {"inputs": ["b"], "outputs": ["e"]}
-    W, b = run(explainer_of(convolutional(), x, **scope), x, "W", "b_")  # the model has a tensor named b
-    affine = ilin.compile(convolutional(), **scope).at(x)
+    model, scope = convolutional(), {"inputs": ["b"], "outputs": ["e"]}
+    explainer = explainer_of(model, x, **scope)
+    assert {tensor.name for tensor in explainer.graph.initializer}.isdisjoint({"w3", "b3"})
+    W, b = run(explainer, x, "W", "b_")  # the model has a tensor named b
+    affine = ilin.compile(model, **scope).at(x)
     np.testing.assert_allclose(W, affine.W, atol=1e-5)
     np.testing.assert_allclose(b, affine.b, atol=1e-5)
 
