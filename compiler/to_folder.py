@@ -23,7 +23,8 @@ from ..runtime.primitives import Array
 from ..runtime.program import LinearProgram
 from ..runtime.rounding import Arithmetic
 from .answer import affine_map
-from .compose import Composed, _add_final_rounding, _peak_elements
+from .compose import Composed, _add_final_rounding
+from .footprint import rows_that_fit
 from .pipeline import CompiledModel
 from .region import find_neighbours
 from .rows import Rows, choose_rows
@@ -96,9 +97,8 @@ def _sweep(
     """How blocks of rows are composed, and how many rows one takes."""
     sweep = compiled._engine.sweep(program, rows, magnitudes, compiled.dtype)
     budget = min(limit_of(compiled.memory_limit), 1 << 30)
-    fit = budget // max(1, _peak_elements(program) * compiled.dtype.itemsize)
-    worth = _BLOCK // max(1, program.in_size * compiled.dtype.itemsize)
-    return sweep, max(1, min(fit, worth))
+    worth = max(1, min(len(rows), _BLOCK // max(1, program.in_size * compiled.dtype.itemsize)))
+    return sweep, rows_that_fit(program, worth, compiled.dtype, budget)
 
 
 def _checked(
