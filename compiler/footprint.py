@@ -176,9 +176,11 @@ def sweep_bytes(program: LinearProgram, k: int, dtype: DTypeLike, points: int = 
 
 def rows_that_fit(program: LinearProgram, most: int, dtype: DTypeLike, budget: int) -> int:
     """How many rows one reverse sweep may take within a budget of bytes: from 1, which is always tried."""
-    one, two = (sweep_bytes(program, k, dtype) for k in (1, 2))
-    each = max(1, two - one)  # the rest does not grow with the rows: positions, offsets
-    return max(1, min(most, 1 + (budget - one) // each))
+    one, all_ = (sweep_bytes(program, k, dtype) for k in (1, most))
+    if all_ <= budget or most <= 1:
+        return max(1, most)
+    # A maximum of functions affine in k is convex: what lies between the two is below their chord.
+    return max(1, int(1 + (budget - one) * (most - 1) // (all_ - one)))
 
 
 def bounds_bytes(program: LinearProgram, points: int, dtype: DTypeLike) -> int:

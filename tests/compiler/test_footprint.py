@@ -218,7 +218,7 @@ def test_entries_of_matrices(graph: Graph) -> None:
 def test_the_rows_that_fit_do_fit_and_no_more_would(program):
     for budget in (3_000_000, 30_000_000, 300_000_000):
         k = rows_that_fit(program, 10_000, np.float32, budget)
-        assert k == 1 or sweep_bytes(program, k, np.float32) <= 1.05 * budget
-        assert sweep_bytes(program, 2 * k + 1, np.float32) > budget
+        assert k == 1 or sweep_bytes(program, k, np.float32) <= budget
+        assert sweep_bytes(program, k + k // 2 + 2, np.float32) > budget  # nor is much left over
     assert rows_that_fit(program, 7, np.float32, 10**12) == 7
     assert rows_that_fit(program, 7, np.float32, 1) == 1
