@@ -47,6 +47,10 @@ class Session:
         options = onnxruntime.SessionOptions()
         levels = onnxruntime.GraphOptimizationLevel
         options.graph_optimization_level = levels.ORT_ENABLE_ALL if rewrite else levels.ORT_DISABLE_ALL
+        if rewrite:
+            # By default a node whose result only an output reads comes last, and keeps its inputs alive until
+            # then: a sweep with rounding bounds held every block at once, four times the memory.
+            options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
         options.log_severity_level = 4  # its findings reach the user as one line of ours
         try:
             serialized = with_outputs(proto, outputs).SerializeToString()
