@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -14,7 +14,10 @@ from ..runtime.errors import MemoryLimitError, OptionError
 from ..runtime.memory import readable
 from ..runtime.primitives import Contract
 from ..runtime.program import LinearProgram
+from ..runtime.transpose import transposed
 from .cuts import Tensors, cuts_of, stretch, width
+from .footprint import explicit_bytes, rows_that_fit, sweep_bytes
+from .fused import fused_bytes
 
 Direction = Literal["auto", "reverse", "forward", "cut"]
 DIRECTIONS: tuple[Direction, ...] = ("auto", "reverse", "forward", "cut")
@@ -34,13 +37,14 @@ class Rates:
     lanes: int = 1  # rows are padded to a multiple
     active: float = 1.0  # fraction of the units that it touches where half of them are dead
     block: int = 1 << 30  # rows that it takes at once at most
+    memory: float = 1.0  # of a sweep, over what numpy takes
 
 
 # Where half of the units are dead, engines that skip them do a quarter of the multiply-adds.
 RATES: dict[EngineName, Rates] = {
     "sparse": Rates(8e9, 8e9, 2e8, 2e-4, active=0.5),
     "matrix-free": Rates(4e10, 8e9, 4e8, 1.5e-5),
-    "adjoint": Rates(5e10, 4e10, 1e9, 1e-5, block=64),
+    "adjoint": Rates(5e10, 4e10, 1e9, 1e-5, block=64, memory=2.0),
     "fused": Rates(4e10, 4e10, 1e9, 3e-5, lanes=16, active=0.5, block=128),
 }
 _PRODUCT = 6e10  # multiply-adds per second of one large matrix product
@@ -152,7 +156,7 @@ class Plan:
 def plan_of(
     program: LinearProgram,
     K: int,
-    dtype: np.dtype[np.floating],
+    dtype: np.dtype[Any],
     *,
     engines: Sequence[EngineName],
     direction: Direction = "auto",
@@ -172,8 +176,24 @@ def plan_of(
         OptionError: a cut is asked for, and the program has no inner one.
     """
     size = K * program.in_size * dtype.itemsize
-    costs = _Costs(program, dtype.itemsize, engines, min(max(limit - size, 0), 1 << 30))
-    return Plan(_best_legs(costs, K, direction), K, program.in_size, dtype.itemsize, limit)
+    budget = min(max(limit - size, 0), 1 << 30)
+    legs = _best_legs(_Costs(program, dtype.itemsize, engines, budget), K, direction)
+    sized = tuple(_sized(leg, program, dtype, budget) for leg in legs)
+    return Plan(sized, K, program.in_size, dtype.itemsize, limit)
+
+
+def _sized(leg: Leg, program: LinearProgram, dtype: np.dtype[Any], budget: int) -> Leg:
+    """The leg with the blocks that its memory allows: the choice was made by a rougher estimate."""
+    part = leg.of(program)
+    swept = part if leg.direction == "reverse" else transposed(part, offsets=True)
+    rates = RATES[leg.engine]
+    fixed = explicit_bytes(swept, dtype) if leg.engine == "sparse" else 0
+    most = max(1, min(leg.passes, rates.block))
+    if leg.engine == "fused":
+        block = max(1, min(most, budget * most // max(1, fused_bytes(swept, most, dtype))))
+        return replace(leg, block=block, bytes=fused_bytes(swept, block, dtype))
+    block = rows_that_fit(swept, most, dtype, int((budget - fixed) / rates.memory))
+    return replace(leg, block=block, bytes=fixed + int(rates.memory * sweep_bytes(swept, block, dtype)))
 
 
 @cache

@@ -187,7 +187,8 @@ def test_over_the_memory_limit(refused, identity, tmp_path):
     assert refused(identity, path, "--memory-limit", "1MB") == (
         "W would have 1,000 × 1,000 entries, 3.8 MiB, over the limit of 976.6 KiB; ask for fewer rows "
         "(rows=3 for the three largest outputs, or a list of indices), for W as an operator "
-        "(materialize=False), or raise memory_limit (here: --rows top3, --outputs NAME, --out-dir DIR, --memory-limit SIZE)"
+        "(materialize=False), or raise memory_limit (here: --rows top3, --outputs NAME, --out-dir DIR, "
+        "--memory-limit SIZE)"
     )
 
 

@@ -20,7 +20,7 @@ from ilin.compiler.footprint import (
     walk_bytes,
 )
 from ilin.compiler.multiplier import matrix_free
-from ilin.compiler.sweep import Magnitudes, numpy_sweep
+from ilin.compiler.sweep import Magnitudes, bounds_back, rows_back
 from ilin.compiler.verify import rounding_at
 from ilin.runtime.primitives import Chain
 from ilin.runtime.rounding import Arithmetic
@@ -164,10 +164,16 @@ def assert_close(said, found, most=2.0):
 
 @pytest.mark.parametrize("k", [1, 4, 20])
 def test_a_reverse_sweep(program, k):
-    errors = {step.output: np.ones((3, *step.shape), np.float32) for step in program.steps}
-    magnitudes = Magnitudes(errors, np.ones((3, program.in_size), np.float32))
-    sweep = numpy_sweep(program, matrix_free(program), magnitudes, np.dtype(np.float32))
     rows = np.resize(np.arange(program.out_size), k)
+    sweep = rows_back(program, matrix_free(program), np.dtype(np.float32))
+    assert_close(sweep_bytes(program, k, np.float32), allocated(lambda: sweep(rows)))
+
+
+@pytest.mark.parametrize("k", [1, 4, 20])
+def test_a_sweep_of_bounds(program, k):
+    rows = np.resize(np.arange(program.out_size), k)
+    errors = {step.output: np.ones((3, *step.shape), np.float32) for step in program.steps}
+    sweep = bounds_back(program, matrix_free(program), np.dtype(np.float32), Magnitudes(errors, {}, 3))
     assert_close(sweep_bytes(program, k, np.float32), allocated(lambda: sweep(rows)))
 
 
