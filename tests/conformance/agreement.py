@@ -70,7 +70,7 @@ def agreement(linearize: Linearize, rows: Any) -> Agreement:
             refused[way] = "its matrices would take gigabytes"
             continue
         try:
-            maps[way] = linearize(*way, list(start.rows))
+            maps[way] = linearize(*way, list(start.rows) or "all")
         except ilin.OptionError as error:
             refused[way] = " ".join(str(error).split())
     program = program_of(start)
