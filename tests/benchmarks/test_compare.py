@@ -1,4 +1,4 @@
-"""A comparison never times a wrong answer, and its ratios are those of rounds that both sides took part in."""
+"""A comparison times no wrong answer, and its ratios are those of rounds that both sides took part in."""
 
 from __future__ import annotations
 
