@@ -18,6 +18,8 @@ from worker import SideError, Worker
 
 # Largest |W - ilin's W| over max |W| that is float32 rounding, and perhaps a unit at the edge of it.
 AGREES = 1e-3
+# Seconds of an answer that is timed in one round only.
+ONCE = 60.0
 
 Log = Callable[[str], None]
 
@@ -184,7 +186,8 @@ def _rounds(
 
 
 def _had_enough(each: Measured, limits: Limits) -> bool:
-    return len(each.seconds) >= limits.at_least and sum(each.verified or each.seconds) > limits.seconds
+    at_least = 1 if each.seconds and each.seconds[0] > ONCE else limits.at_least
+    return len(each.seconds) >= at_least and sum(each.verified or each.seconds) > limits.seconds
 
 
 def ratios(measured: dict[str, Measured]) -> dict[str, dict[str, Any]]:
