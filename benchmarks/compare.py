@@ -18,6 +18,8 @@ from worker import SideError, Worker
 
 # Largest |W - ilin's W| over max |W| that is float32 rounding, and perhaps a unit at the edge of it.
 AGREES = 1e-3
+# Seconds of an answer that is timed in one round only.
+ONCE = 60.0
 
 Log = Callable[[str], None]
 
@@ -72,7 +74,7 @@ def compare(case: Case, sides: Sequence[str], limits: Limits, engine: str, log: 
             versions |= worker.versions
             running[name] = worker
             measured[name] = Measured(name, options, ready + (verified or first))
-        _check(measured, skipped, Path(folder), log)
+        drop_wrong(measured, skipped, Path(folder), log)
         for name in set(running) - set(measured):
             running.pop(name).close()
         _rounds(running, measured, points, limits, skipped)
@@ -93,7 +95,7 @@ def compare(case: Case, sides: Sequence[str], limits: Limits, engine: str, log: 
         "skipped": skipped,
         "versions": versions,
         "sides": [_plain(each) for each in measured.values()],
-        "ratios": _ratios(measured),
+        "ratios": ratios(measured),
     }
 
 
@@ -140,7 +142,7 @@ def _best_options(name: str, job: Job, x: Array) -> dict[str, Any]:
         return dict(worker.candidates(x)[0]["options"])
 
 
-def _check(measured: dict[str, Measured], skipped: dict[str, str], folder: Path, log: Log) -> None:
+def drop_wrong(measured: dict[str, Measured], skipped: dict[str, str], folder: Path, log: Log) -> None:
     """Compare every side's W at one point with ilin's, by the largest entry; who is wrong is not timed."""
     reference = next((name for name in OURS if name in measured), None)
     if reference is None:
@@ -184,10 +186,11 @@ def _rounds(
 
 
 def _had_enough(each: Measured, limits: Limits) -> bool:
-    return len(each.seconds) >= limits.at_least and sum(each.verified or each.seconds) > limits.seconds
+    at_least = 1 if each.seconds and each.seconds[0] > ONCE else limits.at_least
+    return len(each.seconds) >= at_least and sum(each.verified or each.seconds) > limits.seconds
 
 
-def _ratios(measured: dict[str, Measured]) -> dict[str, dict[str, Any]]:
+def ratios(measured: dict[str, Measured]) -> dict[str, dict[str, Any]]:
     """The best peer's seconds over ilin's, in the median of the rounds that both took part in."""
     peers = [each for name, each in measured.items() if name not in OURS]
     if not peers:

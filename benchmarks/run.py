@@ -20,6 +20,7 @@ import json
 import shlex
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,10 @@ from sides import SIDES
 def main() -> int:
     """Parse the command line, and measure."""
     arguments = _arguments()
+    needed = ("matplotlib",) if arguments.page else ("matplotlib", "torch", "ilin")
+    for package in (package for package in needed if find_spec(package) is None):
+        print(f"{package} is not installed; benchmarks/README.md says what to install", file=sys.stderr)
+        return 2
     if not arguments.page:
         _measure(arguments)
     import page

@@ -19,7 +19,7 @@ from sides import SIDES
 LIMIT = 8 << 30  # bytes of data that a side's process may allocate; beyond, it fails instead of the machine
 TRIAL_ROWS = 10  # at least so many rows are timed to choose among options
 TRIAL_POINTS = 16  # likewise, where there are several
-TOO_SLOW = 120.0  # seconds of one answer, expected from a trial, beyond which a side is left out
+TOO_SLOW = 180.0  # seconds of one answer, expected from a trial, beyond which a side is left out
 
 
 class SideError(Exception):

@@ -61,30 +61,32 @@ def agreement(linearize: Linearize, rows: Any) -> Agreement:
     start = linearize("matrix-free", "float64", rows)
     work = sum(L.work for layer in start.layers for L in layer.terms or ())
     reference = REFERENCE if work <= _EXPLICIT else ("matrix-free", "float64")
-    maps: dict[Way, ilin.AffineMap] = {("matrix-free", "float64"): start}
+    program = program_of(start)
+    probes = _probes(start, program)
+    values = {("matrix-free", "float64"): _values(start, probes)}
     refused: dict[Way, str] = {}
     for way in WAYS:
-        if way in maps:
+        if way in values:
             continue
         if way[0] == "sparse" and reference != REFERENCE:
             refused[way] = "its matrices would take gigabytes"
             continue
         try:
-            maps[way] = linearize(*way, list(start.rows))
+            values[way] = _values(linearize(*way, list(start.rows) or "all"), probes)
         except ilin.OptionError as error:
             refused[way] = " ".join(str(error).split())
-    program = program_of(start)
-    probes = _probes(start, program)
     bounds = {
         dtype: bound(program, probes, start, Arithmetic.of(dtype) + Arithmetic.of("float64"))
         for dtype in ("float64", "float32")
     }
-    values = {way: _values(affine, probes) for way, affine in maps.items()}
     zero = values[reference]
     return Agreement(
         reference,
-        {w: _over(values[w] - zero, bounds[w[1]]) for w in maps if w != reference},
-        {(v, w): _over(values[v] - values[w], bounds[v[1]] + bounds[w[1]]) for v, w in combinations(maps, 2)},
+        {w: _over(values[w] - zero, bounds[w[1]]) for w in values if w != reference},
+        {
+            (v, w): _over(values[v] - values[w], bounds[v[1]] + bounds[w[1]])
+            for v, w in combinations(values, 2)
+        },
         refused,
     )
 
