@@ -44,7 +44,7 @@ class Rates:
 RATES: dict[EngineName, Rates] = {
     "sparse": Rates(8e9, 8e9, 2e8, 2e-4, active=0.5),
     "matrix-free": Rates(4e10, 8e9, 4e8, 1.5e-5),
-    "adjoint": Rates(5e10, 4e10, 1e9, 1e-5, block=64, memory=2.0),
+    "adjoint": Rates(5e10, 4e10, 1e9, 1e-5, block=64, memory=3.0),
     "fused": Rates(4e10, 4e10, 1e9, 3e-5, lanes=16, active=0.5, block=128),
 }
 _PRODUCT = 6e10  # multiply-adds per second of one large matrix product

@@ -92,8 +92,9 @@ class Chain(Primitive):
         return self.parts[-1].out_shape
 
     def matrix(self) -> sparse.csr_array:
-        """The product of the parts' matrices."""
-        return reduce(lambda done, part: part.matrix() @ done, self.parts[1:], self.parts[0].matrix())
+        """The product of the parts' matrices, in float64: float32 would round what is then taken as exact."""
+        first, *rest = (part.matrix().astype(np.float64, copy=False) for part in self.parts)
+        return reduce(lambda done, matrix: matrix @ done, rest, first)
 
     def apply(self, block: Array) -> Array:
         """Apply part after part."""

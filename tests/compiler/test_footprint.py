@@ -166,7 +166,7 @@ def assert_close(said, found, most=2.0):
 def test_a_reverse_sweep(program, k):
     rows = np.resize(np.arange(program.out_size), k)
     sweep = rows_back(program, matrix_free(program), np.dtype(np.float32))
-    assert_close(sweep_bytes(program, k, np.float32), allocated(lambda: sweep(rows)))
+    assert_close(sweep_bytes(program, k, np.float32, points=0), allocated(lambda: sweep(rows)))
 
 
 @pytest.mark.parametrize("k", [1, 4, 20])
@@ -187,7 +187,7 @@ def test_a_walk(program, direction, k):
         for _ in way.walk(inputs, [0.0] * k):
             pass
 
-    assert_close(walk_bytes(way, k, np.float32), allocated(walk))
+    assert_close(walk_bytes(way, k, np.float32), allocated(walk), most=3.0)
 
 
 def test_rounding_bounds(program):

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 import ilin
-from ilin.compiler.engine import ENGINES
+from ilin.compiler.plan import ENGINES
 from ilin.runtime.primitives import flat
 from ilin.runtime.program import LinearProgram, Step
 from ilin.runtime.rounding import Arithmetic, growth, step_rounding
