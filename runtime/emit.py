@@ -46,9 +46,7 @@ class Builder:
         self.initializers: list[onnx.TensorProto] = []
         self.inputs: list[onnx.ValueInfoProto] = []
         self.collect_only = collect_only
-        self.supplied: Iterator[str] | None = (
-            None  # tensors to read in place of inputs for the arrays to come
-        )
+        self.supplied: Iterator[str] | None = None  # tensors that stand for the arrays to come, not inputs
         self._prefix = prefix
         self._known: dict[int, tuple[Array, str]] = {}
         self._shapes: dict[str, Shape] = {}  # of blocks, behind their first axis, where known
