@@ -164,7 +164,8 @@ class ActiveSweep:
             units.row,
             block.storage.numbers,
             _by_layout(offset, step.shape).astype(np.float64, copy=False),
-            self.rows.used,
+            self.rows.lanes,
+            self.rows.vectors,
         )
         return found[: self.rows.K]
 

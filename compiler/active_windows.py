@@ -11,8 +11,8 @@ import numpy as np
 from ..runtime.primitives import Array, Contract, Conv, ConvTranspose, Primitive, Window
 from .active import Layout
 
-_BLOCK_BYTES = 1 << 19  # of weights that one task reads again and again: half of a core's second cache
-_WIDEST, _NARROWEST = 64, 16  # channels of a block
+_BLOCK_BYTES = 5 << 17  # of weights that one task reads again and again: most of a core's second cache
+_WIDEST, _NARROWEST = 64, 32  # channels of a block
 
 
 @dataclass(frozen=True)

@@ -20,40 +20,44 @@ def listed(values, above, N, C, P):  # type: ignore[no-untyped-def]
     start[0] = 0
     for task in prange(N * runs):
         n, p0 = task // runs, task % runs * _RUN
-        p1 = min(p0 + _RUN, P)
-        counts = np.zeros(_RUN, np.int32)
+        width = min(_RUN, P - p0)
+        counts = start[n * P + p0 + 1 : n * P + p0 + 1 + width]
+        counts[:] = 0
         for c in range(C):
             at = (n * C + c) * P + p0
-            for i in range(p1 - p0):
+            for i in range(width):
                 counts[i] += values[at + i] > above
-        for i in range(p1 - p0):
-            start[n * P + p0 + i + 1] = counts[i]
     for p in range(N * P):
         start[p + 1] += start[p]
     channel = np.empty(start[N * P], np.int32)
     row = np.empty(start[N * P], np.int32)
     for task in prange(N * runs):
         n, p0 = task // runs, task % runs * _RUN
-        for p in range(p0, min(p0 + _RUN, P)):
-            u, end = start[n * P + p], start[n * P + p + 1]
-            c = 0
-            at = n * C * P + p
-            while u < end:  # stored at any rate, kept where it is counted
-                value = values[at]
-                channel[u] = c
-                row[u] = value
-                u += value > above
-                at += P
-                c += 1
+        width = min(_RUN, P - p0)
+        own_channel, own_row = np.empty((width, C + 1), np.int32), np.empty((width, C + 1), np.int32)
+        count = np.zeros(width, np.int32)
+        for c in range(C):
+            at = (n * C + c) * P + p0
+            for i in range(width):  # written at any rate, kept where it is counted: no branch to mispredict
+                value = values[at + i]
+                own_channel[i, count[i]] = c
+                own_row[i, count[i]] = value
+                count[i] += value > above
+        for i in range(width):
+            u = start[n * P + p0 + i]
+            for j in range(count[i]):
+                channel[u + j], row[u + j] = own_channel[i, j], own_row[i, j]
     return start, channel, row
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, parallel=True)
 def placed(start, channel, row, N, C, P):  # type: ignore[no-untyped-def]
     """Return D of a list."""
     D = np.full(N * C * P, -1, np.int32)
-    for n in range(N):
-        for p in range(P):
+    runs = (P + _RUN - 1) // _RUN
+    for task in prange(N * runs):
+        n, p0 = task // runs, task % runs * _RUN
+        for p in range(p0, min(p0 + _RUN, P)):
             for u in range(start[n * P + p], start[n * P + p + 1]):
                 D[(n * C + channel[u]) * P + p] = row[u]
     return D
@@ -75,12 +79,14 @@ def kept(start, channel, row, mask, N, C, P):  # type: ignore[no-untyped-def]
     return new_start, new_channel[:count], new_row[:count]
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, parallel=True)
 def looked_up(start, channel, D, N, C, P):  # type: ignore[no-untyped-def]
     """Return D's entry for each listed unit."""
     found = np.empty(len(channel), np.int32)
-    for n in range(N):
-        for p in range(P):
+    runs = (P + _RUN - 1) // _RUN
+    for task in prange(N * runs):
+        n, p0 = task // runs, task % runs * _RUN
+        for p in range(p0, min(p0 + _RUN, P)):
             for u in range(start[n * P + p], start[n * P + p + 1]):
                 found[u] = D[(n * C + channel[u]) * P + p]
     return found

@@ -10,8 +10,10 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 
-from ._micro import tiles
+from ._micro import prefetch, tiles
 from ._share import next_task
+
+_LINE = 64  # bytes that the caches fetch together
 
 
 @njit(nogil=True, cache=True)
@@ -86,4 +88,8 @@ def windows(  # type: ignore[no-untyped-def]
                         arows[n + s] = a_row[s0 + s]
                         wrows[n + s] = (offset + a_channel[s0 + s]) * np.int32(width)
                     n += s1 - s0
+                if p == first:  # the first to read these weights: ask for all of them at once
+                    for e in range(n):
+                        for line in range(0, width, _LINE // w.itemsize):
+                            prefetch(w, wrows[e] + line)
                 tiles(n, arows, wrows, a, w, c0, channel, u0, u1, out, based, base, base_row, lanes, vectors)
