@@ -75,6 +75,8 @@ def fused_rows(
         W's rows, (k, N) in C order, columns in the order of the program's inputs; and the shares,
         (steps, k) in float64, summed in float64 over the active units.
     """
+    if not len(rows):
+        return np.zeros((0, program.in_size), dtype), np.zeros((len(program.steps), 0))
     from .active_sweep import ActiveSweep
 
     return ActiveSweep(program, np.asarray(rows), np.dtype(dtype), store).run(progress)
