@@ -89,10 +89,6 @@ def fused_bytes(program: LinearProgram, k: int, dtype: np.dtype[Any]) -> int:
     per_unit = (-(-k // vector) + 1) * vector * itemsize
     sizes = {name: int(np.prod(shape, dtype=np.int64)) for name, shape in program.inputs}
     sizes |= {step.output: step.size for step in program.steps}
-    last = {name: 0 for name in sizes}  # the earliest step that reads a tensor: until then its rows are kept
-    for position in range(len(program.steps) - 1, -1, -1):
-        for name, _ in program.steps[position].terms:
-            last[name] = position
     alive = {name: sizes[name] for name, _ in program.outputs}
     most = sum(alive.values())
     for step in reversed(program.steps):

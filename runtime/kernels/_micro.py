@@ -36,7 +36,7 @@ def lanes_of(itemsize: int, K: int) -> int:
 
 
 @intrinsic
-def _tile(  # noqa: ANN202
+def _tile(
     typingctx: Any, C: Any, V: Any, lanes: Any, n: Any, e0: Any, arows: Any, wrows: Any, a: Any, w: Any,
     c0: Any, channels: Any, u0: Any, k0: Any, out: Any, based: Any, base: Any, brows: Any,
 ):  # fmt: skip
@@ -78,9 +78,7 @@ def _tile(  # noqa: ANN202
 class _Tile:
     """One tile of C outputs and V vectors."""
 
-    def __init__(
-        self, builder: Any, given: dict[str, Any], number: Any, lanes: int, C: int, V: int
-    ) -> None:
+    def __init__(self, builder: Any, given: dict[str, Any], number: Any, lanes: int, C: int, V: int) -> None:
         self.builder, self.given, self.lanes, self.C, self.V = builder, given, lanes, C, V
         self.vector = ir.VectorType(number, lanes)
         single = isinstance(number, ir.FloatType)
@@ -167,9 +165,7 @@ class _Tile:
         e, *sums = (builder.phi(value.type) for value in (given["e0"], *first))
         after = self._step(e, lanes, sums)
         following = builder.add(e, ir.Constant(_INT64, 1))
-        for phi, initial, then in zip(
-            (e, *sums), (given["e0"], *first), (following, *after), strict=True
-        ):
+        for phi, initial, then in zip((e, *sums), (given["e0"], *first), (following, *after), strict=True):
             phi.add_incoming(initial, head)
             phi.add_incoming(then, body)
         builder.cbranch(builder.icmp_signed("<", following, given["n"]), body, done)
@@ -182,9 +178,7 @@ class _Tile:
 
 
 @intrinsic
-def weighted_sum(  # noqa: ANN201
-    typingctx: Any, n: Any, rows: Any, factors: Any, a: Any, k0: Any, lanes: Any, total: Any
-):
+def weighted_sum(typingctx: Any, n: Any, rows: Any, factors: Any, a: Any, k0: Any, lanes: Any, total: Any):
     """total[k0 + k] += Σ factors[i] · a[rows[i], k0 + k] for i < n and k < lanes, in float64."""
     i = types.int64
     signature = types.void(i, rows, factors, a, i, i, total)
@@ -250,7 +244,7 @@ def _emit_weighted_sum(builder: Any, given: dict[str, Any], stride: Any, vector:
 
 
 @intrinsic
-def prefetch(typingctx: Any, array: Any, index: Any):  # noqa: ANN201
+def prefetch(typingctx: Any, array: Any, index: Any):
     """Ask for the line of the cache that holds array[index], a flat index."""
     signature = types.void(array, types.int64)
 
@@ -271,7 +265,7 @@ def prefetch(typingctx: Any, array: Any, index: Any):  # noqa: ANN201
 
 
 @njit(nogil=True, cache=True)
-def tiles(n, arows, wrows, a, w, c0, channels, u0, u1, out, based, base, brows, lanes, vectors):  # type: ignore[no-untyped-def]
+def tiles(n, arows, wrows, a, w, c0, channels, u0, u1, out, based, base, brows, lanes, vectors):
     """out[u] = base[brows[u]] + Σₑ w[wrows[e] + channels[u] - c0] a[arows[e]], e < n, for units u0 ≤ u < u1.
 
     A negative row of the base is zero; without `based` all are. Rows have `vectors` vectors of `lanes`.

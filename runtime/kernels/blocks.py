@@ -12,7 +12,7 @@ _COLUMNS = 64  # of W that are written at a stretch: one line of the block each
 
 
 @njit(nogil=True, cache=True, parallel=True)
-def summed(head, row, after, a, out, used):  # type: ignore[no-untyped-def]
+def summed(head, row, after, a, out, used):
     """out[u] = Σ a[row[i]] over the chain head[u], after[head[u]], ..."""
     for task in prange((len(head) + _RUN - 1) // _RUN):
         for u in range(task * _RUN, min(len(head), (task + 1) * _RUN)):
@@ -27,7 +27,7 @@ def summed(head, row, after, a, out, used):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True, parallel=True)
-def added(a, a_row, b, b_row, out, used):  # type: ignore[no-untyped-def]
+def added(a, a_row, b, b_row, out, used):
     """out[u] = a[a_row[u]] + b[b_row[u]]; a negative row is zero."""
     for task in prange((len(a_row) + _RUN - 1) // _RUN):
         for u in range(task * _RUN, min(len(a_row), (task + 1) * _RUN)):
@@ -46,7 +46,7 @@ def added(a, a_row, b, b_row, out, used):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True, parallel=True)
-def scaled(start, channel, row, a, factor, out, used):  # type: ignore[no-untyped-def]
+def scaled(start, channel, row, a, factor, out, used):
     """out[u] = factor a[row[u]]; factor (N, C, P), each length the tensor's or 1."""
     positions = len(start) - 1
     N, C, P = factor.shape
@@ -59,12 +59,12 @@ def scaled(start, channel, row, a, factor, out, used):  # type: ignore[no-untype
 
 
 @njit(nogil=True, cache=True, inline="always")
-def _at(p, N, positions):  # type: ignore[no-untyped-def]
+def _at(p, N, positions):
     return p // (positions // N) if N > 1 else 0
 
 
 @njit(nogil=True, cache=True, parallel=True)
-def share(start, channel, row, a, offset, lanes, vectors):  # type: ignore[no-untyped-def]
+def share(start, channel, row, a, offset, lanes, vectors):
     """Σ offset[u] a[row[u]] over the units, (vectors · lanes,), all in float64.
 
     The units are summed run by run and the runs one after the other, whatever the number of threads.
@@ -94,7 +94,7 @@ def share(start, channel, row, a, offset, lanes, vectors):  # type: ignore[no-un
 
 
 @njit(nogil=True, cache=True, parallel=True)
-def spread_rows(D, a, W, first):  # type: ignore[no-untyped-def]
+def spread_rows(D, a, W, first):
     """W[k, first + i] = a[D[i], k], zero where D is negative."""
     K = len(W)
     for task in prange((len(D) + _COLUMNS - 1) // _COLUMNS):

@@ -13,7 +13,7 @@ _RUN = 64  # positions that are listed at a stretch: one line of bytes of each c
 
 
 @njit(nogil=True, cache=True, parallel=True)
-def listed(values, above, N, C, P):  # type: ignore[no-untyped-def]
+def listed(values, above, N, C, P):
     """Return start, channel and row of the entries of `values`, (N·C·P,), that are > above; row = value."""
     runs = (P + _RUN - 1) // _RUN
     start = np.empty(N * P + 1, np.int32)
@@ -51,7 +51,7 @@ def listed(values, above, N, C, P):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True, parallel=True)
-def placed(start, channel, row, N, C, P):  # type: ignore[no-untyped-def]
+def placed(start, channel, row, N, C, P):
     """Return D of a list."""
     D = np.full(N * C * P, -1, np.int32)
     runs = (P + _RUN - 1) // _RUN
@@ -64,7 +64,7 @@ def placed(start, channel, row, N, C, P):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def kept(start, channel, row, mask, N, C, P):  # type: ignore[no-untyped-def]
+def kept(start, channel, row, mask, N, C, P):
     """Return the part of a list that is in the mask, (N·C·P,)."""
     new_start = np.empty_like(start)
     new_channel, new_row = np.empty_like(channel), np.empty_like(row)
@@ -80,7 +80,7 @@ def kept(start, channel, row, mask, N, C, P):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True, parallel=True)
-def looked_up(start, channel, D, N, C, P):  # type: ignore[no-untyped-def]
+def looked_up(start, channel, D, N, C, P):
     """Return D's entry for each listed unit."""
     found = np.empty(len(channel), np.int32)
     runs = (P + _RUN - 1) // _RUN
@@ -93,7 +93,7 @@ def looked_up(start, channel, D, N, C, P):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def chained(start, channel, row, index, mask, size, N, C, P):  # type: ignore[no-untyped-def]
+def chained(start, channel, row, index, mask, size, N, C, P):
     """Move each unit to where its entry of `index` points, within the mask; units may meet there.
 
     Returns:
@@ -122,7 +122,7 @@ def chained(start, channel, row, index, mask, size, N, C, P):  # type: ignore[no
 
 
 @njit(nogil=True, cache=True)
-def fetched(D, index, mask):  # type: ignore[no-untyped-def]
+def fetched(D, index, mask):
     """Return D of the tensor whose entry i is entry index[i] of D's, within the mask."""
     found = np.empty(len(index), np.int32)
     for i in range(len(index)):
@@ -132,7 +132,7 @@ def fetched(D, index, mask):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def mask_fetched(mask, index):  # type: ignore[no-untyped-def]
+def mask_fetched(mask, index):
     """Return mask[index], False where the index is negative."""
     found = np.empty(len(index), np.bool_)
     for i in range(len(index)):

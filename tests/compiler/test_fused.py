@@ -91,7 +91,9 @@ def test_every_primitive_between_masks(factory):
             (("y", L.out_shape),),
             (
                 step("masked", ("x", mask(rng, L.in_shape, below))),
-                step("mapped", ("masked", L), offset=offset if data.draw(st.booleans()) else None, fixed=fixed),
+                step(
+                    "mapped", ("masked", L), offset=offset if data.draw(st.booleans()) else None, fixed=fixed
+                ),
                 step("y", ("mapped", mask(rng, L.out_shape, above)), fixed=False),
             ),
         )
@@ -104,23 +106,25 @@ def test_every_primitive_between_masks(factory):
 def conv(rng, x, M, kernel, *, stride=1, dilation=1, pad=0, group=1):
     """A Conv from the shape x, its weights normal."""
     rank = len(kernel)
-    out = tuple((i + 2 * pad - (k - 1) * dilation - 1) // stride + 1 for i, k in zip(x[2:], kernel, strict=True))
+    out = tuple(
+        (i + 2 * pad - (k - 1) * dilation - 1) // stride + 1 for i, k in zip(x[2:], kernel, strict=True)
+    )
     window = Window(x[2:], out, kernel, (stride,) * rank, (dilation,) * rank, (pad,) * rank)
     return Conv(x[0], rng.normal(size=(M, x[1] // group, *kernel)), window, group)
 
 
 WIDE = {
-    "many channels in and out": dict(x=(1, 150, 3, 4), M=140, kernel=(3, 3), pad=1),
-    "more entries than one stretch": dict(x=(1, 5, 4, 4), M=300, kernel=(3, 3), pad=1),
-    "a 1×1 kernel": dict(x=(2, 70, 5, 3), M=33, kernel=(1, 1)),
-    "a stride": dict(x=(1, 9, 17, 16), M=20, kernel=(3, 3), stride=2, pad=1),
-    "a stride beyond the kernel": dict(x=(1, 9, 17), M=20, kernel=(2,), stride=3),
-    "a dilation": dict(x=(1, 8, 15, 14), M=9, kernel=(3, 2), dilation=2, pad=2),
-    "groups": dict(x=(2, 24, 6, 6), M=36, kernel=(3, 3), pad=1, group=3),
-    "depthwise": dict(x=(1, 70, 9, 7), M=70, kernel=(3, 3), pad=1, group=70),
-    "depthwise with a multiplier": dict(x=(1, 11, 6, 7), M=33, kernel=(3, 3), group=11),
-    "three axes": dict(x=(1, 4, 5, 6, 4), M=7, kernel=(2, 3, 3), pad=1),
-    "a long 1-D signal": dict(x=(3, 2, 90), M=5, kernel=(7,), pad=3),
+    "many channels in and out": {"x": (1, 150, 3, 4), "M": 140, "kernel": (3, 3), "pad": 1},
+    "more entries than one stretch": {"x": (1, 5, 4, 4), "M": 300, "kernel": (3, 3), "pad": 1},
+    "a 1×1 kernel": {"x": (2, 70, 5, 3), "M": 33, "kernel": (1, 1)},
+    "a stride": {"x": (1, 9, 17, 16), "M": 20, "kernel": (3, 3), "stride": 2, "pad": 1},
+    "a stride beyond the kernel": {"x": (1, 9, 17), "M": 20, "kernel": (2,), "stride": 3},
+    "a dilation": {"x": (1, 8, 15, 14), "M": 9, "kernel": (3, 2), "dilation": 2, "pad": 2},
+    "groups": {"x": (2, 24, 6, 6), "M": 36, "kernel": (3, 3), "pad": 1, "group": 3},
+    "depthwise": {"x": (1, 70, 9, 7), "M": 70, "kernel": (3, 3), "pad": 1, "group": 70},
+    "depthwise with a multiplier": {"x": (1, 11, 6, 7), "M": 33, "kernel": (3, 3), "group": 11},
+    "three axes": {"x": (1, 4, 5, 6, 4), "M": 7, "kernel": (2, 3, 3), "pad": 1},
+    "a long 1-D signal": {"x": (3, 2, 90), "M": 5, "kernel": (7,), "pad": 3},
 }
 
 
@@ -156,7 +160,9 @@ def residual(rng, density):
     """A small network with the usual parts: a block with a shortcut, pools, an average and a dense layer."""
     x = (2, 3, 9, 9)
     first = conv(rng, x, 10, (3, 3), pad=1)
-    windows = np.lib.stride_tricks.sliding_window_view(np.arange(math.prod(first.out_shape)).reshape(first.out_shape), (3, 3), (2, 3))[:, :, ::2, ::2]
+    windows = np.lib.stride_tricks.sliding_window_view(
+        np.arange(math.prod(first.out_shape)).reshape(first.out_shape), (3, 3), (2, 3)
+    )[:, :, ::2, ::2]
     winners = np.take_along_axis(
         windows.reshape(*windows.shape[:4], 9), rng.integers(0, 9, windows.shape[:4])[..., None], axis=-1
     )[..., 0]
@@ -167,6 +173,7 @@ def residual(rng, density):
     wide = down.out_shape
     mean = chain(Sum(wide, (2, 14, 1, 1)), Scale((2, 14, 1, 1), np.array(0.25)))
     dense_layer = Contract((2, 14), rng.normal(size=(6, 14)), "mk,nk->mn")
+    held = rng.normal(size=shape) * (rng.random(shape) < 0.1)  # as of a Clip: live, and cut off from x
     norm = Scale(shape, rng.normal(size=(10, 1, 1)))
     return LinearProgram(
         (("x", x),),
@@ -177,7 +184,7 @@ def residual(rng, density):
             step("p1", ("r1", pool), fixed=False),
             step("c2", ("p1", second), offset=rng.normal(size=(10, 1, 1))),
             step("n2", ("c2", norm), offset=rng.normal(size=(10, 1, 1))),
-            step("r2", ("n2", mask(rng, shape, density)), offset=rng.normal(size=shape) * (rng.random(shape) < 0.1), fixed=False),
+            step("r2", ("n2", mask(rng, shape, density)), offset=held, fixed=False),
             step("c3", ("r2", third)),
             step("s3", ("c3", Reshape(shape, shape)), ("p1", Reshape(shape, shape))),
             step("r3", ("s3", mask(rng, shape, density)), fixed=False),
@@ -204,15 +211,16 @@ def test_a_residual_network_point_after_point(density):
 
 def test_outputs_that_are_read_on_repeated_and_passed_through():
     rng = np.random.default_rng(0)
-    one, two = rng.normal(size=(4, 5)), rng.normal(size=(3, 4))
+    first = Contract((1, 5), rng.normal(size=(4, 5)), "mk,nk->mn")
+    second = Contract((1, 4), rng.normal(size=(3, 4)), "mk,nk->mn")
     program = LinearProgram(
         (("x", (1, 5)), ("z", (1, 4)), ("unused", (2, 2))),
         (("h", (1, 4)), ("y", (1, 3)), ("h", (1, 4)), ("x", (1, 5)), ("held", (1, 2))),
         (
             Step("held", (1, 2), "held", "(held)", Kind.LOCALLY_CONSTANT, (), np.array([[1.0, 2.0]])),
-            step("h", ("x", Contract((1, 5), one, "mk,nk->mn")), ("z", Reshape((1, 4), (1, 4))), offset=np.ones(4)),
+            step("h", ("x", first), ("z", Reshape((1, 4), (1, 4))), offset=np.ones(4)),
             step("r", ("h", mask(rng, (1, 4), 0.5)), fixed=False),
-            step("y", ("r", Contract((1, 4), two, "mk,nk->mn")), ("h", Contract((1, 4), two, "mk,nk->mn"))),
+            step("y", ("r", second), ("h", second)),
         ),
     )  # fmt: skip
     size = program.out_size
