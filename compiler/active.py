@@ -70,6 +70,11 @@ class Arena:
         with self._lock:
             self._free.append(buffer)
 
+    @property
+    def held(self) -> int:
+        """Bytes of the buffers that are free now."""
+        return sum(buffer.nbytes for buffer in self._free)
+
     def clear(self) -> None:
         """Let the system have the memory."""
         with self._lock:

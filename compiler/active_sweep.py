@@ -8,8 +8,6 @@ layers write new rows; rows are added where paths meet. A block never has a unit
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -43,9 +41,7 @@ _NO_ROWS = np.zeros(0, np.int32)
 class ActiveSweep:
     """One sweep: a program, some rows of its map, and the blocks that are alive."""
 
-    def __init__(
-        self, program: LinearProgram, rows: Array, dtype: np.dtype[Any], store: FusedStore
-    ) -> None:
+    def __init__(self, program: LinearProgram, rows: Array, dtype: np.dtype[Any], store: FusedStore) -> None:
         self.program, self.wanted, self.store = program, rows, store
         self.rows = Rows.of(len(rows), dtype)
         self.arena = store.arena
@@ -132,7 +128,8 @@ class ActiveSweep:
             channel = np.tile(np.arange(C, dtype=np.int32), N * P)
             return Units(layout, start, channel, np.arange(N * C * P, dtype=np.int32))
 
-        return self.store.equal(("all units", layout), every)
+        found: Units = self.store.equal(("all units", layout), every)
+        return found
 
     def _add(self, name: str, block: Block) -> None:
         """Add a block to what a tensor has."""
@@ -148,7 +145,12 @@ class ActiveSweep:
         sources = [kernels.looked_up(start, channel, table, *layout) for table in tables]
         storage = self._storage(len(channel))
         kernels.added(
-            before.storage.numbers, sources[0], block.storage.numbers, sources[1], storage.numbers, self.rows.used
+            before.storage.numbers,
+            sources[0],
+            block.storage.numbers,
+            sources[1],
+            storage.numbers,
+            self.rows.used,
         )
         units = Units(layout, start, channel, self.store.counting(len(channel)))
         self.blocks[name] = Block(storage, units)
@@ -164,9 +166,11 @@ class ActiveSweep:
             units.row,
             block.storage.numbers,
             _by_layout(offset, step.shape).astype(np.float64, copy=False),
-            self.rows.used,
+            self.rows.lanes,
+            self.rows.vectors,
         )
-        return found[: self.rows.K]
+        total: Array = found[: self.rows.K]
+        return total
 
     # -- one term -------------------------------------------------------------------------------------
 
@@ -176,10 +180,10 @@ class ActiveSweep:
         for part in reversed(parts[1:]):
             block = self._through(part, block, _EVERYTHING, step.fixed)
         L = parts[0]
-        if isinstance(L, Scale) and L.factor.dtype == bool and len(parts) == 1:
-            if len(step.terms) == 1 and step.offset is None:  # its live units are all within the factor
-                self._add(name, block)
-                return
+        alone = len(step.terms) == len(parts) == 1 and step.offset is None
+        if alone and isinstance(L, Scale) and L.factor.dtype == bool:  # what is live is within the factor
+            self._add(name, block)
+            return
         windows = self._windows(L, step.fixed)
         if windows is not None:
             target = self._live_units(name, windows.target)
@@ -223,9 +227,9 @@ class ActiveSweep:
             return None
         if not fixed:
             return windows_of(L, self.rows.dtype)
-        return self.store.get(
-            f"windows {self.rows.dtype}", L, lambda: windows_of(L, self.rows.dtype)
-        )
+        kind = f"windows {self.rows.dtype}"
+        found: Windows | None = self.store.get(kind, L, lambda: windows_of(L, self.rows.dtype))
+        return found
 
     def _slid(self, windows: Windows, block: Block, target: Units, base: Block | None) -> Block:
         """A convolution or dense layer, added to the block that its tensor has."""
@@ -340,8 +344,9 @@ def live_masks(program: LinearProgram) -> dict[str, Array | None]:
             if step.offset is not None:
                 masks.append(np.broadcast_to(step.offset != 0, step.shape).ravel())
         live[step.output] = None
-        if masks and all(mask is not None for mask in masks):
-            live[step.output] = masks[0] if len(masks) == 1 else np.logical_or.reduce(masks)
+        known = [mask for mask in masks if mask is not None]
+        if masks and len(known) == len(masks):
+            live[step.output] = known[0] if len(known) == 1 else np.logical_or.reduce(known)
     return live
 
 
@@ -355,7 +360,8 @@ def _reached(L: Primitive, mask: Array | None) -> Array | None:
         return factor if mask is None else factor & mask
     if isinstance(L, Gather):
         if mask is not None:
-            return kernels.mask_fetched(mask, L.index.ravel())
+            fetched: Array = kernels.mask_fetched(mask, L.index.ravel())
+            return fetched
         return (L.index >= 0).ravel() if L._has_gaps else None
     if isinstance(L, Reshape):
         return mask

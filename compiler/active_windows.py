@@ -1,4 +1,4 @@
-"""Convolutions and dense layers as the kernels take them: weights in blocks of channels, and who reads whom."""
+"""Convolutions and dense layers as the kernels take them: blocks of weights, and which units read which."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from ..runtime.primitives import Array, Contract, Conv, ConvTranspose, Primitive, Window
+from ..runtime.primitives import Array, Contract, Conv, ConvTranspose, Primitive
 from .active import Layout
 
-_BLOCK_BYTES = 1 << 19  # of weights that one task reads again and again: half of a core's second cache
-_WIDEST, _NARROWEST = 64, 16  # channels of a block
+_BLOCK_BYTES = 5 << 17  # of weights that one task reads again and again: most of a core's second cache
+_WIDEST, _NARROWEST = 64, 32  # channels of a block
 
 
 @dataclass(frozen=True)
@@ -85,9 +85,7 @@ def _of_contract(L: Contract, dtype: np.dtype[Any]) -> Windows | None:
     weight = L.weight if w.index(new[0]) == 0 else L.weight.T  # (source, target)
     start = np.arange(P + 1)
     tables = (start, np.zeros(P, np.int64), np.arange(P))
-    return _windows(
-        (N, weight.shape[0], P), (N, weight.shape[1], P), weight[None, None], tables, dtype
-    )
+    return _windows((N, weight.shape[0], P), (N, weight.shape[1], P), weight[None, None], tables, dtype)
 
 
 def _windows(
@@ -108,10 +106,13 @@ def _windows(
         block[:, : part.shape[2]] = part.reshape(taps * sources, -1)
     lane_first = np.array([g * targets + c for g, c in cuts], np.int32)
     lane_last = np.array([g * targets + min(c + width, targets) for g, c in cuts], np.int32)
+    tap_start, tap, seen = (np.ascontiguousarray(table, np.int32) for table in tables)
     return Windows(
         source,
         target,
-        *(np.ascontiguousarray(table, np.int32) for table in tables),
+        tap_start,
+        tap,
+        seen,
         blocks,
         lane_first,
         lane_last,

@@ -76,6 +76,8 @@ def fused_rows(
         W's rows, (k, N) in C order, columns in the order of the program's inputs; and the shares,
         (steps, k) in float64, summed in float64 over the active units.
     """
+    if not len(rows):
+        return np.zeros((0, program.in_size), dtype), np.zeros((len(program.steps), 0))
     from .active_sweep import ActiveSweep
 
     return ActiveSweep(program, np.asarray(rows), np.dtype(dtype), store).run(progress)
@@ -88,10 +90,6 @@ def fused_bytes(program: LinearProgram, k: int, dtype: np.dtype[Any]) -> int:
     per_unit = (-(-k // vector) + 1) * vector * itemsize
     sizes = {name: int(np.prod(shape, dtype=np.int64)) for name, shape in program.inputs}
     sizes |= {step.output: step.size for step in program.steps}
-    last = dict.fromkeys(sizes, 0)  # the earliest step that reads a tensor: until then its rows are kept
-    for position in range(len(program.steps) - 1, -1, -1):
-        for name, _ in program.steps[position].terms:
-            last[name] = position
     alive = {name: sizes[name] for name, _ in program.outputs}
     most = sum(alive.values())
     for step in reversed(program.steps):

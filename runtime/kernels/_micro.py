@@ -36,7 +36,7 @@ def lanes_of(itemsize: int, K: int) -> int:
 
 
 @intrinsic
-def _tile(  # noqa: ANN202
+def _tile(
     typingctx: Any, C: Any, V: Any, lanes: Any, n: Any, e0: Any, arows: Any, wrows: Any, a: Any, w: Any,
     c0: Any, channels: Any, u0: Any, k0: Any, out: Any, based: Any, base: Any, brows: Any,
 ):  # fmt: skip
@@ -78,9 +78,7 @@ def _tile(  # noqa: ANN202
 class _Tile:
     """One tile of C outputs and V vectors."""
 
-    def __init__(
-        self, builder: Any, given: dict[str, Any], number: Any, lanes: int, C: int, V: int
-    ) -> None:
+    def __init__(self, builder: Any, given: dict[str, Any], number: Any, lanes: int, C: int, V: int) -> None:
         self.builder, self.given, self.lanes, self.C, self.V = builder, given, lanes, C, V
         self.vector = ir.VectorType(number, lanes)
         single = isinstance(number, ir.FloatType)
@@ -119,6 +117,19 @@ class _Tile:
             phis.append(phi)
         return phis
 
+    def _step(self, e: Any, lanes: list[Any], sums: list[Any]) -> list[Any]:
+        """The sums with entry e added."""
+        builder, given = self.builder, self.given
+        weights = builder.gep(given["w"], [self._entry("wrows", e)])
+        row = self._entry("arows", e)
+        operands = [self._load("a", row, v) for v in range(self.V)]
+        after = []
+        for c, lane in enumerate(lanes):
+            factor = self._splat(builder.load(builder.gep(weights, [lane])))
+            for v, operand in enumerate(operands):
+                after.append(builder.call(self.fmuladd, [factor, operand, sums[c * self.V + v]]))
+        return after
+
     def emit(self, end: Any) -> None:
         """Emit the blocks from the builder's position to a branch to `end`."""
         builder, given, V = self.builder, self.given, range(self.V)
@@ -152,19 +163,9 @@ class _Tile:
 
         builder.position_at_end(body)
         e, *sums = (builder.phi(value.type) for value in (given["e0"], *first))
-        weights = builder.gep(given["w"], [self._entry("wrows", e)])
-        row = self._entry("arows", e)
-        operands = [self._load("a", row, v) for v in V]
-        after = []
-        for c, lane in enumerate(lanes):
-            factor = self._splat(builder.load(builder.gep(weights, [lane])))
-            after += [
-                builder.call(self.fmuladd, [factor, operands[v], sums[c * self.V + v]]) for v in V
-            ]
+        after = self._step(e, lanes, sums)
         following = builder.add(e, ir.Constant(_INT64, 1))
-        for phi, initial, then in zip(
-            (e, *sums), (given["e0"], *first), (following, *after), strict=True
-        ):
+        for phi, initial, then in zip((e, *sums), (given["e0"], *first), (following, *after), strict=True):
             phi.add_incoming(initial, head)
             phi.add_incoming(then, body)
         builder.cbranch(builder.icmp_signed("<", following, given["n"]), body, done)
@@ -176,8 +177,95 @@ class _Tile:
         builder.branch(end)
 
 
+@intrinsic
+def weighted_sum(typingctx: Any, n: Any, rows: Any, factors: Any, a: Any, k0: Any, lanes: Any, total: Any):
+    """total[k0 + k] += Σ factors[i] · a[rows[i], k0 + k] for i < n and k < lanes, in float64."""
+    i = types.int64
+    signature = types.void(i, rows, factors, a, i, i, total)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        names = ("n", "rows", "factors", "a", "k0", "lanes", "total")
+        kinds, given = dict(zip(names, signature.args, strict=True)), dict(zip(names, args, strict=True))
+        number, double = context.get_value_type(kinds["a"].dtype), ir.DoubleType()
+        stride = builder.extract_value(context.make_array(kinds["a"])(context, builder, given["a"]).shape, 1)
+        for name, element in (("rows", _INT32), ("factors", double), ("a", number), ("total", double)):
+            data = context.make_array(kinds[name])(context, builder, given[name]).data
+            given[name] = builder.bitcast(data, element.as_pointer())
+        full = VECTOR_BYTES // (kinds["a"].dtype.bitwidth // 8)
+        end = builder.function.append_basic_block("end")
+        switch = builder.switch(given["lanes"], end)
+        for width in (full // 2, full):
+            start = builder.function.append_basic_block("start")
+            switch.add_case(ir.Constant(_INT64, width), start)
+            builder.position_at_end(start)
+            _emit_weighted_sum(builder, given, stride, ir.VectorType(number, width), end)
+        builder.position_at_end(end)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+def _emit_weighted_sum(builder: Any, given: dict[str, Any], stride: Any, vector: Any, end: Any) -> None:
+    """One width of `weighted_sum`."""
+    width, double = vector.count, ir.DoubleType()
+    wide = ir.VectorType(double, width)
+    kind = ir.FunctionType(wide, [wide] * 3)
+    fmuladd = cgutils.get_or_insert_function(builder.function.module, kind, f"llvm.fmuladd.v{width}f64")
+    start = builder.block
+    body, done = (builder.function.append_basic_block("sum") for _ in range(2))
+    place = builder.bitcast(builder.gep(given["total"], [given["k0"]]), wide.as_pointer())
+    first = builder.load(place, align=8)
+    builder.cbranch(builder.icmp_signed(">", given["n"], ir.Constant(_INT64, 0)), body, done)
+
+    builder.position_at_end(body)
+    i, sums = builder.phi(_INT64), builder.phi(wide)
+    row = builder.sext(builder.load(builder.gep(given["rows"], [i])), _INT64)
+    at = builder.gep(given["a"], [builder.add(builder.mul(row, stride), given["k0"])])
+    single = isinstance(vector.element, ir.FloatType)
+    found = builder.load(builder.bitcast(at, vector.as_pointer()), align=4 if single else 8)
+    found = builder.fpext(found, wide) if single else found
+    factor = builder.load(builder.gep(given["factors"], [i]))
+    undefined = ir.Constant(wide, ir.Undefined)
+    factor = builder.insert_element(undefined, factor, ir.Constant(_INT32, 0))
+    factor = builder.shuffle_vector(factor, undefined, ir.Constant(ir.VectorType(_INT32, width), None))
+    after = builder.call(fmuladd, [factor, found, sums])
+    following = builder.add(i, ir.Constant(_INT64, 1))
+    for phi, initial, then in ((i, ir.Constant(_INT64, 0), following), (sums, first, after)):
+        phi.add_incoming(initial, start)
+        phi.add_incoming(then, body)
+    builder.cbranch(builder.icmp_signed("<", following, given["n"]), body, done)
+
+    builder.position_at_end(done)
+    total = builder.phi(wide)
+    total.add_incoming(first, start)
+    total.add_incoming(after, body)
+    builder.store(total, place, align=8)
+    builder.branch(end)
+
+
+@intrinsic
+def prefetch(typingctx: Any, array: Any, index: Any):
+    """Ask for the line of the cache that holds array[index], a flat index."""
+    signature = types.void(array, types.int64)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = signature.args[0]
+        data = context.make_array(kind)(context, builder, args[0]).data
+        byte = ir.IntType(8).as_pointer()
+        at = builder.bitcast(builder.gep(data, [args[1]]), byte)
+        function = cgutils.get_or_insert_function(
+            builder.function.module,
+            ir.FunctionType(ir.VoidType(), [byte, _INT32, _INT32, _INT32]),
+            "llvm.prefetch.p0" if ir.PointerType(ir.IntType(8)).is_opaque else "llvm.prefetch.p0i8",
+        )
+        builder.call(function, [at, *(ir.Constant(_INT32, value) for value in (0, 3, 1))])
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
 @njit(nogil=True, cache=True)
-def tiles(n, arows, wrows, a, w, c0, channels, u0, u1, out, based, base, brows, lanes, vectors):  # type: ignore[no-untyped-def]
+def tiles(n, arows, wrows, a, w, c0, channels, u0, u1, out, based, base, brows, lanes, vectors):
     """out[u] = base[brows[u]] + Σₑ w[wrows[e] + channels[u] - c0] a[arows[e]], e < n, for units u0 ≤ u < u1.
 
     A negative row of the base is zero; without `based` all are. Rows have `vectors` vectors of `lanes`.

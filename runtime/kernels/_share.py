@@ -10,7 +10,7 @@ from numba.extending import intrinsic
 
 
 @intrinsic
-def next_task(typingctx: Any, counter: Any):  # noqa: ANN201
+def next_task(typingctx: Any, counter: Any):
     """Add one to counter[0], as one indivisible operation, and return what it was."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 
+from ._micro import weighted_sum
+
 _RUN = 256  # units of one task
 _COLUMNS = 64  # of W that are written at a stretch: one line of the block each
 
 
 @njit(nogil=True, cache=True, parallel=True)
-def summed(head, row, after, a, out, used):  # type: ignore[no-untyped-def]
+def summed(head, row, after, a, out, used):
     """out[u] = Σ a[row[i]] over the chain head[u], after[head[u]], ..."""
     for task in prange((len(head) + _RUN - 1) // _RUN):
         for u in range(task * _RUN, min(len(head), (task + 1) * _RUN)):
@@ -25,7 +27,7 @@ def summed(head, row, after, a, out, used):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True, parallel=True)
-def added(a, a_row, b, b_row, out, used):  # type: ignore[no-untyped-def]
+def added(a, a_row, b, b_row, out, used):
     """out[u] = a[a_row[u]] + b[b_row[u]]; a negative row is zero."""
     for task in prange((len(a_row) + _RUN - 1) // _RUN):
         for u in range(task * _RUN, min(len(a_row), (task + 1) * _RUN)):
@@ -44,46 +46,55 @@ def added(a, a_row, b, b_row, out, used):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True, parallel=True)
-def scaled(start, channel, row, a, factor, out, used):  # type: ignore[no-untyped-def]
+def scaled(start, channel, row, a, factor, out, used):
     """out[u] = factor a[row[u]]; factor (N, C, P), each length the tensor's or 1."""
     positions = len(start) - 1
-    P = factor.shape[2]
+    N, C, P = factor.shape
     for task in prange((positions + _RUN - 1) // _RUN):
         for p in range(task * _RUN, min(positions, (task + 1) * _RUN)):
             for u in range(start[p], start[p + 1]):
-                f = factor[_at(p, P, factor.shape[0], positions), channel[u] % factor.shape[1], p % P]
+                f = factor[_at(p, N, positions), channel[u] if C > 1 else 0, p % P]
                 for k in range(used):
                     out[u, k] = f * a[row[u], k]
 
 
 @njit(nogil=True, cache=True, inline="always")
-def _at(p, P, N, positions):  # type: ignore[no-untyped-def]
+def _at(p, N, positions):
     return p // (positions // N) if N > 1 else 0
 
 
 @njit(nogil=True, cache=True, parallel=True)
-def share(start, channel, row, a, offset, used):  # type: ignore[no-untyped-def]
-    """Σ offset[u] a[row[u]] over the units, (used,), summed in float64 run by run, then over the runs."""
+def share(start, channel, row, a, offset, lanes, vectors):
+    """Σ offset[u] a[row[u]] over the units, (vectors · lanes,), all in float64.
+
+    The units are summed run by run and the runs one after the other, whatever the number of threads.
+    """
     positions = len(start) - 1
     runs = min(64, positions)
-    P = offset.shape[2]
-    partial = np.zeros((runs, used))
+    N, C, P = offset.shape
+    partial = np.zeros((runs, lanes * vectors))
     for task in prange(runs):
-        for p in range(task * positions // runs, (task + 1) * positions // runs):
-            for u in range(start[p], start[p + 1]):
-                f = np.float64(
-                    offset[_at(p, P, offset.shape[0], positions), channel[u] % offset.shape[1], p % P]
-                )
-                for k in range(used):
-                    partial[task, k] += f * a[row[u], k]
-    total = np.zeros(used)
+        first, last = task * positions // runs, (task + 1) * positions // runs
+        most = 0
+        for p in range(first, last):
+            most = max(most, start[p + 1] - start[p])
+        factors = np.empty(most)
+        for p in range(first, last):
+            u0, count = start[p], start[p + 1] - start[p]
+            image = _at(p, N, positions)
+            for i in range(count):
+                factors[i] = offset[image, channel[u0 + i] if C > 1 else 0, p % P]
+            rows = row[u0 : u0 + count]
+            for v in range(vectors):
+                weighted_sum(count, rows, factors, a, v * lanes, lanes, partial[task])
+    total = np.zeros(lanes * vectors)
     for task in range(runs):
         total += partial[task]
     return total
 
 
 @njit(nogil=True, cache=True, parallel=True)
-def spread_rows(D, a, W, first):  # type: ignore[no-untyped-def]
+def spread_rows(D, a, W, first):
     """W[k, first + i] = a[D[i], k], zero where D is negative."""
     K = len(W)
     for task in prange((len(D) + _COLUMNS - 1) // _COLUMNS):

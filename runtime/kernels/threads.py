@@ -14,7 +14,7 @@ _one_at_a_time = threading.RLock()
 
 
 @njit(cache=True, parallel=True)
-def _first_launch(x):  # type: ignore[no-untyped-def]
+def _first_launch(x):
     for i in prange(len(x)):
         x[i] = i
 

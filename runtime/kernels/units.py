@@ -13,54 +13,58 @@ _RUN = 64  # positions that are listed at a stretch: one line of bytes of each c
 
 
 @njit(nogil=True, cache=True, parallel=True)
-def listed(values, above, N, C, P):  # type: ignore[no-untyped-def]
+def listed(values, above, N, C, P):
     """Return start, channel and row of the entries of `values`, (N·C·P,), that are > above; row = value."""
     runs = (P + _RUN - 1) // _RUN
     start = np.empty(N * P + 1, np.int32)
     start[0] = 0
     for task in prange(N * runs):
         n, p0 = task // runs, task % runs * _RUN
-        p1 = min(p0 + _RUN, P)
-        counts = np.zeros(_RUN, np.int32)
+        width = min(_RUN, P - p0)
+        counts = start[n * P + p0 + 1 : n * P + p0 + 1 + width]
+        counts[:] = 0
         for c in range(C):
             at = (n * C + c) * P + p0
-            for i in range(p1 - p0):
+            for i in range(width):
                 counts[i] += values[at + i] > above
-        for i in range(p1 - p0):
-            start[n * P + p0 + i + 1] = counts[i]
     for p in range(N * P):
         start[p + 1] += start[p]
     channel = np.empty(start[N * P], np.int32)
     row = np.empty(start[N * P], np.int32)
     for task in prange(N * runs):
         n, p0 = task // runs, task % runs * _RUN
-        for p in range(p0, min(p0 + _RUN, P)):
-            u, end = start[n * P + p], start[n * P + p + 1]
-            c = 0
-            at = n * C * P + p
-            while u < end:  # stored at any rate, kept where it is counted
-                value = values[at]
-                channel[u] = c
-                row[u] = value
-                u += value > above
-                at += P
-                c += 1
+        width = min(_RUN, P - p0)
+        own_channel, own_row = np.empty((width, C + 1), np.int32), np.empty((width, C + 1), np.int32)
+        count = np.zeros(width, np.int32)
+        for c in range(C):
+            at = (n * C + c) * P + p0
+            for i in range(width):  # written at any rate, kept where it is counted: no branch to mispredict
+                value = values[at + i]
+                own_channel[i, count[i]] = c
+                own_row[i, count[i]] = value
+                count[i] += value > above
+        for i in range(width):
+            u = start[n * P + p0 + i]
+            for j in range(count[i]):
+                channel[u + j], row[u + j] = own_channel[i, j], own_row[i, j]
     return start, channel, row
 
 
-@njit(nogil=True, cache=True)
-def placed(start, channel, row, N, C, P):  # type: ignore[no-untyped-def]
+@njit(nogil=True, cache=True, parallel=True)
+def placed(start, channel, row, N, C, P):
     """Return D of a list."""
     D = np.full(N * C * P, -1, np.int32)
-    for n in range(N):
-        for p in range(P):
+    runs = (P + _RUN - 1) // _RUN
+    for task in prange(N * runs):
+        n, p0 = task // runs, task % runs * _RUN
+        for p in range(p0, min(p0 + _RUN, P)):
             for u in range(start[n * P + p], start[n * P + p + 1]):
                 D[(n * C + channel[u]) * P + p] = row[u]
     return D
 
 
 @njit(nogil=True, cache=True)
-def kept(start, channel, row, mask, N, C, P):  # type: ignore[no-untyped-def]
+def kept(start, channel, row, mask, N, C, P):
     """Return the part of a list that is in the mask, (N·C·P,)."""
     new_start = np.empty_like(start)
     new_channel, new_row = np.empty_like(channel), np.empty_like(row)
@@ -75,19 +79,21 @@ def kept(start, channel, row, mask, N, C, P):  # type: ignore[no-untyped-def]
     return new_start, new_channel[:count], new_row[:count]
 
 
-@njit(nogil=True, cache=True)
-def looked_up(start, channel, D, N, C, P):  # type: ignore[no-untyped-def]
+@njit(nogil=True, cache=True, parallel=True)
+def looked_up(start, channel, D, N, C, P):
     """Return D's entry for each listed unit."""
     found = np.empty(len(channel), np.int32)
-    for n in range(N):
-        for p in range(P):
+    runs = (P + _RUN - 1) // _RUN
+    for task in prange(N * runs):
+        n, p0 = task // runs, task % runs * _RUN
+        for p in range(p0, min(p0 + _RUN, P)):
             for u in range(start[n * P + p], start[n * P + p + 1]):
                 found[u] = D[(n * C + channel[u]) * P + p]
     return found
 
 
 @njit(nogil=True, cache=True)
-def chained(start, channel, row, index, mask, size, N, C, P):  # type: ignore[no-untyped-def]
+def chained(start, channel, row, index, mask, size, N, C, P):
     """Move each unit to where its entry of `index` points, within the mask; units may meet there.
 
     Returns:
@@ -116,7 +122,7 @@ def chained(start, channel, row, index, mask, size, N, C, P):  # type: ignore[no
 
 
 @njit(nogil=True, cache=True)
-def fetched(D, index, mask):  # type: ignore[no-untyped-def]
+def fetched(D, index, mask):
     """Return D of the tensor whose entry i is entry index[i] of D's, within the mask."""
     found = np.empty(len(index), np.int32)
     for i in range(len(index)):
@@ -126,7 +132,7 @@ def fetched(D, index, mask):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def mask_fetched(mask, index):  # type: ignore[no-untyped-def]
+def mask_fetched(mask, index):
     """Return mask[index], False where the index is negative."""
     found = np.empty(len(index), np.bool_)
     for i in range(len(index)):

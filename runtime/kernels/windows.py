@@ -10,12 +10,14 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 
-from ._micro import tiles
+from ._micro import prefetch, tiles
 from ._share import next_task
+
+_LINE = 64  # bytes that the caches fetch together
 
 
 @njit(nogil=True, cache=True)
-def _first(channel, low, high, wanted):  # type: ignore[no-untyped-def]
+def _first(channel, low, high, wanted):
     """The first of the units low ≤ u < high whose channel is at least `wanted`."""
     while low < high:
         middle = (low + high) // 2
@@ -27,7 +29,7 @@ def _first(channel, low, high, wanted):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True, parallel=True)
-def windows(  # type: ignore[no-untyped-def]
+def windows(
     counter, workers, run, room,
     tap_start, tap, seen, in_positions, out_positions,
     weights, lane_first, lane_last, source_first, source_count,
@@ -36,21 +38,13 @@ def windows(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """out[u] = base[base_row[u]] + Σ over taps and active sources of weight · a[source].
 
-    Args:
-        counter: (1,) zero.
-        workers: threads to use.
-        run: positions of one task.
-        room: entries that one position reads at most.
-        tap_start: (P + 1,) where each position's taps are listed, of one image.
-        tap: their number among the taps; seen: the source position that each reads.
-        in_positions: P of the source; out_positions: P of the target.
-        weights: (blocks, taps · source_count · lanes of the block): target channels in blocks.
-        lane_first, lane_last: (blocks,) target channels of each block.
-        source_first: (blocks,) the first source channel that a block reads, of source_count.
-        a, a_start, a_channel, a_row: the source's rows and units.
-        out, start, channel: the target's.
-        based, base, base_row: whether rows are added to, and which; -1 for none.
-        lanes, vectors: what of each row is computed.
+    counter is (1,) zero, `workers` the threads to use, `run` the positions of one task, `room` the entries
+    that one position reads at most. Each of `out_positions` positions of an image reads, for i from
+    tap_start[p] to tap_start[p + 1], the source position seen[i] of `in_positions` through tap[i]. Target
+    channels come in blocks, lane_first to lane_last, that read `source_count` channels from source_first on;
+    weights are (blocks, taps · source_count, channels of a block). a, a_start, a_channel, a_row are the
+    source's rows and units, out, start and channel the target's. With `based`, rows base_row of `base` are
+    added, -1 for none. Of each row `vectors` vectors of `lanes` numbers are computed.
     """
     positions = len(start) - 1
     runs = (positions + run - 1) // run
@@ -86,4 +80,8 @@ def windows(  # type: ignore[no-untyped-def]
                         arows[n + s] = a_row[s0 + s]
                         wrows[n + s] = (offset + a_channel[s0 + s]) * np.int32(width)
                     n += s1 - s0
+                if p == first:  # the first to read these weights: ask for all of them at once
+                    for e in range(n):
+                        for line in range(0, width, _LINE // w.itemsize):
+                            prefetch(w, wrows[e] + line)
                 tiles(n, arows, wrows, a, w, c0, channel, u0, u1, out, based, base, base_row, lanes, vectors)
