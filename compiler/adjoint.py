@@ -11,15 +11,14 @@ import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 
-from ..runtime.affine_map import write_whole
 from ..runtime.emit import Builder
-from ..runtime.errors import ModelError, OptionError, OutputError
+from ..runtime.errors import ModelError, OptionError
+from ..runtime.files import write_model
 from ..runtime.primitives import Array, Sum
 from ..runtime.program import LinearProgram, Step
 from ..runtime.session import Session
@@ -169,11 +168,7 @@ def save_adjoint(
         "ilin.shares": json.dumps(nodes),
     }
     onnx.helper.set_model_props(model, recorded)
-    try:
-        content = model.SerializeToString()
-    except ValueError as error:
-        raise OutputError(f"the adjoint is too large for one file of protobuf (2 GB): {error}") from error
-    write_whole(Path(path), lambda file: file.write(content))
+    write_model(path, model)
 
 
 def point_of(program: LinearProgram, dtype: np.dtype[Any]) -> dict[str, Array]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -12,6 +13,7 @@ import numpy as np
 from ..runtime.affine_map import AffineMap
 from ..runtime.certificate import Certificate
 from ..runtime.errors import NonFiniteError, OptionError
+from ..runtime.files import write_model
 from ..runtime.memory import limit_of
 from ..runtime.primitives import Array
 from ..runtime.program import LinearProgram
@@ -109,11 +111,52 @@ class CompiledModel:
         Raises:
             As `at`.
         """
-        feeds, _ = feeds_of(self.graph, zeros_for(self.graph) if x is None else x)
-        trace = self._observer.trace(feeds)
-        program = self._lower(trace)
+        trace, program = self._anywhere(x)
         plan = self._plan(program, len(choose_rows(rows, trace.stacked(program.outputs))))
         return replace(plan, speed=machine_speed())
+
+    def save_adjoint(self, path: str | os.PathLike[str], x: Given = None) -> None:
+        """Write the reverse sweep as an ONNX model that anybody can run without ilin.
+
+        Its inputs are the wanted rows (unit vectors at the outputs, for any K) and what x decides: slopes,
+        winners, offsets. They are documented in the file. Its outputs are rows of W and b's shares.
+
+        Args:
+            path: file to write, whole or not at all.
+            x: as in `plan`: for the shapes only.
+
+        Raises:
+            OutputError: the path cannot be written, or the model is over protobuf's 2 GB.
+        """
+        from .adjoint import save_adjoint
+
+        facts = {"ilin.model": self.graph.name, "ilin.model_sha256": self.graph.sha256}
+        save_adjoint(self._anywhere(x)[1], self.dtype, path, facts)
+
+    def export_explainer(self, path: str | os.PathLike[str], rows: Rows = "all", x: Given = None) -> None:
+        """Write one ONNX model x → (y, W, b, rows) that explains any x wherever onnxruntime runs.
+
+        Slopes and winners are computed in the graph itself. Shapes are those of x.
+
+        Args:
+            path: file to write, whole or not at all.
+            rows: as in `at`; for an integer k the largest outputs are found at each x.
+            x: as in `plan`: for the shapes only.
+
+        Raises:
+            UnsupportedError: a node whose slopes cannot be computed in the graph.
+            OutputError: the path cannot be written, or the model is over protobuf's 2 GB.
+        """
+        from .explainer import export_explainer
+
+        program = self._anywhere(x)[1]
+        write_model(path, export_explainer(self.graph, self.scope, program, rows, self.dtype))
+
+    def _anywhere(self, x: Given) -> tuple[Trace, LinearProgram]:
+        """A program of the model, at x or at zeros, for what does not depend on the point."""
+        feeds, _ = feeds_of(self.graph, zeros_for(self.graph) if x is None else x)
+        trace = self._observer.trace(feeds)
+        return trace, self._lower(trace)
 
     def at_many(self, X: Given, rows: Rows = "all", *, workers: int | None = None) -> Iterator[AffineMap]:
         """Linearise at several points, as many at a time as there are workers.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
@@ -19,6 +18,7 @@ from scipy import sparse
 
 from .certificate import Certificate
 from .errors import InputError, MemoryLimitError, OutputError, RowsError
+from .files import write_whole
 from .folder import read_folder
 from .primitives import Array, Primitive, Shape
 from .program import Kind
@@ -335,41 +335,8 @@ def _read_file(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, 
     return json.loads(arrays["header"].tobytes()), arrays
 
 
-def write_whole(path: Path, write: Callable[[Any], None]) -> None:
-    """Write a file beside its destination and rename it into place: the old content or the new, never half.
-
-    Raises:
-        OutputError: the path cannot be written.
-    """
-    try:
-        path = path.resolve()  # the file that a link stands for, not the link
-        if path.exists() and not path.is_file():
-            raise OutputError(f"cannot write {path}: it is not a regular file")
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".ilin-", suffix=".part")
-    except (OSError, RuntimeError) as error:  # pathlib raises the latter on a link to itself
-        raise OutputError(f"cannot write {path}: {getattr(error, 'strerror', error)}") from error
-    part = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-        part.chmod(0o666 & ~_umask())
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OutputError(f"cannot write {path}: {error.strerror}") from error
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-
-
 def _same(value: T) -> T:
     return value
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _alone(values: Mapping[str, Any]) -> Any:
