@@ -37,6 +37,7 @@ class Rates:
     lanes: int = 1  # rows are padded to a multiple
     active: float = 1.0  # fraction of the units that it touches where half of them are dead
     block: int = 1 << 30  # rows that it takes at once at most
+    cache: int = 1 << 60  # bytes that a block of rows may take in the largest step, for speed
     memory: float = 1.0  # of a sweep, over what numpy takes
 
 
@@ -44,7 +45,7 @@ class Rates:
 RATES: dict[EngineName, Rates] = {
     "sparse": Rates(8e9, 8e9, 2e8, 2e-4, active=0.5),
     "matrix-free": Rates(4e10, 8e9, 4e8, 1.5e-5),
-    "adjoint": Rates(5e10, 4e10, 1e9, 1e-5, block=64, memory=3.0),
+    "adjoint": Rates(5e10, 4e10, 1e9, 1e-5, cache=64 << 20, memory=3.0),
     "fused": Rates(4e10, 4e10, 1e9, 3e-5, lanes=16, active=0.5, block=128),
 }
 _PRODUCT = 6e10  # multiply-adds per second of one large matrix product
@@ -188,7 +189,7 @@ def _sized(leg: Leg, program: LinearProgram, dtype: np.dtype[Any], budget: int) 
     swept = part if leg.direction == "reverse" else transposed(part, offsets=True)
     rates = RATES[leg.engine]
     fixed = explicit_bytes(swept, dtype) if leg.engine == "sparse" else 0
-    most = max(1, min(leg.passes, rates.block))
+    most = max(1, min(leg.passes, leg.block))
     if leg.engine == "fused":
         block = max(1, min(most, budget * most // max(1, fused_bytes(swept, most, dtype))))
         return replace(leg, block=block, bytes=fused_bytes(swept, block, dtype))
@@ -265,8 +266,9 @@ class _Costs:
             rates.active**2 * (dense / rates.dense + convolved / rates.convolved)
             + rates.active * moved / rates.moved
         )
-        one = self.itemsize * 3 * max([*self.peak[first:last], self.widths[first], self.widths[last]])
-        block = max(1, min(passes, rates.block, self.budget // max(1, one)))
+        largest = self.itemsize * max([*self.peak[first:last], self.widths[first], self.widths[last]])
+        one = 3 * largest
+        block = max(1, min(passes, rates.block, rates.cache // max(1, largest), self.budget // max(1, one)))
         blocks = -(-passes // block)
         return Leg(
             first,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, numpy_helper
 from onnx.helper import make_graph, make_model, make_node, make_opsetid, make_tensor_value_info
@@ -253,6 +254,24 @@ def test_few_points_of_many_are_in_work_at_a_time():
     assert len(begun) <= 5 + 3
     results.close()
     assert len(begun) <= 5 + 3
+
+
+def test_models_that_explain_without_ilin(tmp_path):
+    compiled = ilin.compile(DIGITS / "model.onnx")
+    compiled.export_explainer(tmp_path / "explainer.onnx", rows=2)
+    compiled.save_adjoint(tmp_path / "adjoint.onnx")
+    x = np.load(DIGITS / "x.npy")
+    x = x if x.ndim == 4 else x[None]
+    session = onnxruntime.InferenceSession(tmp_path / "explainer.onnx", providers=["CPUExecutionProvider"])
+    W, b, rows = session.run(["W", "b", "rows"], {"image": x})
+    affine = compiled.at(x, rows=2)
+    np.testing.assert_array_equal(rows, affine.rows)
+    np.testing.assert_allclose(W, affine.W, atol=1e-4)
+    np.testing.assert_allclose(b, affine.b, atol=1e-4)
+    adjoint = onnx.load(tmp_path / "adjoint.onnx")
+    onnx.checker.check_model(adjoint)
+    facts = {entry.key: entry.value for entry in adjoint.metadata_props}
+    assert facts["ilin.model_sha256"] == affine.model_sha256
 
 
 def test_at_many_with_several_inputs():
