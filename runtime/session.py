@@ -48,6 +48,8 @@ class Session:
         levels = onnxruntime.GraphOptimizationLevel
         options.graph_optimization_level = levels.ORT_ENABLE_ALL if rewrite else levels.ORT_DISABLE_ALL
         options.log_severity_level = 4  # its findings reach the user as one line of ours
+        # Its threads would go on spinning after a run, and take the cores from numpy's.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         try:
             serialized = with_outputs(proto, outputs).SerializeToString()
         except ValueError as error:
