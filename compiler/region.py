@@ -111,8 +111,10 @@ def first_change(at_x: LinearProgram, at_z: LinearProgram) -> float:
     for one, other in zip(at_x.steps, at_z.steps, strict=True):
         for here, there in zip(one.guards, other.guards, strict=True):
             changed = here.choice != there.choice
-            changes = changes or bool(changed.any())
-            changed = changed & (here.margin > 0)
+            if not changed.any():
+                continue
+            changes = True
+            changed &= here.margin > 0
             if changed.any():
                 before, after = here.margin[changed], there.margin[changed]
                 ways.append(float((before / (before + after)).min()))

@@ -66,13 +66,15 @@ def step_rounding(step: Step, values: Mapping[str, Array], arithmetic: Arithmeti
     Returns:
         growth(n)·(Σ |Lᵢ| |xᵢ| + |c|) + n·eta, (B, *shape). Zero where the step only moves values.
     """
+    batch = len(next(iter(values.values())))
+    if step.terms and step.fan_in == 0 and not step.rounds:
+        return np.zeros((batch, *step.shape), values[step.terms[0][0]].dtype)
     size: Array | None = None
     for name, L in step.terms:
         part = L.magnitude().apply(np.abs(values[name]))
         size = part if size is None else size + part
     if step.fan_in == 0 and size is not None:
-        return size * arithmetic.u + arithmetic.eta if step.rounds else np.zeros_like(size)
-    batch = len(next(iter(values.values())))
+        return size * arithmetic.u + arithmetic.eta
     if size is None:
         size = np.zeros((batch, *step.shape), np.float32)
     if step.offset is not None:

@@ -52,6 +52,8 @@ class Session:
             # then: a sweep with rounding bounds held every block at once, four times the memory.
             options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
         options.log_severity_level = 4  # its findings reach the user as one line of ours
+        # Its threads would go on spinning after a run, and take the cores from numpy's.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         try:
             serialized = with_outputs(proto, outputs).SerializeToString()
         except ValueError as error:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # Channels of a sub-pixel convolution up to which it is faster than ConvTranspose: one block of its vectors.
 _FEW_CHANNELS = 16
+_CACHED = 4 << 20  # bytes that one matrix product reads, so that they are still in cache when it does
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,15 +61,12 @@ class Conv(Primitive):
         return sparse.csr_array((data, indices, indptr), shape=(self.out_size, self.in_size))
 
     def apply(self, block: Array) -> Array:
-        """Tap by tap: one batched matrix product over channels for each tap of the kernel."""
+        """Sum over channels and taps in one matrix product; tap by tap where each channel is by itself."""
         G, (M, channels) = self.group, self.weight.shape[:2]
-        images = len(block) * self.batch
-        x = block.reshape(images, G, channels, *self.window.in_size)
-        y = np.zeros((images, G, M // G, *self.window.out_size), block.dtype)
+        x = block.reshape(len(block) * self.batch, G, channels, *self.window.in_size)
         weight = self.weight.astype(block.dtype, copy=False).reshape(G, M // G, channels, *self.window.kernel)
-        for tap, outputs, inputs in self.window.taps():
-            y[(..., *outputs)] += _mix_channels(weight[(..., *tap)], x[(..., *inputs)])  # type: ignore[arg-type]
-        return y.reshape(len(block), *self.out_shape)
+        slide = _by_taps if channels == M // G == 1 or not self.window.kernel else _in_columns
+        return slide(weight, x, self.window).reshape(len(block), *self.out_shape)
 
     def emit(self, graph: Builder, x: str) -> str:
         """One Conv; padding at the end is what the window reads beyond the input, if anything."""
@@ -264,6 +262,41 @@ class ConvTranspose(Primitive):
     def work(self) -> int:
         """As much as the convolution."""
         return self.T.work
+
+
+def _in_columns(weight: Array, x: Array, window: Window) -> Array:
+    """Slide weight (G, M/G, C/G, *kernel) over x (n, G, C/G, *spatial) to (n, G, M/G, *out).
+
+    What the outputs read is copied into columns and multiplied by the weight as one matrix: as many images,
+    or rows of one image, at a time as the columns stay in cache.
+    """
+    G, M, *read = weight.shape
+    matrix = weight.reshape(G, M, math.prod(read))
+    height, *rest = window.out_size
+    y = np.zeros((len(x), G, M, height, *rest), x.dtype)
+    if not y.size:
+        return y
+    per_row = matrix.shape[2] * G * math.prod(rest) * x.itemsize
+    rows = max(1, _CACHED // max(1, per_row))
+    images = max(1, rows // max(1, height))
+    for first in range(0, len(x), images):
+        padded = window.padded(x[first : first + images])
+        for top in range(0, height, rows):
+            part = y[first : first + images, :, :, top : top + rows]
+            columns = window.read(padded, top, part.shape[3]).reshape(
+                G, matrix.shape[2], part.size // (G * M)
+            )
+            product = (matrix @ columns).reshape(G, M, len(part), *part.shape[3:])
+            part[:] = np.moveaxis(product, 2, 0)
+    return y
+
+
+def _by_taps(weight: Array, x: Array, window: Window) -> Array:
+    """The same, one product over channels for each tap."""
+    y = np.zeros((*x.shape[:2], weight.shape[1], *window.out_size), x.dtype)
+    for tap, outputs, inputs in window.taps():
+        y[(..., *outputs)] += _mix_channels(weight[(..., *tap)], x[(..., *inputs)])  # type: ignore[arg-type]
+    return y
 
 
 def _mix_channels(weight: Array, x: Array) -> Array:

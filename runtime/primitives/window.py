@@ -56,6 +56,41 @@ class Window:
             and all(o * k <= i for i, o, k in zip(self.in_size, self.out_size, self.kernel, strict=True))
         )
 
+    def padded(self, x: Array) -> Array:
+        """(…, *in_size) in its padding: as many entries along each axis as the window passes over."""
+        lead = x.shape[: x.ndim - len(self.in_size)]
+        extents: list[int] = []
+        inside: list[slice] = []
+        given: list[slice] = []
+        for i, o, k, s, d, p in zip(*self.fields(), strict=True):
+            extent = max(0, (o - 1) * s + (k - 1) * d + 1)
+            first = max(0, p)
+            last = max(first, min(extent, i + p))
+            extents.append(extent)
+            inside.append(slice(first, last))
+            given.append(slice(first - p, last - p))
+        if tuple(extents) == self.in_size and not any(self.pads):
+            return x
+        room = np.zeros((*lead, *extents), x.dtype)
+        room[(..., *inside)] = x[(..., *given)]  # type: ignore[arg-type, index]
+        return room
+
+    def read(self, padded: Array, top: int, rows: int) -> Array:
+        """What taps read at output positions top … top + rows of the first axis, from a padded tensor.
+
+        (N, G, C, …) to a view (G, C, *kernel, N, rows, *out_size[1:]).
+        """
+        steps = padded.strides[3:]
+        taps = [d * step for d, step in zip(self.dilations, steps, strict=True)]
+        moves = [s * step for s, step in zip(self.strides, steps, strict=True)]
+        N, G, C = padded.shape[:3]
+        return np.lib.stride_tricks.as_strided(
+            padded[:, :, :, top * self.strides[0] :],
+            (G, C, *self.kernel, N, rows, *self.out_size[1:]),
+            (*padded.strides[1:3], *taps, padded.strides[0], *moves),
+            writeable=False,
+        )
+
     def positions(self) -> Array:
         """(outputs, taps) flat input position read, or -1 in the padding."""
         grid = np.zeros((1, 1), np.int64)

@@ -354,3 +354,28 @@ def test_moves_are_numpys():
         (Sum((2, 3, 4), (3, 1)), x, x.sum(axis=(0, 2)).reshape(3, 1)),
     ):
         np.testing.assert_array_equal(L.apply(operand[None])[0], expected)
+
+
+@pytest.mark.parametrize("cached", [1, 600, 1 << 30], ids=["row by row", "some rows", "all at once"])
+@pytest.mark.parametrize(
+    ("window", "group"),
+    [
+        (Window((7,), (4,), (3,), (2,), (1,), (1,)), 1),
+        (Window((6, 5), (6, 5), (3, 3), (1, 1), (1, 1), (1, 1)), 1),
+        (Window((6, 5), (6, 5), (1, 1), (1, 1), (1, 1), (0, 0)), 2),
+        (Window((7, 6), (3, 2), (2, 3), (2, 2), (2, 1), (0, 1)), 2),
+        (Window((5, 6), (3, 3), (2, 2), (1, 2), (1, 1), (-1, -1)), 1),
+        (Window((2, 3), (4, 3), (1, 2), (1, 1), (1, 1), (1, 0)), 1),
+        (Window((3, 4, 3), (2, 4, 3), (2, 2, 1), (1, 1, 1), (1, 2, 1), (0, 1, 0)), 1),
+    ],
+    ids=["1-D", "same", "pointwise", "strided", "cropped", "beyond the input", "3-D"],
+)
+def test_a_convolution_is_its_matrix_however_little_is_multiplied_at_once(monkeypatch, window, group, cached):
+    monkeypatch.setattr("ilin.runtime.primitives.conv._CACHED", cached)
+    random = np.random.default_rng(0)
+    L = Conv(2, random.integers(-3, 4, (4, 3, *window.kernel)).astype(np.float32), window, group)
+    block = random.integers(-3, 4, (3, *L.in_shape)).astype(np.float32)
+
+    expected = (L.matrix() @ block.reshape(3, -1).T).T.reshape(3, *L.out_shape)
+
+    np.testing.assert_array_equal(L.apply(block), expected)  # small integers: no rounding
