@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
@@ -29,14 +29,14 @@ class FusedStore:
 
         return self.equal("arena", Arena)
 
-    def get(self, kind: str, source: object, make: Callable[[], Any]) -> Any:
+    def get(self, kind: Hashable, source: object, make: Callable[[], Any]) -> Any:
         """The `kind` of thing prepared from `source`, made at the first call."""
         kept = self._kept.get((kind, id(source)))
         if kept is None or kept[0] is not source:
             kept = self._kept[kind, id(source)] = (source, make())
         return kept[1]
 
-    def equal(self, key: Any, make: Callable[[], Any]) -> Any:
+    def equal(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """The thing prepared for an equal, hashable key."""
         kept = self._kept.get(key)
         if kept is None:
