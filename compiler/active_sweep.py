@@ -165,7 +165,9 @@ class ActiveSweep:
             units.channel,
             units.row,
             block.storage.numbers,
-            _by_layout(offset, step.shape).astype(np.float64, copy=False),
+            self.store.get("offset", offset, lambda: _by_layout(offset, step.shape).astype(np.float64))
+            if step.fixed
+            else _by_layout(offset, step.shape).astype(np.float64),
             self.rows.lanes,
             self.rows.vectors,
         )
@@ -227,7 +229,7 @@ class ActiveSweep:
             return None
         if not fixed:
             return windows_of(L, self.rows.dtype)
-        kind = f"windows {self.rows.dtype}"
+        kind = ("windows", self.rows.dtype)
         found: Windows | None = self.store.get(kind, L, lambda: windows_of(L, self.rows.dtype))
         return found
 
@@ -242,7 +244,7 @@ class ActiveSweep:
             base_row = kernels.looked_up(target.start, target.channel, base.table(), *target.layout)
         workers = kernels.workers()
         positions = len(target.start) - 1
-        run = max(1, min(32, positions * len(windows.lane_first) // (8 * workers)))
+        run = max(1, min(32, positions * len(windows.lane_first) // (4 * workers)))
         kernels.windows(
             np.zeros(1, np.int64),
             workers,

@@ -11,8 +11,7 @@ import numpy as np
 from ..runtime.primitives import Array, Contract, Conv, ConvTranspose, Primitive
 from .active import Layout
 
-_BLOCK_BYTES = 5 << 17  # of weights that one task reads again and again: most of a core's second cache
-_WIDEST, _NARROWEST = 64, 32  # channels of a block
+_WIDTH = 64  # channels of a block of weights: a few lines of the cache from each row
 
 
 @dataclass(frozen=True)
@@ -29,12 +28,7 @@ class Windows:
     lane_last: Array
     source_first: Array
     source_count: int
-
-    @property
-    def room(self) -> int:
-        """Entries that one target position reads at most."""
-        taps = int(np.max(np.diff(self.tap_start), initial=0))
-        return max(1, taps * self.source_count)
+    room: int  # entries that one target position reads at most
 
 
 def windows_of(L: Primitive, dtype: np.dtype[Any]) -> Windows | None:
@@ -97,15 +91,13 @@ def _windows(
 ) -> Windows:
     """Cut the target's channels, (groups, taps, source, target) in the weight, into blocks."""
     G, taps, sources, targets = weight.shape
-    width = _BLOCK_BYTES // max(1, taps * sources * dtype.itemsize)
-    width = min(_WIDEST, max(_NARROWEST, width // 16 * 16))
-    cuts = [(g, c) for g in range(G) for c in range(0, targets, width)]
-    blocks = np.zeros((len(cuts), taps * sources, min(width, targets)), dtype)
+    cuts = [(g, c) for g in range(G) for c in range(0, targets, _WIDTH)]
+    blocks = np.zeros((len(cuts), taps * sources, min(_WIDTH, targets)), dtype)
     for block, (g, c) in zip(blocks, cuts, strict=True):
-        part = weight[g, :, :, c : c + width]
+        part = weight[g, :, :, c : c + _WIDTH]
         block[:, : part.shape[2]] = part.reshape(taps * sources, -1)
     lane_first = np.array([g * targets + c for g, c in cuts], np.int32)
-    lane_last = np.array([g * targets + min(c + width, targets) for g, c in cuts], np.int32)
+    lane_last = np.array([g * targets + min(c + _WIDTH, targets) for g, c in cuts], np.int32)
     tap_start, tap, seen = (np.ascontiguousarray(table, np.int32) for table in tables)
     return Windows(
         source,
@@ -118,4 +110,5 @@ def _windows(
         lane_last,
         np.array([g * sources for g, _ in cuts], np.int32),
         sources,
+        max(1, int(np.max(np.diff(tap_start), initial=0)) * sources),
     )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
@@ -30,14 +29,14 @@ class FusedStore:
 
         return self.equal("arena", Arena)
 
-    def get(self, kind: str, source: object, make: Callable[[], Any]) -> Any:
+    def get(self, kind: Hashable, source: object, make: Callable[[], Any]) -> Any:
         """The `kind` of thing prepared from `source`, made at the first call."""
         kept = self._kept.get((kind, id(source)))
         if kept is None or kept[0] is not source:
             kept = self._kept[kind, id(source)] = (source, make())
         return kept[1]
 
-    def equal(self, key: Any, make: Callable[[], Any]) -> Any:
+    def equal(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """The thing prepared for an equal, hashable key."""
         kept = self._kept.get(key)
         if kept is None:
@@ -53,7 +52,7 @@ class FusedStore:
 
 def fused_available() -> bool:
     """Whether numba can be imported, which the kernels are compiled by."""
-    return not os.environ.get("ILIN_NO_NUMBA") and find_spec("numba") is not None
+    return find_spec("numba") is not None
 
 
 def fused_rows(

@@ -13,6 +13,7 @@ from numba import njit, prange
 from ._micro import prefetch, tiles
 from ._share import next_task
 
+_FEW = 16  # positions, of which each reads weights that others did not
 _LINE = 64  # bytes that the caches fetch together
 
 
@@ -80,7 +81,7 @@ def windows(
                         arows[n + s] = a_row[s0 + s]
                         wrows[n + s] = (offset + a_channel[s0 + s]) * np.int32(width)
                     n += s1 - s0
-                if p == first:  # the first to read these weights: ask for all of them at once
+                if p == first or positions <= _FEW:  # weights not read before: ask for all of them at once
                     for e in range(n):
                         for line in range(0, width, _LINE // w.itemsize):
                             prefetch(w, wrows[e] + line)
