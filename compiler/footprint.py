@@ -28,6 +28,7 @@ from ..runtime.primitives import (
     Sparse,
     Sum,
 )
+from ..runtime.primitives.conv import CACHED
 from ..runtime.program import LinearProgram, Step
 from ..runtime.transpose import transposed
 
@@ -58,8 +59,7 @@ def need(L: Primitive, k: int, itemsize: int) -> Need:
         case Contract():
             return Need(y, x + y)
         case Conv():
-            read = k * L.batch * L.group * int(L.weight.shape[1]) * math.prod(L.window.out_size) * itemsize
-            return Need(y, y + (0 if L.weight.shape[1] == 1 else read))  # one channel is read in place
+            return Need(y, _conv_scratch(L, k, itemsize))
         case ConvTranspose():
             written = k * L.batch * L.group * int(L.weight.shape[1]) * math.prod(L.window.out_size) * itemsize
             taps = 1 if math.prod(L.window.kernel) == 1 else 2  # one tap's product is held during the next
@@ -70,6 +70,26 @@ def need(L: Primitive, k: int, itemsize: int) -> Need:
             return _chained(L.parts, k, itemsize)
         case _:  # Transpose among them: a view, but most of what comes next has to copy it
             return Need(y, 0)
+
+
+def _conv_scratch(L: Conv, k: int, itemsize: int) -> int:
+    """What the window reads as columns, and their product, as much as fits the cache; the padded images."""
+    window, (M, channels) = L.window, L.weight.shape[:2]
+    if channels == M // L.group == 1:  # tap by tap, read in place
+        return k * L.out_size * itemsize
+    height, *rest = window.out_size or (1,)
+    per_row = L.group * channels * math.prod(window.kernel) * math.prod(rest) * itemsize
+    rows = max(1, CACHED // max(1, per_row))
+    images = min(k * L.batch, max(1, rows // max(1, height)))
+    height = min(height, rows) if images == 1 else height
+    columns = images * height * per_row
+    product = images * height * math.prod(rest) * int(M) * itemsize
+    extents = (
+        (o - 1) * s + (kernel - 1) * d + 1 for _, o, kernel, s, d, _ in zip(*window.fields(), strict=True)
+    )
+    padded = images * L.group * channels * math.prod(extents) * itemsize
+    once = images == k * L.batch and height == (window.out_size or (1,))[0]
+    return int(columns + product + padded + (0 if once else max(columns, product)))  # the last are still held
 
 
 def _scatter_scratch(L: Scatter, y: int) -> int:
@@ -176,11 +196,16 @@ def sweep_bytes(program: LinearProgram, k: int, dtype: DTypeLike, points: int = 
 
 def rows_that_fit(program: LinearProgram, most: int, dtype: DTypeLike, budget: int) -> int:
     """How many rows one reverse sweep may take within a budget of bytes: from 1, which is always tried."""
-    one, all_ = (sweep_bytes(program, k, dtype) for k in (1, most))
-    if all_ <= budget or most <= 1:
+    if most <= 1 or sweep_bytes(program, most, dtype) <= budget:
         return max(1, most)
-    # A maximum of functions affine in k is convex: what lies between the two is below their chord.
-    return max(1, int(1 + (budget - one) * (most - 1) // (all_ - one)))
+    fits, over = 1, most
+    while over - fits > 1:
+        middle = (fits + over) // 2
+        if sweep_bytes(program, middle, dtype) <= budget:
+            fits = middle
+        else:
+            over = middle
+    return fits
 
 
 def bounds_bytes(program: LinearProgram, points: int, dtype: DTypeLike) -> int:

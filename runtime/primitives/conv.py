@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # Channels of a sub-pixel convolution up to which it is faster than ConvTranspose: one block of its vectors.
 _FEW_CHANNELS = 16
-_CACHED = 4 << 20  # bytes that one matrix product reads, so that they are still in cache when it does
+CACHED = 4 << 20  # bytes that one matrix product reads, so that they are still in cache when it does
 
 
 @dataclass(frozen=True, eq=False)
@@ -277,7 +277,7 @@ def _in_columns(weight: Array, x: Array, window: Window) -> Array:
     if not y.size:
         return y
     per_row = matrix.shape[2] * G * math.prod(rest) * x.itemsize
-    rows = max(1, _CACHED // max(1, per_row))
+    rows = max(1, CACHED // max(1, per_row))
     images = max(1, rows // max(1, height))
     for first in range(0, len(x), images):
         padded = window.padded(x[first : first + images])

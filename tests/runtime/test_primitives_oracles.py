@@ -371,7 +371,7 @@ def test_moves_are_numpys():
     ids=["1-D", "same", "pointwise", "strided", "cropped", "beyond the input", "3-D"],
 )
 def test_a_convolution_is_its_matrix_however_little_is_multiplied_at_once(monkeypatch, window, group, cached):
-    monkeypatch.setattr("ilin.runtime.primitives.conv._CACHED", cached)
+    monkeypatch.setattr("ilin.runtime.primitives.conv.CACHED", cached)
     random = np.random.default_rng(0)
     L = Conv(2, random.integers(-3, 4, (4, 3, *window.kernel)).astype(np.float32), window, group)
     block = random.integers(-3, 4, (3, *L.in_shape)).astype(np.float32)
