@@ -49,7 +49,7 @@ RATES: dict[EngineName, Rates] = {
     "fused": Rates(4e10, 4e10, 1e9, 3e-5, lanes=16, active=0.5, block=128),
 }
 _PRODUCT = 6e10  # multiply-adds per second of one large matrix product
-_WORTH = 2e-3  # seconds below which nothing but numpy pays for its start
+_WORTH = 10_000_000  # multiply-adds of a leg below which nothing but numpy pays for its start
 
 
 @dataclass(frozen=True)
@@ -245,7 +245,7 @@ class _Costs:
             if "forward" in directions:
                 candidates.append(self._leg(first, last, columns, "forward", engine))
         plain = [leg for leg in candidates if leg.engine == "matrix-free"]
-        if plain and min(leg.seconds for leg in plain) < _WORTH:
+        if plain and min(leg.multiply_adds for leg in plain) < _WORTH:
             candidates = plain
         return min(candidates, key=lambda leg: leg.seconds)
 
