@@ -178,13 +178,15 @@ class _Tile:
 
 
 @intrinsic
-def weighted_sum(typingctx: Any, n: Any, rows: Any, factors: Any, a: Any, k0: Any, lanes: Any, total: Any):
-    """total[k0 + k] += Σ factors[i] · a[rows[i], k0 + k] for i < n and k < lanes, in float64."""
+def weighted_sum(
+    typingctx: Any, n: Any, first: Any, rows: Any, factors: Any, a: Any, k0: Any, lanes: Any, total: Any
+):
+    """total[k0 + k] += Σ factors[i] · a[rows[first + i], k0 + k] for i < n and k < lanes, in float64."""
     i = types.int64
-    signature = types.void(i, rows, factors, a, i, i, total)
+    signature = types.void(i, i, rows, factors, a, i, i, total)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        names = ("n", "rows", "factors", "a", "k0", "lanes", "total")
+        names = ("n", "first", "rows", "factors", "a", "k0", "lanes", "total")
         kinds, given = dict(zip(names, signature.args, strict=True)), dict(zip(names, args, strict=True))
         number, double = context.get_value_type(kinds["a"].dtype), ir.DoubleType()
         stride = builder.extract_value(context.make_array(kinds["a"])(context, builder, given["a"]).shape, 1)
@@ -219,7 +221,8 @@ def _emit_weighted_sum(builder: Any, given: dict[str, Any], stride: Any, vector:
 
     builder.position_at_end(body)
     i, sums = builder.phi(_INT64), builder.phi(wide)
-    row = builder.sext(builder.load(builder.gep(given["rows"], [i])), _INT64)
+    listed = builder.gep(given["rows"], [builder.add(given["first"], i)])
+    row = builder.sext(builder.load(listed), _INT64)
     at = builder.gep(given["a"], [builder.add(builder.mul(row, stride), given["k0"])])
     single = isinstance(vector.element, ir.FloatType)
     found = builder.load(builder.bitcast(at, vector.as_pointer()), align=4 if single else 8)
@@ -241,6 +244,70 @@ def _emit_weighted_sum(builder: Any, given: dict[str, Any], stride: Any, vector:
     total.add_incoming(after, body)
     builder.store(total, place, align=8)
     builder.branch(end)
+
+
+LISTED = 16  # entries that `list_entries` writes at once; its arrays need room for as many more
+
+
+@intrinsic
+def list_entries(
+    typingctx: Any, arows: Any, wrows: Any, n: Any, row: Any, channel: Any, first: Any, count: Any,
+    shift: Any, width: Any,
+):  # fmt: skip
+    """arows[n + i] = row[first + i], wrows[n + i] = (channel[first + i] + shift) · width for i < count.
+
+    Both are written a few entries beyond, up to the next multiple of 16.
+    """
+    i = types.int64
+    signature = types.void(arows, wrows, i, row, channel, i, i, i, i)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        names = ("arows", "wrows", "n", "row", "channel", "first", "count", "shift", "width")
+        kinds, given = dict(zip(names, signature.args, strict=True)), dict(zip(names, args, strict=True))
+        for name in ("arows", "wrows", "row", "channel"):
+            given[name] = context.make_array(kinds[name])(context, builder, given[name]).data
+        vector, flags = ir.VectorType(_INT32, LISTED), ir.VectorType(ir.IntType(1), LISTED)
+        place = vector.as_pointer()
+        load = cgutils.get_or_insert_function(
+            builder.function.module,
+            ir.FunctionType(vector, [place, _INT32, flags, vector]),
+            f"llvm.masked.load.v{LISTED}i32.p0",
+        )
+        lanes = ir.Constant(vector, list(range(LISTED)))
+
+        def splat(value: Any) -> Any:
+            value = builder.trunc(value, _INT32)
+            lane0 = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.Constant(_INT32, 0))
+            return builder.shuffle_vector(lane0, lane0, ir.Constant(vector, None))
+
+        shift, width, count = (splat(given[name]) for name in ("shift", "width", "count"))
+        start = builder.block
+        body, end = (builder.function.append_basic_block("list") for _ in range(2))
+        zero, step = ir.Constant(_INT64, 0), ir.Constant(_INT64, LISTED)
+        builder.cbranch(builder.icmp_signed(">", given["count"], zero), body, end)
+
+        builder.position_at_end(body)
+        at = builder.phi(_INT64)
+        mask = builder.icmp_signed("<", builder.add(splat(at), lanes), count)
+        source, target = builder.add(given["first"], at), builder.add(given["n"], at)
+
+        def read(name: str) -> Any:
+            pointer = builder.bitcast(builder.gep(given[name], [source]), place)
+            return builder.call(load, [pointer, ir.Constant(_INT32, 4), mask, ir.Constant(vector, None)])
+
+        for name, value in (
+            ("arows", read("row")),
+            ("wrows", builder.mul(builder.add(read("channel"), shift), width)),
+        ):
+            builder.store(value, builder.bitcast(builder.gep(given[name], [target]), place), align=4)
+        following = builder.add(at, step)
+        at.add_incoming(zero, start)
+        at.add_incoming(following, body)
+        builder.cbranch(builder.icmp_signed("<", following, given["count"]), body, end)
+        builder.position_at_end(end)
+        return context.get_dummy_value()
+
+    return signature, codegen
 
 
 @intrinsic

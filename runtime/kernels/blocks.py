@@ -53,7 +53,7 @@ def scaled(start, channel, row, a, factor, out, used):
     for task in prange((positions + _RUN - 1) // _RUN):
         for p in range(task * _RUN, min(positions, (task + 1) * _RUN)):
             for u in range(start[p], start[p + 1]):
-                f = factor[_at(p, N, positions), channel[u] if C > 1 else 0, p % P]
+                f = factor[_at(p, N, positions), channel[u] if C > 1 else 0, p % P if P > 1 else 0]
                 for k in range(used):
                     out[u, k] = f * a[row[u], k]
 
@@ -75,18 +75,14 @@ def share(start, channel, row, a, offset, lanes, vectors):
     partial = np.zeros((runs, lanes * vectors))
     for task in prange(runs):
         first, last = task * positions // runs, (task + 1) * positions // runs
-        most = 0
+        u0, count = start[first], start[last] - start[first]
+        factors = np.empty(count)
         for p in range(first, last):
-            most = max(most, start[p + 1] - start[p])
-        factors = np.empty(most)
-        for p in range(first, last):
-            u0, count = start[p], start[p + 1] - start[p]
             image = _at(p, N, positions)
-            for i in range(count):
-                factors[i] = offset[image, channel[u0 + i] if C > 1 else 0, p % P]
-            rows = row[u0 : u0 + count]
-            for v in range(vectors):
-                weighted_sum(count, rows, factors, a, v * lanes, lanes, partial[task])
+            for u in range(start[p], start[p + 1]):
+                factors[u - u0] = offset[image, channel[u] if C > 1 else 0, p % P if P > 1 else 0]
+        for v in range(vectors):
+            weighted_sum(count, u0, row, factors, a, v * lanes, lanes, partial[task])
     total = np.zeros(lanes * vectors)
     for task in range(runs):
         total += partial[task]

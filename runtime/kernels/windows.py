@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 
-from ._micro import prefetch, tiles
+from ._micro import LISTED, list_entries, prefetch, tiles
 from ._share import next_task
 
 _FEW = 16  # positions, of which each reads weights that others did not
@@ -53,7 +53,7 @@ def windows(
     width = weights.shape[2]
     whole = len(source_first) == 1 or source_first[-1] == 0
     for _ in prange(workers):
-        arows, wrows = np.empty(room, np.int32), np.empty(room, np.int32)
+        arows, wrows = np.empty(room + LISTED, np.int32), np.empty(room + LISTED, np.int32)
         while True:
             task = next_task(counter)
             if task >= blocks * runs:
@@ -76,10 +76,8 @@ def windows(
                     if not whole:
                         s0 = _first(a_channel, s0, s1, m0)
                         s1 = _first(a_channel, s0, s1, m0 + source_count)
-                    offset = np.int32(tap[i] * source_count - m0)
-                    for s in range(s1 - s0):
-                        arows[n + s] = a_row[s0 + s]
-                        wrows[n + s] = (offset + a_channel[s0 + s]) * np.int32(width)
+                    shift = tap[i] * source_count - m0
+                    list_entries(arows, wrows, n, a_row, a_channel, s0, s1 - s0, shift, width)
                     n += s1 - s0
                 if p == first or positions <= _FEW:  # weights not read before: ask for all of them at once
                     for e in range(n):
