@@ -101,24 +101,28 @@ def _joined(
     count: _Counter,
 ) -> Array:
     """The rows so far, (K, above), times the leg's map, block by block of its rows."""
-    W = np.zeros((len(upper), part.in_size), dtype)
+    W = np.empty((len(upper), part.in_size), dtype)
+    if not len(needed):
+        W[:] = 0
     if leg.direction == "reverse":
         count.add(leg.passes - len(needed))
     for block, found in swept(leg, part, needed, engine, dtype, count):
         columns = np.ascontiguousarray(upper[:, needed[block]])
         shares += found.shares @ columns.T
-        _add_product(W, columns, found.W, fresh=block.start == 0)
+        if block.start == 0:
+            np.matmul(columns, found.W, out=W)
+        elif W.size:
+            _add_product(W, columns, np.ascontiguousarray(found.W))
     return W
 
 
-def _add_product(W: Array, left: Array, right: Array, *, fresh: bool) -> None:
-    """W += left @ right, by rows of W, so that the product takes little memory beside it."""
-    if fresh:
-        np.matmul(left, right, out=W)
-        return
-    height = max(1, (1 << 26) // max(1, W.shape[1]))
-    for first in range(0, len(W), height):
-        W[first : first + height] += left[first : first + height] @ right
+def _add_product(W: Array, left: Array, right: Array) -> None:
+    """W += left @ right, in place: numpy would make the product first, as large as W itself."""
+    from scipy.linalg.blas import dgemm, sgemm
+
+    product = sgemm if W.dtype == np.float32 else dgemm
+    summed = product(1.0, right.T, left.T, beta=1.0, c=W.T, overwrite_c=True)  # BLAS counts by columns
+    assert np.shares_memory(summed, W)
 
 
 def swept(
