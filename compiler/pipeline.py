@@ -165,7 +165,8 @@ class CompiledModel:
             X: instances along axis 0; a mapping from input name to such arrays where there are several
                 inputs.
             rows: as in `at`.
-            workers: points in work at once, each in a thread of its own; None for one for each processor.
+            workers: points in work at once, each in a thread of its own; None for one for each four processors,
+                as every point uses several by itself.
 
         Yields:
             One map for each instance, in order, the same as `at` gives. No more maps are kept than there
@@ -174,7 +175,7 @@ class CompiledModel:
         Raises:
             As `at`, where the map of that instance would come.
         """
-        return in_order(partial(self.at, rows=rows), instances_of(X), workers or processors())
+        return in_order(partial(self.at, rows=rows), instances_of(X), workers or max(1, processors() // 4))
 
     def _lower(self, trace: Trace) -> LinearProgram:
         return lower(self.scope, trace, self.dtype, self._cache)
