@@ -122,6 +122,10 @@ class Builder:
         self._shapes[x] = tuple(shape)
         return x
 
+    def cast(self, x: str, dtype: Any) -> str:
+        """Another element type."""
+        return self.node("Cast", x, to=helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
+
     def reshape(self, x: str, shape: Sequence[int]) -> str:
         """Reshape a block to (any, *shape)."""
         source = self._viewed.get(x, x)

@@ -202,7 +202,7 @@ class Scatter(Primitive):
         """One of three forms.
 
         Where no two entries meet, at every point alike: the inverse Gather. For the winners of windows that
-        do not overlap: each entry copied to its whole window, times a mask. Else ScatterND.
+        do not overlap: each entry copied to its whole window, times a mask. Else ScatterElements.
         """
         back = _inverse(self.index, self.out_shape) if graph.fixed else None
         if back is not None:
@@ -240,23 +240,26 @@ class Scatter(Primitive):
         return graph.reshape(graph.shaped(graph.scaled(bare, mask), own), self.out_shape)
 
     def _emit_scatter(self, graph: Builder, x: str) -> str:
-        """ScatterND with the batch axis last, so that one index serves all rows of the block.
+        """ScatterElements along the flattened block, with one index for all rows.
 
-        Entries that go nowhere (position -1) are added to a place behind the others, which is cut off.
+        Not ScatterND: onnxruntime runs that in several threads, which lose sums where entries meet. Entries
+        that go nowhere (position -1) are added to a place behind the others, which is cut off.
         """
         size = self.out_size + self._has_gaps
-        rows = graph.node("Transpose", graph.reshape(x, [self.in_size]), perm=[1, 0])  # (in_size, B)
-        count = graph.node("Shape", rows, start=1, end=2)
-        shape = graph.node("Concat", graph.constant([size]), count, axis=0)
-        zeros = graph.node("Expand", graph.constant(np.zeros((1, 1), graph.dtype)), shape)
-        index = np.where(self.index < 0, self.out_size, self.index)
-        index_column = graph.node("Reshape", graph.array(index, "winner"), graph.constant([-1, 1]))
-        placed = graph.node("ScatterND", zeros, index_column, rows, reduction="add")
+        rows = graph.reshape(x, [self.in_size])  # (B, in_size)
+        shape = graph.node("Shape", rows)
+        count = graph.node("Shape", rows, start=0, end=1)
+        room = graph.node("Concat", count, graph.constant([size]), axis=0)
+        zeros = graph.node("Expand", graph.constant(np.zeros((1, 1), graph.dtype)), room)
+        index = graph.array(np.where(self.index < 0, self.out_size, self.index), "winner")
+        narrow = np.int32 if size < np.iinfo(np.int32).max else np.int64
+        index = graph.cast(graph.node("Reshape", index, graph.constant([1, -1])), narrow)
+        index = graph.node("Expand", index, shape)
+        placed = graph.node("ScatterElements", zeros, index, rows, axis=1, reduction="add")
         if self._has_gaps:
-            ends = [graph.constant([bound]) for bound in (0, self.out_size, 0)]
+            ends = [graph.constant([bound]) for bound in (0, self.out_size, 1)]
             placed = graph.node("Slice", placed, *ends)
-        kept = graph.shaped(graph.node("Transpose", placed, perm=[1, 0]), (self.out_size,))
-        return graph.reshape(kept, self.out_shape)
+        return graph.reshape(graph.shaped(placed, (self.out_size,)), self.out_shape)
 
     @cached_property
     def _has_gaps(self) -> bool:
