@@ -42,7 +42,9 @@ class ActiveSweep:
     """One sweep: a program, some rows of its map, and the blocks that are alive."""
 
     def __init__(self, program: LinearProgram, rows: Array, dtype: np.dtype[Any], store: FusedStore) -> None:
-        self.program, self.wanted, self.store = program, rows, store
+        self.program, self.store = program, store
+        self.wanted = rows.reshape(len(rows), -1)  # (k, images): the sum of these outputs is a row
+        self.images = self.wanted.shape[1]
         self.rows = Rows.of(len(rows), dtype)
         self.arena = store.arena
         self.live = live_masks(program)
@@ -51,9 +53,9 @@ class ActiveSweep:
         self._listed: dict[tuple[str, Layout], Units] = {}
 
     def run(self, progress: Progress | None) -> tuple[Array, Array]:
-        """Rows of W, (k, N), and shares, (steps, k)."""
+        """Rows of W, (k, N), and shares, (steps, images, k)."""
         steps = self.program.steps
-        shares = np.zeros((len(steps), self.rows.K))
+        shares = np.zeros((len(steps), self.images, self.rows.K))
         with kernels.threads_safe():
             self._seed()
             for position in range(len(steps) - 1, -1, -1):
@@ -75,8 +77,8 @@ class ActiveSweep:
         first = 0
         for name, shape in self.program.outputs:
             size = math.prod(shape)
-            mine = np.flatnonzero((self.wanted >= first) & (self.wanted < first + size))
-            places, which = np.unique(self.wanted[mine] - first, return_inverse=True)
+            mine, _ = inside = np.nonzero((self.wanted >= first) & (self.wanted < first + size))
+            places, which = np.unique(self.wanted[inside] - first, return_inverse=True)
             storage = self._storage(len(places))
             storage.numbers[:] = 0
             storage.numbers[which, mine] = 1
@@ -156,7 +158,7 @@ class ActiveSweep:
         self.blocks[name] = Block(storage, units)
 
     def _share(self, step: Step, block: Block) -> Array:
-        """⟨row, offset⟩ for each row."""
+        """⟨row, offset⟩ for each image and row."""
         offset = step.offset
         assert offset is not None
         units = block.units(layout_of(step.shape))
@@ -170,8 +172,9 @@ class ActiveSweep:
             else _by_layout(offset, step.shape).astype(np.float64),
             self.rows.lanes,
             self.rows.vectors,
+            self.images,
         )
-        total: Array = found[: self.rows.K]
+        total: Array = found[:, : self.rows.K]
         return total
 
     # -- one term -------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
@@ -21,19 +22,27 @@ from .plan import Plan
 from .trace import Trace
 
 
+@dataclass(frozen=True)
+class Asked:
+    """One question: a point, the network there, and which rows are wanted in which way."""
+
+    trace: Trace
+    program: LinearProgram
+    rows: Array  # (K,) flat output indices
+    plan: Plan
+    notes: tuple[str, ...]  # on what was changed to make x fit
+
+
 def affine_map(
     graph: Graph,
-    program: LinearProgram,
+    asked: Asked,
     W: Any,
     b: Array,
     shares: Array | None,
-    rows: Array,
-    trace: Trace,
-    plan: Plan,
     certify: Callable[[], Certificate],
-    notes: tuple[str, ...],
 ) -> AffineMap:
     """Put an answer together. Its layers and its certificate are made when they are first read."""
+    program, plan = asked.program, asked.plan
     provenance = {
         **_versions(),
         "engine": plan.engine,
@@ -45,16 +54,16 @@ def affine_map(
     return AffineMap(
         W,
         b.astype(W.dtype),
-        rows,
+        asked.rows,
         program.kind,
-        {name: trace.values[name] for name, _ in program.inputs},
-        {name: trace.values[name] for name, _ in program.outputs},
+        asked.trace.free(program),
+        {name: asked.trace.values[name] for name, _ in program.outputs},
         partial(_layers, program, shares),
         certify,
         graph.name,
         graph.sha256,
         provenance,
-        notes,
+        asked.notes,
     )
 
 

@@ -7,7 +7,8 @@ are multiplied by the next leg's map: W = W_top … W_bottom, and a lower step's
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from ..runtime.primitives import Array
 from ..runtime.program import LinearProgram
+from ..runtime.stack import stacked
 from ..runtime.transpose import transposed
 from .cuts import live_elements
 from .engine import Engine
@@ -63,6 +65,46 @@ def compose(
             W = _joined(W, leg, part, needed_elements(program, leg, W), mine, engine, dtype, count)
     assert W is not None
     return Composed(W, shares.sum(axis=0), shares)
+
+
+def compose_stacked(
+    programs: Sequence[LinearProgram], rows: Sequence[Array], engine: Engine, dtype: np.dtype[Any]
+) -> list[Composed]:
+    """Compose the programs of several points by one sweep over all of them, in reverse and fused.
+
+    Args:
+        programs: the network at each point, of one structure.
+        rows: (K,) flat output indices for each point.
+        engine: keeps structure from point to point.
+        dtype: floating type of the results.
+
+    Raises:
+        NotStackable: the network does more than treat a batch image by image.
+    """
+    one, many = programs[0], stacked(programs)
+    wanted = []  # an output of the stack holds the points' one behind the other
+    for image, mine in enumerate(rows):
+        positions = np.empty_like(mine)
+        first = before = 0
+        for _, shape in one.outputs:
+            size = math.prod(shape)
+            here = (mine >= before) & (mine < before + size)
+            positions[here] = first + image * size + mine[here] - before
+            first, before = first + len(programs) * size, before + size
+        wanted.append(positions)
+    found = engine.stacked(many, np.stack(wanted, axis=1), dtype)
+    sizes = [math.prod(shape) for _, shape in one.inputs]
+    ends = np.cumsum([0, *(len(programs) * size for size in sizes)])
+    results = []
+    for image in range(len(programs)):
+        parts = [
+            found.W[:, end + image * size : end + (image + 1) * size]
+            for end, size in zip(ends, sizes, strict=False)
+        ]
+        shares = np.ascontiguousarray(found.shares[:, image])
+        W = np.ascontiguousarray(parts[0]) if len(parts) == 1 else np.concatenate(parts, axis=1)
+        results.append(Composed(W, shares.sum(axis=0), shares))
+    return results
 
 
 def needed_elements(program: LinearProgram, leg: Leg, W: Array) -> Array:

@@ -52,6 +52,10 @@ class Engine:
             return lambda block: Swept(*emitted.rows(program, block, dtype))
         return rows_back(program, self._multiplier(leg, program, rows, dtype), dtype)
 
+    def stacked(self, program: LinearProgram, rows: Array, dtype: np.dtype[Any]) -> Swept:
+        """Rows of several points, (k, points), over a program that stacks them; shares (steps, points, k)."""
+        return Swept(*fused_rows(program, rows, dtype, self._store))
+
     def bounds(
         self, leg: Leg, program: LinearProgram, rows: Array, dtype: np.dtype[Any], magnitudes: Magnitudes
     ) -> Callable[[Array], Array]:

@@ -66,20 +66,23 @@ def fused_rows(
 
     Args:
         program: the network at x.
-        rows: (k,) flat indices into the stacked, flattened outputs; any of them may repeat.
+        rows: (k,) flat indices into the stacked, flattened outputs; any of them may repeat. For a program
+            that stacks several points along axis 0, (k, points): row k of each point, in its own image.
         dtype: float32 or float64, of W and of the sums.
         store: kept by the caller from point to point.
         progress: called with the steps done and their number.
 
     Returns:
         W's rows, (k, N) in C order, columns in the order of the program's inputs; and the shares,
-        (steps, k) in float64, summed in float64 over the active units.
+        (steps, k), or (steps, points, k), in float64, summed in float64 over the active units.
     """
     if not len(rows):
         return np.zeros((0, program.in_size), dtype), np.zeros((len(program.steps), 0))
     from .active_sweep import ActiveSweep
 
-    return ActiveSweep(program, np.asarray(rows), np.dtype(dtype), store).run(progress)
+    wanted = np.asarray(rows)
+    W, shares = ActiveSweep(program, wanted, np.dtype(dtype), store).run(progress)
+    return W, shares if wanted.ndim == 2 else shares[:, 0]
 
 
 def fused_bytes(program: LinearProgram, k: int, dtype: np.dtype[Any]) -> int:

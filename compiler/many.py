@@ -6,14 +6,28 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from itertools import islice
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from ..runtime.errors import InputError
+from ..runtime.affine_map import AffineMap
+from ..runtime.errors import IlinError, InputError
+from ..runtime.stack import NotStackable
+from .answer import Asked
+from .compose import Composed
+from .plan import Plan
+from .rows import Rows
 from .trace import Given
 
+if TYPE_CHECKING:
+    from .pipeline import CompiledModel
+
+_MOST = 16  # points in one sweep
+_SMALL = 0.05  # seconds of a sweep from which a point fills the processors by itself
+
+P = TypeVar("P")
 T = TypeVar("T")
 
 
@@ -36,7 +50,49 @@ def instances_of(X: Given) -> Iterator[Given]:
     return ({name: values[index] for name, values in stacks.items()} for index in range(count))
 
 
-def in_order(work: Callable[[Given], T], points: Iterator[Given], workers: int) -> Iterator[T]:
+def answers(
+    compiled: CompiledModel, points: Iterator[Given], rows: Rows, workers: int | None
+) -> Iterator[AffineMap]:
+    """Maps of all points in their order."""
+    if workers is None:
+        yield from _in_batches(compiled, points, rows)
+        workers = max(1, processors() // 4)  # the rest, where they cannot share a sweep
+    yield from in_order(partial(compiled.at, rows=rows), points, workers)
+
+
+def _in_batches(compiled: CompiledModel, points: Iterator[Given], rows: Rows) -> Iterator[AffineMap]:
+    """Maps by one sweep for several points, as long as that can be: the first batch is one point."""
+    size = 1
+    while batch := list(islice(points, size)):
+        asked: list[Asked] = []
+        failure: IlinError | None = None
+        try:
+            asked.extend(compiled.asked(point, rows) for point in batch)
+        except IlinError as error:  # raised in its turn, behind the maps of the points before
+            failure = error
+        together: list[Composed] | None = None
+        if len(asked) > 1:
+            try:
+                together = compiled.compose_together(asked)
+            except NotStackable:
+                size = 0
+        for index, one in enumerate(asked):
+            yield compiled.answer(one, together[index] if together else compiled.compose(one))
+        if failure:
+            raise failure
+        size = min(size and _points_at_once(asked[0].plan), _MOST)
+
+
+def _points_at_once(plan: Plan) -> int:
+    """How many points share a sweep; none where one point is work enough, or the sweep is of another kind."""
+    leg = plan.legs[0]
+    small = len(plan.legs) == 1 and leg.passes <= leg.block and plan.seconds < _SMALL
+    if not small or leg.direction != "reverse" or leg.engine != "fused":
+        return 0
+    return int(min(plan.limit, 1 << 30) // max(1, leg.bytes + plan.W_bytes))
+
+
+def in_order(work: Callable[[P], T], points: Iterator[P], workers: int) -> Iterator[T]:
     """The results of all points in their order, at most `workers` in work or waiting at a time.
 
     The first point is worked on alone: it prepares what all others share.

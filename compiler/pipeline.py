@@ -18,13 +18,13 @@ from ..runtime.memory import limit_of
 from ..runtime.primitives import Array
 from ..runtime.program import LinearProgram
 from ..runtime.rounding import Arithmetic
-from .answer import affine_map
+from .answer import Asked, affine_map
 from .bounds import rounding_bounds, running_bound
-from .compose import Composed, Progress, compose
+from .compose import Composed, Progress, compose, compose_stacked
 from .engine import Engine
 from .graph import Graph, ModelSource, load
 from .lower import Cache, lower
-from .many import in_order, instances_of, processors
+from .many import answers, instances_of
 from .observer import Observer
 from .plan import DIRECTIONS, ENGINES, Direction, EngineName, Plan, machine_speed, plan_of
 from .region import Point, find_neighbours
@@ -75,30 +75,50 @@ class CompiledModel:
             MemoryLimitError: W would not fit.
             UnsupportedError: a use of an operator that cannot be lowered exactly.
         """
+        asked = self.asked(x, rows)
+        if not materialize:
+            return self._operator(asked)
+        return self.answer(asked, self.compose(asked, progress))
+
+    def asked(self, x: Given, rows: Rows) -> Asked:
+        """Observe and lower at a point, and plan its rows. For the other stages, as `answer` is."""
         feeds, notes = feeds_of(self.graph, x)
         trace = self._observer.trace(feeds)
         program = self._lower(trace)
         chosen = choose_rows(rows, trace.stacked(program.outputs))
-        plan = self._plan(program, len(chosen))
-        if not materialize:
-            return self._operator(program, trace, chosen, plan, notes)
-        plan.require_fit()
-        composed = compose(program, chosen, plan, self._engine, self.dtype, progress)
-        certify = partial(self._certify, program, trace, chosen, plan, composed)
-        return affine_map(
-            self.graph, program, composed.W, composed.b, composed.shares, chosen, trace, plan, certify, notes
-        )
+        return Asked(trace, program, chosen, self._plan(program, len(chosen)), notes)
 
-    def _operator(
-        self, program: LinearProgram, trace: Trace, rows: Array, plan: Plan, notes: tuple[str, ...]
-    ) -> AffineMap:
+    def compose(self, asked: Asked, progress: Progress | None = None) -> Composed:
+        """W and b, by the plan.
+
+        Raises:
+            MemoryLimitError: W would not fit.
+        """
+        asked.plan.require_fit()
+        return compose(asked.program, asked.rows, asked.plan, self._engine, self.dtype, progress)
+
+    def compose_together(self, asked: Sequence[Asked]) -> list[Composed]:
+        """W and b of several points in one sweep.
+
+        Raises:
+            NotStackable: the network does more than treat a batch image by image.
+        """
+        programs, rows = [one.program for one in asked], [one.rows for one in asked]
+        return compose_stacked(programs, rows, self._engine, self.dtype)
+
+    def answer(self, asked: Asked, composed: Composed) -> AffineMap:
+        """The map, with a certificate to be made when it is read."""
+        certify = partial(self._certify, asked.program, asked.trace, asked.rows, asked.plan, composed)
+        return affine_map(self.graph, asked, composed.W, composed.b, composed.shares, certify)
+
+    def _operator(self, asked: Asked) -> AffineMap:
         """The map with W as an operator."""
         from ..runtime.operator import bias_of
 
-        W = self._engine.operator(self.engine, program, rows, self.dtype)
-        b = bias_of(program, rows, self.dtype)
-        certify = partial(self._certify_operator, program, trace, rows, W, b)
-        return affine_map(self.graph, program, W, b, None, rows, trace, plan, certify, notes)
+        W = self._engine.operator(self.engine, asked.program, asked.rows, self.dtype)
+        b = bias_of(asked.program, asked.rows, self.dtype)
+        certify = partial(self._certify_operator, asked.program, asked.trace, asked.rows, W, b)
+        return affine_map(self.graph, asked, W, b, None, certify)
 
     def plan(self, x: Given = None, rows: Rows = "all") -> Plan:
         """What `at` would do and what it would cost: engine, passes, peak bytes, an estimate of the time.
@@ -165,17 +185,18 @@ class CompiledModel:
             X: instances along axis 0; a mapping from input name to such arrays where there are several
                 inputs.
             rows: as in `at`.
-            workers: points in work at once, each in a thread of its own; None for one for each four processors,
-                as every point uses several by itself.
+            workers: points in work at once, each in a thread of its own. None for several points in one
+                sweep where that can be, and else one worker for each four processors, as every point uses
+                several by itself.
 
         Yields:
-            One map for each instance, in order, the same as `at` gives. No more maps are kept than there
-            are workers.
+            One map for each instance, in order, the same as `at` gives. Only a few points are in work at a
+            time, so memory does not grow with their number.
 
         Raises:
             As `at`, where the map of that instance would come.
         """
-        return in_order(partial(self.at, rows=rows), instances_of(X), workers or max(1, processors() // 4))
+        return answers(self, instances_of(X), rows, workers)
 
     def _lower(self, trace: Trace) -> LinearProgram:
         return lower(self.scope, trace, self.dtype, self._cache)

@@ -24,9 +24,9 @@ from .answer import affine_map
 from .bounds import last_rounding
 from .compose import Composed
 from .pipeline import CompiledModel
-from .rows import Rows, choose_rows
+from .rows import Rows
 from .sweep import Sweep
-from .trace import Given, feeds_of
+from .trace import Given
 from .verify import Evidence, certificate_of, deviations
 
 _BLOCK = 64 << 20  # bytes of W that are written, and marked as finished, at once
@@ -56,16 +56,14 @@ def linearize_to(
         OutputError: the folder holds something else, is in use, cannot be written, or is too small.
         InputError, RowsError, UnsupportedError: as `CompiledModel.at`.
     """
-    feeds, notes = feeds_of(compiled.graph, x)
-    trace = compiled._observer.trace(feeds)
-    program = compiled._lower(trace)
-    chosen = choose_rows(rows, trace.stacked(program.outputs))
+    asked = compiled.asked(x, rows)
+    program, chosen = asked.program, asked.rows
     way = compiled._plan(program, len(chosen), "reverse")
-    evidence = compiled._evidence(program, trace)
+    evidence = compiled._evidence(program, asked.trace)
     given = (way.legs[0], program, chosen, compiled.dtype)
     sweep, bounds = compiled._engine.rows(*given), compiled._engine.bounds(*given, evidence.magnitudes)
     identity = _identity(
-        compiled, feeds, chosen, [place.stacked(program.inputs) for place in evidence.places]
+        compiled, asked.trace.feeds, chosen, [place.stacked(program.inputs) for place in evidence.places]
     )
     plan = Plan(identity, chosen, program.in_size, len(program.steps), compiled.dtype)
     checked = partial(_checked, sweep, bounds, program, evidence, compiled.dtype)
@@ -75,7 +73,7 @@ def linearize_to(
 
     certificate = certificate_of(program, evidence, _pairs(written.worst))
     W, b, shares = opened(folder)
-    affine = affine_map(compiled.graph, program, W, b, shares, chosen, trace, way, lambda: certificate, notes)
+    affine = affine_map(compiled.graph, replace(asked, plan=way), W, b, shares, lambda: certificate)
     affine = replace(affine, provenance={**affine.provenance, "nonzero": written.nonzero})
     arrays = {"rows": affine.rows}
     arrays |= {f"x{i}": value for i, value in enumerate(affine.inputs.values())}

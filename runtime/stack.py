@@ -53,7 +53,7 @@ def stacked(programs: Sequence[LinearProgram]) -> LinearProgram:
 
 
 def _batch(shape: Shape, B: int) -> Shape:
-    if not shape or shape[0] != 1:
+    if len(shape) < 2 or shape[0] != 1:
         raise NotStackable
     return (B, *shape[1:])
 

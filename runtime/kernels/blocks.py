@@ -64,28 +64,29 @@ def _at(p, N, positions):
 
 
 @njit(nogil=True, cache=True, parallel=True)
-def share(start, channel, row, a, offset, lanes, vectors):
-    """Σ offset[u] a[row[u]] over the units, (vectors · lanes,), all in float64.
+def share(start, channel, row, a, offset, lanes, vectors, images):
+    """Σ offset[u] a[row[u]] over the units of each image, (images, vectors · lanes), all in float64.
 
     The units are summed run by run and the runs one after the other, whatever the number of threads.
     """
-    positions = len(start) - 1
+    positions = (len(start) - 1) // images
     runs = min(64, positions)
     N, C, P = offset.shape
-    partial = np.zeros((runs, lanes * vectors))
-    for task in prange(runs):
-        first, last = task * positions // runs, (task + 1) * positions // runs
+    partial = np.zeros((images * runs, lanes * vectors))
+    for task in prange(images * runs):
+        base, run = task // runs * positions, task % runs
+        first, last = base + run * positions // runs, base + (run + 1) * positions // runs
         u0, count = start[first], start[last] - start[first]
         factors = np.empty(count)
         for p in range(first, last):
-            image = _at(p, N, positions)
+            image = _at(p, N, len(start) - 1)
             for u in range(start[p], start[p + 1]):
                 factors[u - u0] = offset[image, channel[u] if C > 1 else 0, p % P if P > 1 else 0]
         for v in range(vectors):
             weighted_sum(count, u0, row, factors, a, v * lanes, lanes, partial[task])
-    total = np.zeros(lanes * vectors)
-    for task in range(runs):
-        total += partial[task]
+    total = np.zeros((images, lanes * vectors))
+    for task in range(images * runs):
+        total[task // runs] += partial[task]
     return total
 
 

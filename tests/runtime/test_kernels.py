@@ -124,9 +124,15 @@ def test_shares_and_factors(layout, seed, dtype, vectors):
     factor = rng.normal(size=shape)
     units = kernels.listed(table, -1, *layout)
     whole = np.broadcast_to(factor, layout).ravel()
-    found = kernels.share(*units, a, factor, lanes, vectors)
-    exact = whole[table >= 0] @ a[table[table >= 0]].astype(float)
-    np.testing.assert_allclose(found, exact, rtol=1e-9, atol=1e-9)
+    products = (
+        np.where(table >= 0, whole, 0)[:, None] * a[table].astype(float)
+        if len(a)
+        else np.zeros((len(table), 1))
+    )
+    for images in {1, layout[0]}:
+        found = kernels.share(*units, a, factor, lanes, vectors, images)
+        exact = products.reshape(images, -1, products.shape[1]).sum(axis=1)
+        np.testing.assert_allclose(found, np.broadcast_to(exact, found.shape), rtol=1e-9, atol=1e-9)
     out = np.empty((len(units[2]), lanes * vectors), dtype)
     kernels.scaled(*units, a, factor.astype(dtype), out, lanes * vectors)
     by_unit = np.broadcast_to(factor.astype(dtype), layout).transpose(0, 2, 1).ravel()
