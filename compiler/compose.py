@@ -81,7 +81,7 @@ def compose_stacked(
     Raises:
         NotStackable: the network does more than treat a batch image by image.
     """
-    one, many = programs[0], stacked(programs)
+    one, many = programs[0], stacked(programs, engine.stacks)
     wanted = []  # an output of the stack holds the points' one behind the other
     for image, mine in enumerate(rows):
         positions = np.empty_like(mine)

@@ -12,6 +12,7 @@ import numpy as np
 from ..runtime.errors import OptionError
 from ..runtime.primitives import Array
 from ..runtime.program import LinearProgram
+from ..runtime.stack import Kept
 from .adjoint import Adjoint, adjoint_of
 from .fused import FusedStore, fused_available, fused_rows
 from .multiplier import MatrixStore, Multiplier, explicit, matrix_free
@@ -32,6 +33,7 @@ class Engine:
     _matrices: MatrixStore = field(default_factory=MatrixStore)
     _adjoints: dict[Any, Adjoint] = field(default_factory=dict)
     _store: FusedStore = field(default_factory=FusedStore)
+    stacks: Kept = field(default_factory=dict)
 
     def candidates(self, name: EngineName, dtype: np.dtype[Any]) -> tuple[EngineName, ...]:
         """The engines that a plan may choose from. onnxruntime has no Conv in float64."""

@@ -35,8 +35,16 @@ class NotStackable(Exception):  # noqa: N818 — an outcome, not an error: the p
     """Some step does more than treat a batch image by image."""
 
 
-def stacked(programs: Sequence[LinearProgram]) -> LinearProgram:
+Kept = dict[tuple[int, int], tuple[Step, Step]]  # by a fixed step's identity and the number of points
+
+
+def stacked(programs: Sequence[LinearProgram], kept: Kept | None = None) -> LinearProgram:
     """One program for all points: every tensor (1, *shape) becomes (points, *shape).
+
+    Args:
+        programs: one for each point.
+        kept: steps that are the same at every point, stacked before; engines know their structure by
+            identity.
 
     Raises:
         NotStackable: tensors without a batch axis of 1, or a step that mixes images or has no such form.
@@ -48,7 +56,7 @@ def stacked(programs: Sequence[LinearProgram]) -> LinearProgram:
     return LinearProgram(
         tuple((name, _batch(shape, B)) for name, shape in first.inputs),
         tuple((name, _batch(shape, B)) for name, shape in first.outputs),
-        tuple(_step(alike, B) for alike in steps),
+        tuple(_kept_step(alike, B, {} if kept is None else kept) for alike in steps),
     )
 
 
@@ -56,6 +64,15 @@ def _batch(shape: Shape, B: int) -> Shape:
     if len(shape) < 2 or shape[0] != 1:
         raise NotStackable
     return (B, *shape[1:])
+
+
+def _kept_step(steps: Sequence[Step], B: int, kept: Kept) -> Step:
+    one = steps[0]
+    if not one.fixed or any(step is not one for step in steps):
+        return _step(steps, B)
+    if (id(one), B) not in kept:
+        kept[id(one), B] = (one, _step(steps, B))  # the first keeps its identity from being given again
+    return kept[id(one), B][1]
 
 
 def _step(steps: Sequence[Step], B: int) -> Step:
