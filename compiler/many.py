@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
@@ -22,6 +21,8 @@ from .rows import Rows
 from .trace import Given
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from .pipeline import CompiledModel
 
 _MOST = 16  # points in one sweep
@@ -102,6 +103,8 @@ def in_order(work: Callable[[P], T], points: Iterator[P], workers: int) -> Itera
     if workers < 2:
         yield from map(work, points)
         return
+    from concurrent.futures import ThreadPoolExecutor
+
     pool = ThreadPoolExecutor(workers, thread_name_prefix="ilin")
     waiting: deque[Future[T]] = deque()
     try:

@@ -16,8 +16,6 @@ from ..runtime.primitives import Contract
 from ..runtime.program import LinearProgram
 from ..runtime.transpose import transposed
 from .cuts import Tensors, cuts_of, stretch, width
-from .footprint import explicit_bytes, rows_that_fit, sweep_bytes
-from .fused import fused_bytes
 
 Direction = Literal["auto", "reverse", "forward", "cut"]
 DIRECTIONS: tuple[Direction, ...] = ("auto", "reverse", "forward", "cut")
@@ -49,6 +47,7 @@ RATES: dict[EngineName, Rates] = {
     "fused": Rates(6.5e10, 6.5e10, 4e9, 4e-5, lanes=16, active=0.55, block=128),
 }
 _PRODUCT = 6e10  # multiply-adds per second of one large matrix product
+_CLOSE_LOOK = 64 << 20  # bytes of a block from which they are counted step by step
 _WORTH = 10_000_000  # multiply-adds of a leg below which nothing but numpy pays for its start
 
 
@@ -185,6 +184,11 @@ def plan_of(
 
 def _sized(leg: Leg, program: LinearProgram, dtype: np.dtype[Any], budget: int) -> Leg:
     """The leg with the blocks that its memory allows: the choice was made by a rougher estimate."""
+    if leg.engine != "sparse" and leg.bytes < min(budget, _CLOSE_LOOK):
+        return leg
+    from .footprint import explicit_bytes, rows_that_fit, sweep_bytes
+    from .fused import fused_bytes
+
     part = leg.of(program)
     swept = part if leg.direction == "reverse" else transposed(part, offsets=True)
     rates = RATES[leg.engine]

@@ -19,7 +19,6 @@ from scipy import sparse
 from .certificate import Certificate
 from .errors import InputError, MemoryLimitError, OutputError, RowsError
 from .files import write_whole
-from .folder import read_folder
 from .primitives import Array, Primitive, Shape
 from .program import Kind
 
@@ -299,7 +298,12 @@ _DAMAGE = (
 
 
 def _read(path: str | os.PathLike[str]) -> AffineMap:
-    header, arrays = read_folder(Path(path)) if Path(path).is_dir() else _read_file(path)
+    if Path(path).is_dir():
+        from .folder import read_folder
+
+        header, arrays = read_folder(Path(path))
+    else:
+        header, arrays = _read_file(path)
     if header["format"] != FORMAT:
         raise OutputError(f"{path} has format {header['format']}; this version reads format {FORMAT}")
     if "W" in arrays:

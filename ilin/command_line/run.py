@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 from ..compiler.pipeline import CompiledModel
 from ..compiler.rows import Rows
-from ..compiler.to_folder import linearize_to
 from ..compiler.trace import feeds_of
 from ..runtime.affine_map import AffineMap
 from ..runtime.errors import IlinError, MemoryLimitError
@@ -127,6 +126,8 @@ def _linearised(job: Job, index: int, meter: Meter) -> tuple[AffineMap, Facts]:
             if folder is None:
                 affine = job.compiled.at(point, job.rows, progress=meter)
             else:
+                from ..compiler.to_folder import linearize_to
+
                 affine = linearize_to(job.compiled, folder.resolve(), point, job.rows, progress=meter)
             _ = affine.certificate  # made here, where messages are held back and the time is counted
     except MemoryLimitError as error:
