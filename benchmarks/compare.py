@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from worker import SideError, Worker
 
 # Largest |W - ilin's W| over max |W| that is float32 rounding, and perhaps a unit at the edge of it.
 AGREES = 1e-3
+# Seconds before each answer, for the threads of the side before to go to sleep: they spin for a while.
+SETTLE = 0.1
 # Seconds of an answer that is timed in one round only.
 ONCE = 60.0
 
@@ -151,7 +154,11 @@ def drop_wrong(measured: dict[str, Measured], skipped: dict[str, str], folder: P
     scale = max(float(np.abs(row).max(initial=0)) for row in ours) or 1.0
     for name in [name for name in measured if name != reference]:
         theirs = np.load(folder / f"{name}.npy", mmap_mode="r").reshape(ours.shape)
-        off = max(float(np.abs(a - b).max(initial=0)) for a, b in zip(ours, theirs, strict=True)) / scale
+        differences = [float(np.abs(a - b).max(initial=0)) for a, b in zip(ours, theirs, strict=True)]
+        # Of many points, in some a unit at the edge of rounding chooses otherwise: another W, and right.
+        off = (
+            float(np.quantile(differences, 0.9) if ours.ndim == 3 else max(differences, default=0.0)) / scale
+        )
         measured[name].deviation = off
         if not off <= AGREES:
             skipped[name] = f"its W differs from {reference}'s by {off:.1e} of the largest entry"
@@ -174,6 +181,7 @@ def _rounds(
             each = measured.get(name)
             if each is None or _had_enough(each, limits):
                 continue
+            time.sleep(SETTLE)
             try:
                 seconds, verified = running[name].ask(x)
             except SideError as error:

@@ -51,11 +51,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Answer:
-    """W, (K, N) or (points, K, N), and the seconds it took. ilin also says when it was verified."""
+    """W, (K, N) or (points, K, N), and the seconds it took."""
 
     W: Array
     seconds: float
-    verified: float | None = None
 
 
 def nothing(_: Array) -> dict[str, Any]:
@@ -69,6 +68,7 @@ class Prepared:
 
     ask: Callable[[Array], Answer]  # x as in the case's shape, or (points, …) where it has several
     facts: Callable[[Array], dict[str, Any]] = field(default=nothing)
+    verified: Callable[[Array], float] | None = None  # seconds of an answer with its verification
 
 
 class Side(Protocol):

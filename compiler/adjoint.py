@@ -106,16 +106,26 @@ def adjoint_of(
         OptionError: in float64, a program with convolutions.
     """
     model, steps = _emitted(program, dtype, bounds=bounds)
+    return Adjoint(model, require_runnable(model, dtype, providers), steps)
+
+
+def require_runnable(
+    model: onnx.ModelProto, dtype: np.dtype[Any], providers: Sequence[str] | None = None
+) -> Session:
+    """Open a session over an emitted model.
+
+    Raises:
+        OptionError: in float64, a model with convolutions or other operators that onnxruntime lacks there.
+    """
     try:
-        session = Session(model, [put.name for put in model.graph.output], providers, rewrite=True)
+        return Session(model, [put.name for put in model.graph.output], providers, rewrite=True)
     except ModelError as error:
         if dtype == np.float64:
             raise OptionError(
-                "onnxruntime cannot run this adjoint in float64 (it has no float64 Conv on the CPU); use "
-                'dtype="float32", or engine="sparse"'
+                "onnxruntime cannot run this model in float64 (it has no float64 Conv on the CPU); use "
+                'dtype="float32", or for W another engine'
             ) from error
         raise
-    return Adjoint(model, session, steps)
 
 
 def _emitted(
@@ -150,9 +160,11 @@ def save_adjoint(
         facts: what else is recorded in its metadata_props, such as the model's name and sha256.
 
     Raises:
+        OptionError: onnxruntime cannot run it in this dtype.
         OutputError: the path cannot be written, or the model is too large for one file of protobuf.
     """
     model, steps = _emitted(program, dtype, bounds=False)
+    require_runnable(model, dtype)
     model.graph.doc_string = _DESCRIPTION
     nodes = [program.steps[position].node for position in steps]
     for put in model.graph.output:

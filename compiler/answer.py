@@ -43,6 +43,10 @@ def affine_map(
 ) -> AffineMap:
     """Put an answer together. Its layers and its certificate are made when they are first read."""
     program, plan = asked.program, asked.plan
+    b = b.astype(W.dtype)
+    for array in (W, b):
+        if isinstance(array, np.ndarray):
+            array.setflags(write=False)  # the certificate is about what was composed
     provenance = {
         **_versions(),
         "engine": plan.engine,
@@ -53,7 +57,7 @@ def affine_map(
     }
     return AffineMap(
         W,
-        b.astype(W.dtype),
+        b,
         asked.rows,
         program.kind,
         asked.trace.free(program),

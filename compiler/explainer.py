@@ -113,8 +113,9 @@ def _rows(graph: Builder, program: LinearProgram, rows: Rows) -> str:
 
 def _seeds(graph: Builder, program: LinearProgram, rows: str) -> dict[str, str]:
     """Output name to its columns of the unit rows, (K, *shape)."""
-    ends = graph.constant(np.array([0, 1], graph.dtype))
+    ends = graph.constant(np.array([0, 1], np.float32))  # onnxruntime has no other OneHot of int64
     unit = graph.node("OneHot", rows, graph.constant([program.out_size]), ends, axis=1)  # (K, outputs)
+    unit = graph.cast(unit, graph.dtype)
     seeds, start = {}, 0
     for name, shape in program.outputs:
         bounds = [graph.constant([bound]) for bound in (start, start + math.prod(shape), 1)]
@@ -139,7 +140,8 @@ def _supplier(graph: Builder, scope: Scope, program: LinearProgram) -> Callable[
         if node is None or explain is None:
             label = f"output {step.output!r}, which does not depend on x," if node is None else str(node)
             raise UnsupportedError(
-                f"{label} cannot explain itself: what it does at x is not computed within the graph; export "
+                f"{label} cannot explain itself: what it does depends on values that are known only when the "
+                "model runs, such as inputs that are held, and nothing computes it within the graph; export "
                 "for inputs or outputs that leave it out, hold its parameters as initializers, or register "
                 "how the graph computes it with @explains beside its rule"
             )

@@ -38,10 +38,14 @@ def instances_of(X: Given) -> Iterator[Given]:
     Raises:
         InputError: arrays of different lengths, or without an axis 0.
     """
+    if isinstance(X, Iterator):
+        return X
     if not isinstance(X, Mapping):
         stack = np.asarray(X)
         if not stack.ndim:
-            raise InputError("X holds a single number; instances come along axis 0")
+            raise InputError(
+                f"X is {type(X).__name__}; instances come along axis 0 of an array, or from an iterator"
+            )
         return iter(stack)
     stacks = {name: np.asarray(values) for name, values in X.items()}
     counts = {name: len(values) if values.ndim else None for name, values in stacks.items()}

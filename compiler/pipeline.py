@@ -12,7 +12,7 @@ import numpy as np
 
 from ..runtime.affine_map import AffineMap
 from ..runtime.certificate import Certificate
-from ..runtime.errors import NonFiniteError, OptionError
+from ..runtime.errors import InputError, ModelError, NonFiniteError, OptionError
 from ..runtime.files import write_model
 from ..runtime.memory import limit_of
 from ..runtime.primitives import Array
@@ -26,7 +26,7 @@ from .graph import Graph, ModelSource, load
 from .lower import Cache, lower
 from .many import answers, instances_of
 from .observer import Observer
-from .plan import DIRECTIONS, ENGINES, Direction, EngineName, Plan, machine_speed, plan_of
+from .plan import DIRECTIONS, ENGINES, Direction, EngineName, Plan, checks_of, machine_speed, plan_of
 from .region import Point, find_neighbours
 from .rows import Rows, choose_rows
 from .scope import Scope, scope_of
@@ -36,7 +36,7 @@ from .verify import Evidence, certificate_of, deviations, rounding_at
 DTYPES = ("float32", "float64")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class CompiledModel:
     """A model, checked and prepared once, to be asked at many points. Made by `compile`."""
 
@@ -133,7 +133,8 @@ class CompiledModel:
         """
         trace, program = self._anywhere(x)
         plan = self._plan(program, len(choose_rows(rows, trace.stacked(program.outputs))))
-        return replace(plan, speed=machine_speed())
+        plan = replace(plan, speed=machine_speed())
+        return replace(plan, checks=checks_of(plan, program, self.dtype))
 
     def save_adjoint(self, path: str | os.PathLike[str], x: Given = None) -> None:
         """Write the reverse sweep as an ONNX model that anybody can run without ilin.
@@ -165,25 +166,36 @@ class CompiledModel:
 
         Raises:
             UnsupportedError: a node whose slopes cannot be computed in the graph.
+            OptionError: onnxruntime cannot run it in this dtype.
             OutputError: the path cannot be written, or the model is over protobuf's 2 GB.
         """
+        from .adjoint import require_runnable
         from .explainer import export_explainer
 
         program = self._anywhere(x)[1]
-        write_model(path, export_explainer(self.graph, self.scope, program, rows, self.dtype))
+        model = export_explainer(self.graph, self.scope, program, rows, self.dtype)
+        require_runnable(model, self.dtype)
+        write_model(path, model)
 
     def _anywhere(self, x: Given) -> tuple[Trace, LinearProgram]:
         """A program of the model, at x or at zeros, for what does not depend on the point."""
-        feeds, _ = feeds_of(self.graph, zeros_for(self.graph) if x is None else x)
-        trace = self._observer.trace(feeds)
-        return trace, self._lower(trace)
+        if x is not None:
+            asked = self._observer.trace(feeds_of(self.graph, x)[0])
+            return asked, self._lower(asked)
+        try:
+            trace = self._observer.trace(feeds_of(self.graph, zeros_for(self.graph))[0])
+            return trace, self._lower(trace)
+        except (ModelError, NonFiniteError) as error:
+            raise InputError(
+                f"zeros, which stand in for an x, do not go through this model; give an x ({error})"
+            ) from error
 
     def at_many(self, X: Given, rows: Rows = "all", *, workers: int | None = None) -> Iterator[AffineMap]:
         """Linearise at several points, as many at a time as there are workers.
 
         Args:
             X: instances along axis 0; a mapping from input name to such arrays where there are several
-                inputs.
+                inputs; or an iterator of points as `at` takes them.
             rows: as in `at`.
             workers: points in work at once, each in a thread of its own. None for several points in one
                 sweep where that can be, and else one worker for each four processors, as every point uses
@@ -196,7 +208,23 @@ class CompiledModel:
         Raises:
             As `at`, where the map of that instance would come.
         """
+        if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
+            raise OptionError(f"workers must be a positive integer or None, not {workers!r}")
         return answers(self, instances_of(X), rows, workers)
+
+    def __repr__(self) -> str:
+        names = f"{', '.join(self.scope.inputs)} → {', '.join(self.scope.outputs)}"
+        return f"CompiledModel({self.graph.name!r}, {names}, {self.dtype}, engine {self.engine})"
+
+    def __getstate__(self) -> None:
+        """Refuse to be pickled or copied.
+
+        Raises:
+            TypeError: always; it holds onnxruntime's sessions.
+        """
+        raise TypeError(
+            "a compiled model holds onnxruntime's sessions and cannot be pickled: compile it again"
+        )
 
     def _lower(self, trace: Trace) -> LinearProgram:
         return lower(self.scope, trace, self.dtype, self._cache)

@@ -47,6 +47,10 @@ RATES: dict[EngineName, Rates] = {
     "fused": Rates(6.5e10, 6.5e10, 4e9, 4e-5, lanes=16, active=0.55, block=128),
 }
 _PRODUCT = 6e10  # multiply-adds per second of one large matrix product
+_POINTS = 3  # that a certificate looks at: x and two fresh ones
+_WALKS = (
+    14  # of one point through the network: values and magnitudes at each, and the search for the fresh ones
+)
 _CLOSE_LOOK = 64 << 20  # bytes of a block from which they are counted step by step
 _WORTH = 10_000_000  # multiply-adds of a leg below which nothing but numpy pays for its start
 
@@ -73,6 +77,14 @@ class Leg:
 
 
 @dataclass(frozen=True)
+class Checks:
+    """What reading the certificate would cost besides."""
+
+    seconds: float
+    bytes: int
+
+
+@dataclass(frozen=True)
 class Plan:
     """How W is computed, from the outputs down, with estimates of the cost."""
 
@@ -82,6 +94,7 @@ class Plan:
     itemsize: int
     limit: int  # bytes that W and the sweep's blocks may take
     speed: float = 1.0  # of this machine, relative to the one that RATES were measured on
+    checks: Checks | None = None  # what the certificate would cost, where it was asked for
 
     @property
     def W_bytes(self) -> int:
@@ -105,8 +118,8 @@ class Plan:
 
     @property
     def fits(self) -> bool:
-        """Whether W is within the limit. The sweep's blocks are made to fit beside it."""
-        return self.W_bytes <= self.limit
+        """Whether W and the smallest blocks of the sweep are within the limit."""
+        return self.peak_bytes <= self.limit
 
     def require_fit(self) -> None:
         """Refuse a W that does not fit.
@@ -114,6 +127,11 @@ class Plan:
         Raises:
             MemoryLimitError: it says how big W is, and what to do instead.
         """
+        if self.W_bytes <= self.limit < self.peak_bytes:
+            raise MemoryLimitError(
+                f"W would fit, but composing it takes about {readable(self.peak_bytes)}, over the limit of "
+                f"{readable(self.limit)}; raise memory_limit, ask for other outputs, or for fewer rows"
+            )
         if not self.fits:
             raise MemoryLimitError(
                 f"W would have {self.rows:,} × {self.columns:,} entries, {readable(self.W_bytes)}, over the "
@@ -173,11 +191,17 @@ def plan_of(
         limit: bytes that W and the sweep's blocks may take.
 
     Raises:
-        OptionError: a cut is asked for, and the program has no inner one.
+        OptionError: a cut is asked for, and the program has no inner one; or an engine that cannot run it.
     """
     size = K * program.in_size * dtype.itemsize
     budget = min(max(limit - size, 0), 1 << 30)
-    legs = _best_legs(_Costs(program, dtype.itemsize, engines, budget), K, direction)
+    costs = _Costs(program, dtype.itemsize, engines, budget)
+    if tuple(engines) == ("adjoint",) and dtype == np.float64 and costs.convolved[-1]:
+        raise OptionError(
+            "engine 'adjoint' runs in onnxruntime, which has no float64 Conv on the CPU; use "
+            "dtype='float32', or another engine"
+        )
+    legs = _best_legs(costs, K, direction)
     sized = tuple(_sized(leg, program, dtype, budget) for leg in legs)
     return Plan(sized, K, program.in_size, dtype.itemsize, limit)
 
@@ -199,6 +223,26 @@ def _sized(leg: Leg, program: LinearProgram, dtype: np.dtype[Any], budget: int) 
         return replace(leg, block=block, bytes=fused_bytes(swept, block, dtype))
     block = rows_that_fit(swept, most, dtype, int((budget - fixed) / rates.memory))
     return replace(leg, block=block, bytes=fixed + int(rates.memory * sweep_bytes(swept, block, dtype)))
+
+
+def checks_of(plan: Plan, program: LinearProgram, dtype: np.dtype[Any]) -> Checks:
+    """What the certificate costs: every row swept once more for its bound, and some walks besides.
+
+    The walks are those of x and of fresh points, with values and with magnitudes, by numpy.
+    """
+    from .footprint import bounds_bytes
+
+    costs = _Costs(
+        program, dtype.itemsize, ("adjoint",) if dtype == np.float32 else ("matrix-free",), 1 << 30
+    )
+    swept = sum(costs.leg(leg.first, leg.last, leg.passes, ("reverse",)).seconds for leg in plan.legs)
+    walked = costs.leg(0, len(program.steps), 1, ("reverse",))
+    rates = RATES["matrix-free"]
+    one = (
+        costs.dense[-1] / rates.dense + costs.convolved[-1] / rates.convolved + costs.moved[-1] / rates.moved
+    )
+    seconds = swept + _WALKS * (one + len(program.steps) * rates.per_step)
+    return Checks(seconds / plan.speed, bounds_bytes(program, _POINTS, dtype) + walked.bytes)
 
 
 @cache

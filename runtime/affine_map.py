@@ -136,7 +136,10 @@ class AffineMap:
             MemoryLimitError: W was not made, and the shares come with it.
         """
         if not isinstance(self.W, np.ndarray | sparse.csr_array):
-            raise MemoryLimitError("b is split by layers only where W is made; ask for fewer rows")
+            raise MemoryLimitError(
+                "this map was asked for with materialize=False, so W was not made, nor its layers' shares "
+                "in b; ask without it, for fewer rows where W does not fit"
+            )
         return np.array([layer.bias_share for layer in self.layers]).reshape(len(self.layers), len(self.b))
 
     @cached_property
@@ -194,6 +197,11 @@ class AffineMap:
             OutputError: the path cannot be written.
             MemoryLimitError: W was not made.
         """
+        if not isinstance(self.W, np.ndarray | sparse.csr_array):
+            raise MemoryLimitError(
+                "this map was asked for with materialize=False, so there is no W to save; ask without it, "
+                "for fewer rows, or let ilin-compile --out-dir write W in blocks"
+            )
         arrays: dict[str, Array] = {"b": self.b, "rows": self.rows, "bias_shares": self.bias_shares}
         if isinstance(self.W, np.ndarray):
             arrays["W"] = self.W
@@ -225,6 +233,8 @@ class AffineMap:
         }
 
     def _row(self, row: int) -> Array:
+        if isinstance(row, bool) or not isinstance(row, int | np.integer):
+            raise RowsError(f"row {row!r} is no position in `rows`: an integer")
         if not -len(self.b) <= row < len(self.b):
             raise RowsError(
                 f"row {row} is outside the map's {len(self.b)} rows (positions in `rows`, not output indices)"
@@ -316,7 +326,8 @@ def _read(path: str | os.PathLike[str]) -> AffineMap:
         Layer(a["name"], a["op"], a["output"], tuple(a["shape"]), Kind(a["kind"]), share)
         for a, share in zip(header["layers"], arrays["bias_shares"], strict=True)
     )
-    return AffineMap(
+    certificate = Certificate.from_dict(header["certificate"])
+    affine = AffineMap(
         W,
         arrays["b"],
         arrays["rows"],
@@ -324,12 +335,14 @@ def _read(path: str | os.PathLike[str]) -> AffineMap:
         {name: arrays[f"x{i}"] for i, name in enumerate(header["inputs"])},
         {name: arrays[f"y{i}"] for i, name in enumerate(header["outputs"])},
         partial(_same, layers),
-        partial(_same, Certificate.from_dict(header["certificate"])),
+        partial(_same, certificate),
         header["model"],
         header["model_sha256"],
         header["provenance"],
         tuple(header["notes"]),
     )
+    affine.__dict__["certificate"] = certificate  # known already: nothing is left to be made
+    return affine
 
 
 def _read_file(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Array]]:

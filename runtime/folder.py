@@ -77,9 +77,13 @@ def write_rows(
     with _errors_named(folder), _alone(folder):
         done = _found(folder, plan)
         _check_space(folder, (K - (done.rows_done if done else 0)) * plan.row_bytes)
-        if done is None:
-            done = _begun(folder, plan)
         files = _files(folder, plan)
+        if done is None:
+            done = Written()
+            _mark(folder, plan, done)  # before any other file: what stopped while making them can go on
+        if not done.rows_done:
+            for file in files.values():
+                file.create()
         try:
             for first in range(done.rows_done, K, block):
                 W, shares, numbers = rows_of_w(plan.rows[first : first + block])
@@ -226,14 +230,6 @@ def _found(folder: Path, plan: Plan) -> Written | None:
             "another folder, or delete this one to start over"
         )
     return done
-
-
-def _begun(folder: Path, plan: Plan) -> Written:
-    """Prepare an empty folder; progress.json comes last: one that is half prepared has not begun."""
-    for file in _files(folder, plan).values():
-        file.create()
-    _mark(folder, plan, Written())
-    return Written()
 
 
 def _told(value: Any) -> str:

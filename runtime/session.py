@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from .errors import ModelError
+from .errors import ModelError, OptionError
 from .primitives import Array
 from .surgery import constants_alone, with_outputs
 
@@ -44,6 +44,10 @@ class Session:
             return
         import onnxruntime
 
+        unknown = set(providers or ()) - set(onnxruntime.get_available_providers())
+        if unknown:
+            known = ", ".join(onnxruntime.get_available_providers())
+            raise OptionError(f"onnxruntime has no provider {sorted(unknown)[0]!r} here; it has {known}")
         options = onnxruntime.SessionOptions()
         levels = onnxruntime.GraphOptimizationLevel
         options.graph_optimization_level = levels.ORT_ENABLE_ALL if rewrite else levels.ORT_DISABLE_ALL

@@ -54,24 +54,17 @@ def prepare(job: Job, options: Options) -> Prepared:
             yield compiled.at(x, rows)
 
     def ask(x: Array) -> Answer:
-        found: list[Array] = []
-        answering = verifying = 0.0
-        each = maps(x)
-        while True:
-            start = time.perf_counter()
-            affine = next(each, None)
-            if affine is None:
-                answering += time.perf_counter() - start
-                break
-            W, _ = affine.W, affine.b
-            middle = time.perf_counter()
+        start = time.perf_counter()
+        found = [affine.W for affine in maps(x)]
+        seconds = time.perf_counter() - start
+        return Answer(np.stack(found) if job.case.points else found[0], seconds)
+
+    def verified(x: Array) -> float:
+        start = time.perf_counter()
+        for affine in maps(x):
             if not affine.certificate.verified:
                 raise RuntimeError(f"ilin's answer is not verified: {affine.certificate.reason}")
-            answering += middle - start
-            verifying += time.perf_counter() - middle
-            found.append(W if isinstance(W, np.ndarray) else W.toarray())
-        W = np.stack(found) if job.case.points else found[0]
-        return Answer(W, answering, answering + verifying)
+        return time.perf_counter() - start
 
     def facts(x: Array) -> dict[str, Any]:
         """What the chosen plan multiplies, at one point."""
@@ -86,4 +79,4 @@ def prepare(job: Job, options: Options) -> Prepared:
         work = sum(L.work for layer in affine.layers for L in layer.terms or ())
         return {"engine": options["engine"], "passes": job.K, "multiply_adds": work * job.K}
 
-    return Prepared(ask, facts)
+    return Prepared(ask, facts, verified)

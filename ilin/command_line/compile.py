@@ -148,7 +148,10 @@ def rows_of(_ctx: click.Context, _parameter: click.Parameter, text: str) -> Rows
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON document instead of the summary.")
 @click.option("-q", "--quiet", is_flag=True, help="Write nothing but errors; the exit code tells.")
 @click.option(
-    "-v", "--verbose", is_flag=True, help="Add each layer's bias share; let messages of onnxruntime through."
+    "-v",
+    "--verbose",
+    is_flag=True,
+    help="Show the plan first, add each layer's bias share, let messages of onnxruntime through.",
 )
 @click.version_option(__version__, "--version", prog_name="ilin-compile", message="%(prog)s %(version)s")
 @click.pass_context

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -60,10 +61,7 @@ Exit codes:
 @click.option("--direction", type=click.Choice(DIRECTIONS), default="auto", show_default=True)
 @click.option("--memory-limit", metavar="SIZE", help="Such as 4GiB.  [default: 80 % of what is available]")
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON document.")
-@click.pass_context
 def plan_main(
-    ctx: click.Context,
-    /,
     model: Path,
     x: Path | None,
     rows: Rows,
@@ -93,7 +91,7 @@ def plan_main(
         say(json.dumps(plan_facts(plan), indent=2))
     else:
         _show(plan)
-    ctx.exit(0 if plan.fits else 2)
+    plan.require_fit()
 
 
 def plan_facts(plan: Plan) -> Facts:
@@ -108,6 +106,7 @@ def plan_facts(plan: Plan) -> Facts:
         "multiply_adds": plan.multiply_adds,
         "peak_bytes": plan.peak_bytes,
         "seconds": plan.seconds,
+        "checks": None if plan.checks is None else asdict(plan.checks),
         "memory_limit": plan.limit,
         "fits": plan.fits,
         "legs": [
@@ -131,10 +130,11 @@ def plan_facts(plan: Plan) -> Facts:
 def _show(plan: Plan) -> None:
     say(labelled("W", f"{plan.rows:,} × {plan.columns:,}, {readable(plan.W_bytes)}"))
     say(labelled("work", f"{counted(plan.multiply_adds)} multiply-adds, {plan.passes:,} passes"))
-    say(labelled("memory", f"about {readable(plan.peak_bytes)} beside the model and its checks"))
-    say(labelled("time", f"about {duration(plan.seconds)} beside running the model and its checks"))
-    if not plan.fits:
-        say(labelled("fits", f"no: the limit is {readable(plan.limit)}; ask for fewer rows", "red"))
+    say(labelled("memory", f"about {readable(plan.peak_bytes)} beside the model"))
+    say(labelled("time", f"about {duration(plan.seconds)} beside running the model"))
+    if plan.checks:
+        cost = f"about {duration(plan.checks.seconds)} more, and {readable(plan.checks.bytes)}"
+        say(labelled("checks", f"{cost}, for the certificate"))
     say("")
     cells = [
         [

@@ -119,7 +119,7 @@ def _several(job: Job) -> list[Facts]:
 def _linearised(job: Job, index: int, meter: Meter) -> tuple[AffineMap, Facts]:
     started, point, folder = time.perf_counter(), job.points[index], job.folders[index]
     try:
-        if job.shown.verbose:
+        if job.shown.verbose and not job.shown.quiet:
             with meter.aside():
                 note(f"plan: {job.compiled.plan(point, job.rows)}")
         with native_messages(shown=job.shown.verbose):
