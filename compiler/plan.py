@@ -44,7 +44,7 @@ RATES: dict[EngineName, Rates] = {
     "sparse": Rates(8e9, 8e9, 2e8, 2e-4, active=0.5),
     "matrix-free": Rates(4e10, 1.5e10, 4e8, 1.5e-5),
     "adjoint": Rates(5e10, 7e10, 2e9, 1e-5, cache=64 << 20, memory=3.0),
-    "fused": Rates(6.5e10, 6.5e10, 4e9, 4e-5, lanes=16, active=0.55, block=128),
+    "fused": Rates(2e10, 6.5e10, 4e9, 4e-5, lanes=16, active=0.55, block=128),
 }
 _PRODUCT = 6e10  # multiply-adds per second of one large matrix product
 _POINTS = 3  # that a certificate looks at: x and two fresh ones

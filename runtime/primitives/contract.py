@@ -39,18 +39,18 @@ class Contract(Primitive):
         if any(sizes[label] != size for label, size in zip(x, self.in_shape, strict=True)):
             raise ValueError(f"{self.labels}: x of shape {self.in_shape} against w of {self.weight.shape}")
 
-    @property
+    @cached_property
     def _axes(self) -> tuple[str, str, str]:
         operands, y = self.labels.split("->")
         x, w = operands.split(",")
         return x, w, y
 
-    @property
+    @cached_property
     def _sizes(self) -> dict[str, int]:
         x, w, _ = self._axes
         return dict(zip(x, self.in_shape, strict=True)) | dict(zip(w, self.weight.shape, strict=True))
 
-    @property
+    @cached_property
     def _groups(self) -> tuple[list[str], list[str], list[str], list[str]]:
         """Labels of all three operands, of x and y, of x and w, and of w and y."""
         x, w, y = self._axes
@@ -136,7 +136,7 @@ class Contract(Primitive):
             graph.shaped(product, [self._extent(columns)])
         return graph.reshape(product, self.out_shape)
 
-    @property
+    @cached_property
     def T(self) -> Primitive:
         """Exchange x and y."""
         x, w, y = self._axes
