@@ -21,6 +21,8 @@ def page(results: Results, folder: str, pictures: list[str]) -> str:
     if results["cases"]:
         parts += [_summary(results["cases"]), _picture(folder, pictures, "comparison.png", _COMPARISON)]
         parts += [_HOW, "## Each case", *(_case(case) for case in results["cases"])]
+    if "--growth" in results["command"] and not results["growth"]:
+        parts.insert(1, _STOPPED)
     if results["growth"]:
         parts.append(_GROWTH)
         parts += [_growth(series, folder, pictures) for series in results["growth"]]
@@ -38,6 +40,10 @@ onnxruntime. No peer has a counterpart of that, and of the peers only relucent g
 of the fastest peer over ilin's, median of the rounds: above 1 ilin is faster. First answer: reading the
 model, compiling what is compiled and one answer. Peak memory: the most that was resident in that side's
 process, its packages included; in brackets, what its packages alone take."""
+
+_STOPPED = (
+    "**The run was stopped before its end: cases and series that are not listed here were not measured.**"
+)
 
 _GROWTH = """## How it grows
 

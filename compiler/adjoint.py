@@ -191,7 +191,7 @@ def point_of(program: LinearProgram, dtype: np.dtype[Any]) -> dict[str, Array]:
 
 
 @dataclass(frozen=True)
-class Swept:
+class SweptGraph:
     """What a sweep left in a graph."""
 
     W: Mapping[str, str]  # program input to the tensor of its part of W, (K, *shape); unreached ones left out
@@ -206,7 +206,7 @@ def sweep_back(
     bounds: bool = False,
     given: Mapping[str, str] | None = None,
     supply: Callable[[Step], Iterable[str]] | None = None,
-) -> Swept:
+) -> SweptGraph:
     """Emit the sweep from seeds at the outputs back to the inputs, or collect the arrays it is fed.
 
     Args:
@@ -251,7 +251,7 @@ def sweep_back(
         for name, shape in program.inputs
         if name in adjoint
     }
-    return Swept(W, joined, tuple(position for position, _ in collected))
+    return SweptGraph(W, joined, tuple(position for position, _ in collected))
 
 
 def _seeded(program: LinearProgram, rows: Array, dtype: np.dtype[Any]) -> dict[str, Array]:
