@@ -130,6 +130,8 @@ def test_no_inner_cut():
 
 
 def test_few_rows_are_priced_as_strips_and_more_as_vectors():
+    from ilin.compiler import plan as planning
+
     cost = planning.RATES["fused"].padded
     assert cost(16) == cost(9) == 16
     assert cost(32) == cost(25) == 32
