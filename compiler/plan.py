@@ -32,19 +32,29 @@ class Rates:
     convolved: float  # in convolutions
     moved: float  # elements read or written per second
     per_step: float  # seconds of overhead for each step and block
-    lanes: int = 1  # rows are padded to a multiple
+    lanes: int = 1  # rows come in vectors of so many; fewer than half of one are cheaper, see `padded`
+    listed: float = 0.0  # seconds for each element and block, however many rows
     active: float = 1.0  # fraction of the units that it touches where half of them are dead
     block: int = 1 << 30  # rows that it takes at once at most
     cache: int = 1 << 60  # bytes that a block of rows may take in the largest step, for speed
     memory: float = 1.0  # of a sweep, over what numpy takes
 
+    def padded(self, rows: int) -> float:
+        """How many rows of full vectors cost as much."""
+        whole, rest = divmod(rows, self.lanes)
+        if 2 * rest > self.lanes:
+            return float((whole + 1) * self.lanes)
+        return whole * self.lanes + (_STRIP + _STRIP_ROW * rest if rest else 0.0)
+
+
+_STRIP, _STRIP_ROW = 1.5, 1.3  # what a strip costs, and each of its rows, in rows of full vectors
 
 # Where half of the units are dead, engines that skip them do a quarter of the multiply-adds.
 RATES: dict[EngineName, Rates] = {
     "sparse": Rates(8e9, 8e9, 2e8, 2e-4, active=0.5),
     "matrix-free": Rates(4e10, 1.5e10, 4e8, 1.5e-5),
     "adjoint": Rates(5e10, 7e10, 2e9, 1e-5, cache=64 << 20, memory=3.0),
-    "fused": Rates(2e10, 6.5e10, 4e9, 4e-5, lanes=16, active=0.55, block=128),
+    "fused": Rates(2e10, 6.5e10, 4e9, 4e-5, lanes=16, listed=2e-9, active=0.55, block=128),
 }
 _PRODUCT = 6e10  # multiply-adds per second of one large matrix product
 _POINTS = 3  # that a certificate looks at: x and two fresh ones
@@ -309,7 +319,6 @@ class _Costs:
         dense, convolved, moved = (
             total[last] - total[first] for total in (self.dense, self.convolved, self.moved)
         )
-        padded = -(-passes // rates.lanes) * rates.lanes
         per_pass = (
             rates.active**2 * (dense / rates.dense + convolved / rates.convolved)
             + rates.active * moved / rates.moved
@@ -328,7 +337,8 @@ class _Costs:
             passes,
             block,
             passes * (dense + convolved),
-            padded * per_pass + blocks * (last - first) * rates.per_step,
+            rates.padded(passes) * per_pass
+            + blocks * ((last - first) * rates.per_step + moved * rates.listed),
             block * one,
         )
 
