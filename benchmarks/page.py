@@ -39,8 +39,9 @@ _HOW = """“ilin” is a plain installation, “ilin[fast]” the one with numb
 onnxruntime. No peer has a counterpart of that, and of the peers only relucent gives b. A ratio is the time
 of the fastest peer over ilin's, median of the rounds: above 1 ilin is faster. Floor: what ilin's plan
 multiplies and adds, dead units included, over the rate of the matrix product above; the run of the model
-itself, which finds the active units, comes on top. First answer: reading the model, compiling what is compiled and one answer. Peak memory: the most that was resident in that side's
-process, its packages included; in brackets, what its packages alone take."""
+itself, which finds the active units, comes on top. First answer: reading the model, compiling what is
+compiled and one answer. Peak memory: the most that was resident in that side's process, its packages
+included; in brackets, what its packages alone take."""
 
 _STOPPED = (
     "**The run was stopped before its end: cases and series that are not listed here were not measured.**"
