@@ -23,6 +23,7 @@ from .bounds import rounding_bounds, running_bound
 from .compose import Composed, Progress, compose, compose_stacked
 from .engine import Engine
 from .graph import Graph, ModelSource, load
+from .in_blocks import InBlocks
 from .lower import Cache, lower
 from .many import answers, instances_of
 from .observer import Observer
@@ -110,6 +111,18 @@ class CompiledModel:
         """The map, with a certificate to be made when it is read."""
         certify = partial(self._certify, asked.program, asked.trace, asked.rows, asked.plan, composed)
         return affine_map(self.graph, asked, composed.W, composed.b, composed.shares, certify)
+
+    def in_blocks(self, asked: Asked, budget: int) -> tuple[InBlocks, Evidence]:
+        """W in blocks of rows for a caller that keeps them elsewhere, and what each is to be compared with.
+
+        Args:
+            asked: the question.
+            budget: bytes that a sweep's blocks may take.
+        """
+        plan = self._plan(asked.program, len(asked.rows), budget)
+        evidence = self._evidence(asked.program, asked.trace, plan.joints)
+        given = (asked.program, asked.rows, plan, self._engine, self.dtype, evidence.magnitudes)
+        return InBlocks(*given), evidence
 
     def _operator(self, asked: Asked) -> AffineMap:
         """The map with W as an operator."""
@@ -237,14 +250,18 @@ class CompiledModel:
             return None
         return there, self._lower(there)
 
-    def _plan(self, program: LinearProgram, K: int, direction: Direction | None = None) -> Plan:
-        direction = direction or self.direction
-        key = (program.structure(), K, direction)
+    def _plan(self, program: LinearProgram, K: int, budget: int | None = None) -> Plan:
+        key = (program.structure(), K, budget)
         if key not in self._plans:
             engines = self._engine.candidates(self.engine, self.dtype)
-            limit = limit_of(self.memory_limit)
             self._plans[key] = plan_of(
-                program, K, self.dtype, engines=engines, direction=direction, limit=limit
+                program,
+                K,
+                self.dtype,
+                engines=engines,
+                direction=self.direction,
+                limit=limit_of(self.memory_limit),
+                budget=budget,
             )
         return self._plans[key]
 
@@ -252,8 +269,7 @@ class CompiledModel:
         self, program: LinearProgram, trace: Trace, rows: Array, plan: Plan, composed: Composed
     ) -> Certificate:
         """Verify a map against onnxruntime: every step at x, the whole at x and at fresh points."""
-        joints = {name for leg in plan.legs for name, _ in leg.below}
-        evidence = self._evidence(program, trace, joints)
+        evidence = self._evidence(program, trace, plan.joints)
         rounding = rounding_bounds(
             program, rows, composed, plan, self._engine, self.dtype, evidence.magnitudes
         )
