@@ -18,10 +18,11 @@ import numpy as np
 
 from .._version import __version__
 from ..runtime.affine_map import AffineMap
+from ..runtime.arrays import overflow_refused_later
 from ..runtime.folder import Plan, Progress, entries_of_map, finish, mapped, opened, settings_of, write_rows
 from ..runtime.memory import limit_of
 from ..runtime.primitives import Array
-from .answer import affine_map
+from .answer import affine_map, require_representable
 from .bounds import last_rounding
 from .compose import Composed
 from .in_blocks import InBlocks, Table, Whole
@@ -56,7 +57,7 @@ def linearize_to(
 
     Raises:
         OutputError: the folder holds something else, is in use, cannot be written, or is too small.
-        InputError, RowsError, UnsupportedError: as `CompiledModel.at`.
+        InputError, NonFiniteError, RowsError, UnsupportedError: as `CompiledModel.at`.
     """
     asked = compiled.asked(x, rows)
     program = asked.program
@@ -92,11 +93,13 @@ class _Checked:
     plan: Plan
     progress: Progress | None
 
+    @overflow_refused_later()
     def __call__(self, rows: Array) -> tuple[dict[str, Array], Array]:
         """A block for each of the map's files, and its deviations: at each place, two numbers."""
         work, magnitudes = self.work, self.evidence.magnitudes
         found = work.block(rows, self._kept)
         composed = Composed(found.W, found.shares.sum(axis=0), found.shares)
+        require_representable(W=composed.W, b=composed.b.astype(work.dtype))
         rounding = found.rounding + last_rounding(work.program, composed, magnitudes, work.dtype)
         compared = deviations(composed.W, composed.b, work.program, rows, self.evidence, rounding)
         blocks = {"W": composed.W, "b": composed.b, "bias_shares": found.shares.T}

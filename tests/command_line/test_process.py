@@ -113,6 +113,20 @@ def test_standard_output_is_full(model, x):
     assert result.stderr == "error: cannot write to standard output: No space left on device\n"
 
 
+@pytest.mark.skipif(not Path("/dev/stdin").exists(), reason="needs /dev/stdin")
+@pytest.mark.parametrize("piped", ["model", "x"])
+def test_one_of_the_inputs_from_standard_input(model, x, piped):
+    given = {"model": model, "x": x, piped: "/dev/stdin"}
+    content = (model if piped == "model" else x).read_bytes()
+    command = [sys.executable, "-c", COMPILE, str(given["model"]), str(given["x"])]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(
+        command, env=environment, input=content, capture_output=True, timeout=120, check=False
+    )
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert b"prediction" in result.stdout or b"output" in result.stdout
+
+
 def test_a_narrow_encoding_is_no_error(model, x, tmp_path):
     path = model.rename(tmp_path / ("long" * 30 + ".onnx"))  # shown with an ellipsis, which Latin-1 lacks
     options = {"encoding": "latin-1", "env": {"PYTHONIOENCODING": "latin-1"}}
