@@ -1,5 +1,6 @@
 """Compiled kernels of the fused engine. Importing this imports numba; nothing else in ilin does."""
 
+from . import compiling  # noqa: F401  # it registers itself with numba
 from ._micro import VECTOR_BYTES, lanes_of
 from .blocks import added, scaled, share, spread_rows, summed
 from .threads import threads_safe, workers
