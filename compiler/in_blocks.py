@@ -73,6 +73,12 @@ class InBlocks:
         """The legs whose maps are wanted whole, from the outputs down."""
         return self.plan.legs[self.plan.legs[0].direction == "reverse" :]
 
+    @property
+    def most(self) -> int:
+        """Rows of W that one block may have."""
+        top = self.plan.legs[0]
+        return top.block if top.direction == "reverse" else len(self.rows)
+
     @cached_property
     def tables(self) -> tuple[Table, ...]:
         """Their maps."""
@@ -95,11 +101,8 @@ class InBlocks:
         else:
             whole, *lower = kept
             at = np.searchsorted(whole.elements, rows)
-            W, shares[top.first : top.last], rounding = (
-                whole.W[at],
-                whole.shares[:, at],
-                whole.rounding[:, at],
-            )
+            W, rounding = whole.W[at], whole.rounding[:, at]
+            shares[top.first : top.last] = whole.shares[:, at]
         for leg, whole in zip(self.plan.legs[1:], lower, strict=True):
             upper = np.ascontiguousarray(W[:, whole.elements])
             shares[leg.first : leg.last] = whole.shares @ upper.T

@@ -61,7 +61,8 @@ def linearize_to(
     """
     asked = compiled.asked(x, rows)
     program = asked.program
-    # The blocks keep the size they were begun with: a product's last bits depend on it.
+    # A quarter of the memory, as the sweep of a block's bounds takes up to three times what its rows take.
+    # Blocks keep the size they were begun with: a product's last bits depend on it.
     settings = settings_of(folder) or {"budget": min(limit_of(compiled.memory_limit) // 4, BUDGET)}
     work, evidence = compiled.in_blocks(asked, settings["budget"])
     points = [place.stacked(program.inputs) for place in evidence.places]
@@ -69,7 +70,7 @@ def linearize_to(
     entries = entries_of_map(program.in_size, len(program.steps), compiled.dtype)
     plan = Plan(identity, asked.rows, entries, settings)
     checked = _Checked(work, evidence, folder, plan, progress)
-    block = max(1, min(work.plan.legs[0].block, _BLOCK // max(1, entries["W"].bytes)))
+    block = max(1, min(work.most, _BLOCK // max(1, entries["W"].bytes)))
     written = write_rows(folder, plan, checked, block=block, progress=checked.tell)
 
     certificate = certificate_of(program, evidence, _pairs(written.worst))

@@ -178,10 +178,13 @@ def contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+@pytest.mark.parametrize("engine", ["matrix-free", "adjoint", "fused"])
 @pytest.mark.parametrize("direction", ["cut", "forward"])
-def test_an_interruption_anywhere_changes_no_bit(tmp_path, narrow, few_at_once, direction, monkeypatch):
+def test_an_interruption_anywhere_changes_no_bit(
+    tmp_path, narrow, few_at_once, direction, engine, monkeypatch
+):
     model, x, _, _ = narrow
-    compiled, asked = ilin.compile(model, direction=direction, engine="matrix-free"), []
+    compiled, asked = ilin.compile(model, direction=direction, engine=engine), []
     linearize_to(compiled, tmp_path / "whole", x, progress=lambda *at: asked.append(at))
     done = [at for at, _ in asked]
     assert done == sorted(set(done)) and done[-1] == asked[-1][1], "every block is told, once"
