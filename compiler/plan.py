@@ -61,6 +61,7 @@ _POINTS = 3  # that a certificate looks at: x and two fresh ones
 _WALKS = (
     14  # of one point through the network: values and magnitudes at each, and the search for the fresh ones
 )
+BUDGET = 1 << 30  # bytes of a sweep's blocks at most: larger ones are not faster
 _CLOSE_LOOK = 64 << 20  # bytes of a block from which they are counted step by step
 _WORTH = 10_000_000  # multiply-adds of a leg below which nothing but numpy pays for its start
 
@@ -127,6 +128,11 @@ class Plan:
         return (sum(leg.seconds for leg in self.legs) + self._products / _PRODUCT) / self.speed
 
     @property
+    def joints(self) -> frozenset[str]:
+        """Tensors between two legs, and the inputs."""
+        return frozenset(name for leg in self.legs for name, _ in leg.below)
+
+    @property
     def fits(self) -> bool:
         """Whether W and the smallest blocks of the sweep are within the limit."""
         return self.peak_bytes <= self.limit
@@ -189,6 +195,7 @@ def plan_of(
     engines: Sequence[EngineName],
     direction: Direction = "auto",
     limit: int,
+    budget: int | None = None,
 ) -> Plan:
     """Choose the cheapest way to K rows of W.
 
@@ -199,12 +206,14 @@ def plan_of(
         engines: those to choose from.
         direction: "reverse", "forward", "cut" (through the best inner cut), or "auto".
         limit: bytes that W and the sweep's blocks may take.
+        budget: bytes that the blocks may take; what W leaves of the limit by default. Given where W does not
+            stay in memory.
 
     Raises:
         OptionError: a cut is asked for, and the program has no inner one; or an engine that cannot run it.
     """
-    size = K * program.in_size * dtype.itemsize
-    budget = min(max(limit - size, 0), 1 << 30)
+    if budget is None:
+        budget = min(max(limit - K * program.in_size * dtype.itemsize, 0), BUDGET)
     costs = _Costs(program, dtype.itemsize, engines, budget)
     if tuple(engines) == ("adjoint",) and dtype == np.float64 and costs.convolved[-1]:
         raise OptionError(
@@ -242,9 +251,7 @@ def checks_of(plan: Plan, program: LinearProgram, dtype: np.dtype[Any]) -> Check
     """
     from .footprint import bounds_bytes
 
-    costs = _Costs(
-        program, dtype.itemsize, ("adjoint",) if dtype == np.float32 else ("matrix-free",), 1 << 30
-    )
+    costs = _Costs(program, dtype.itemsize, ("adjoint",) if dtype == np.float32 else ("matrix-free",), BUDGET)
     swept = sum(costs.leg(leg.first, leg.last, leg.passes, ("reverse",)).seconds for leg in plan.legs)
     walked = costs.leg(0, len(program.steps), 1, ("reverse",))
     rates = RATES["matrix-free"]

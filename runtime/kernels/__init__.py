@@ -1,5 +1,6 @@
 """Compiled kernels of the fused engine. Importing this imports numba; nothing else in ilin does."""
 
+from . import compiling  # noqa: F401  # it registers itself with numba
 from ._emit import VECTOR_BYTES
 from ._strip import rest_of, strip_width
 from .blocks import added, scaled, share, spread_rows, summed
