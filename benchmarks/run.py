@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import shlex
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -57,7 +56,7 @@ def _measure(arguments: argparse.Namespace) -> None:
     rate = machine.multiply_adds_per_second()
     results: dict[str, Any] = {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "command": shlex.join(["python", "benchmarks/run.py", *sys.argv[1:]]),
+        "command": "python benchmarks/run.py" + (" --growth" if arguments.growth else ""),
         "machine": machine.facts(),
         "multiply_adds_per_second": rate,
         "versions": {},
@@ -91,7 +90,9 @@ def _measure(arguments: argparse.Namespace) -> None:
                 results["versions"] |= point.pop("versions")
             results["growth"].append(found)
             save()
-    results["complete"] = True
+    measured = {found["case"] for found in results["cases"]}, {found["name"] for found in results["growth"]}
+    wanted = {case.name for case in CASES}, {series.name for series in SERIES if arguments.growth}
+    results["complete"] = wanted[0] <= measured[0] and wanted[1] <= measured[1]
     save()
     print("\n" + ", ".join(f"{name} {version}" for name, version in results["versions"].items()))
 
