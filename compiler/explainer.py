@@ -163,7 +163,7 @@ def _site(node: Node, scope: Scope, shapes: Mapping[str, Shape]) -> Site:
     operands = tuple(operand(name) for name in node.inputs)
     return Site(
         *(node.name, node.op_type, node.domain, node.opset, node.attributes),
-        *(operands, node.formal, node.outputs),
+        *(operands, node.formal, node.outputs, scope.reading),
     )
 
 

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from ..ops import Reading
 from ..runtime.affine_map import AffineMap
 from ..runtime.certificate import Certificate
 from ..runtime.errors import InputError, ModelError, NonFiniteError, OptionError
 from ..runtime.files import write_model
 from ..runtime.memory import limit_of
 from ..runtime.primitives import Array
-from ..runtime.program import LinearProgram
+from ..runtime.program import Kind, LinearProgram
 from ..runtime.rounding import Arithmetic
 from .answer import Asked, affine_map
 from .bounds import rounding_bounds, running_bound
@@ -30,10 +31,13 @@ from .plan import DIRECTIONS, ENGINES, Direction, EngineName, Plan, checks_of, m
 from .region import Point, find_neighbours
 from .rows import Rows, choose_rows
 from .scope import Scope, scope_of
+from .slopes import check_slopes
 from .trace import Given, Trace, feeds_of, zeros_for
 from .verify import Evidence, certificate_of, deviations, rounding_at
 
 DTYPES = ("float32", "float64")
+MODES = ("tangent", "frozen")
+QUANTIZED = ("exact", "straight-through")
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -272,10 +276,12 @@ class CompiledModel:
         """What a map at a point is compared with; values of the tensors in `kept` are held besides."""
         theirs, ours = Arithmetic.of(self._observer.dtype), Arithmetic.of(self.dtype)
         coarser, look = theirs.coarser(ours), partial(self._look, trace)
-        fresh, tried = find_neighbours(program, trace, look, self.dtype, coarser)
+        smooth = program.kind is Kind.SMOOTH  # such a map holds at x and nowhere else
+        fresh, tried = ([], 0) if smooth else find_neighbours(program, trace, look, self.dtype, coarser)
         magnitudes = rounding_at(program, trace, fresh, self.dtype, theirs + ours, kept)
         audited = {**self._observer.audit(trace.feeds), **trace.values}
-        return Evidence(trace, fresh, tried, magnitudes, audited, coarser)
+        slopes = check_slopes(self.scope, program, trace, audited, ours) if smooth else None
+        return Evidence(trace, fresh, tried, magnitudes, audited, coarser, slopes)
 
 
 def compile(
@@ -286,6 +292,8 @@ def compile(
     engine: EngineName = "auto",
     direction: Direction = "auto",
     dtype: str = "float32",
+    mode: str = "tangent",
+    quantized: str = "exact",
     memory_limit: int | str | None = None,
     providers: Sequence[str] | None = None,
 ) -> CompiledModel:
@@ -303,6 +311,12 @@ def compile(
         direction: "reverse" carries rows back from the outputs, "forward" columns on from the inputs,
             "cut" joins two or more sweeps at narrow layers; "auto" takes the cheapest.
         dtype: "float32" or "float64": the type that W and b are composed in.
+        mode: how smooth operators are read. "tangent": by their Jacobian at x, so that W is the network's
+            Jacobian and b = F(x) - W x. "frozen": gates, attention weights and normalisation denominators are
+            held at their values, so that gated and attention networks become W x + b at x with b from
+            the parameters alone. Either holds at x only; without smooth operators they are the same.
+        quantized: how quantisation is read. "exact": as locally constant, which it is. "straight-through":
+            as linear inside its range, with each rounding bounded by half a step of the grid.
         memory_limit: bytes, or a text such as "4GiB"; None for 80 % of what is available.
         providers: onnxruntime execution providers; the CPU's by default.
 
@@ -318,11 +332,16 @@ def compile(
         raise OptionError(f"unknown direction {direction!r}; choose from {', '.join(DIRECTIONS)}")
     if dtype not in DTYPES:
         raise OptionError(f"unknown dtype {dtype!r}; choose from {', '.join(DTYPES)}")
+    if mode not in MODES:
+        raise OptionError(f"unknown mode {mode!r}; choose from {', '.join(MODES)}")
+    if quantized not in QUANTIZED:
+        raise OptionError(f"unknown value {quantized!r} of quantized; choose from {', '.join(QUANTIZED)}")
     limit_of(memory_limit)
     kept = Engine(providers)
     kept.candidates(engine, np.dtype(dtype))
     graph = load(model)
-    scope = scope_of(graph, inputs, outputs)
+    reading = Reading(frozen=mode == "frozen", straight_through=quantized == "straight-through")
+    scope = scope_of(graph, inputs, outputs, reading)
     observer = Observer(graph, scope, providers)
     return CompiledModel(graph, scope, np.dtype(dtype), engine, direction, memory_limit, observer, kept)
 

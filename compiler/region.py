@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..runtime.primitives import Array
-from ..runtime.program import Guard, LinearProgram, Step
+from ..runtime.program import Discrete, Guard, LinearProgram, Step
 from ..runtime.rounding import Arithmetic, running_errors
 from .trace import Trace
 
@@ -108,16 +108,17 @@ def first_change(at_x: LinearProgram, at_z: LinearProgram) -> float:
     """
     ways: list[float] = []
     changes = False
-    for one, other in zip(at_x.steps, at_z.steps, strict=True):
-        for here, there in zip(one.guards, other.guards, strict=True):
-            changed = here.choice != there.choice
-            if not changed.any():
-                continue
-            changes = True
-            changed &= here.margin > 0
-            if changed.any():
-                before, after = here.margin[changed], there.margin[changed]
-                ways.append(float((before / (before + after)).min()))
+    for (_, here), (_, there) in zip(at_x.guarded, at_z.guarded, strict=True):
+        if np.array_equal(here.choice, there.choice):
+            continue
+        changes = True
+        if here.choice.shape != there.choice.shape or np.isnan(here.margin).any():
+            ways.append(0.5)  # nobody knows where: half-way
+            continue
+        changed = (here.choice != there.choice) & (here.margin > 0)
+        if changed.any():
+            before, after = here.margin[changed], there.margin[changed]
+            ways.append(float((before / (before + after)).min()))
     return min(ways, default=0.0) * 0.999 if changes else 1.0
 
 
@@ -150,15 +151,16 @@ def same_piece(
         neither choice is certain; what the other choice would change of their step's output is returned,
         by step output, (1, *shape).
     """
-    differing = {
-        one.output
-        for one, other in zip(at_x.steps, at_z.steps, strict=True)
-        for first, second in zip(one.guards, other.guards, strict=True)
-        if not np.array_equal(first.choice, second.choice)
-    }
+    pairs = list(zip(at_x.guarded, at_z.guarded, strict=True))
+    changed = [
+        owner for (owner, first), (_, second) in pairs if not np.array_equal(first.choice, second.choice)
+    ]
     allowance: dict[str, Array] = {}
-    if not differing:
+    if not changed:
         return allowance
+    if any(isinstance(owner, Discrete) for owner in changed):
+        return None  # a jump is no error of rounding
+    differing = {owner.output for owner in changed if isinstance(owner, Step)}
     block = {name: value[None].astype(dtype) for name, value in z.items()}
     walk = zip(running_errors(at_x, block, arithmetic), at_z.steps, strict=True)
     for (step, values, errors), other in walk:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
 import numpy as np
 
-from ..ops import REGISTRY, Entry
+from ..ops import REGISTRY, Entry, Reading
 from ..runtime.errors import UnknownTensorError, UnsupportedError
 from ..runtime.primitives import Array
 from ..runtime.program import Kind
@@ -25,6 +25,8 @@ class Verdict:
     kind: Kind | None  # None: unsupported, for the given reason
     depends_on_x: bool
     reason: str = ""
+    observed: frozenset[int] = frozenset()  # positions of inputs whose values at x the rule reads
+    held: frozenset[int] = frozenset()  # positions of inputs that depend on x and are taken as parameters
 
 
 @dataclass(frozen=True)
@@ -33,19 +35,32 @@ class Scope:
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    nodes: tuple[Node, ...]  # those that depend on x and that an output depends on, in order
+    uses: tuple[Verdict, ...]  # the nodes that depend on x and that an output depends on, in order
+    discrete: tuple[Node, ...]  # locally constant nodes that read what depends on x, and whose guards count
     active: frozenset[str]  # tensors that depend on x
     constants: Mapping[str, Array]  # tensors that depend on no input at all, where a rule needs them
     observed: tuple[str, ...]  # tensors that rules need at x, the outputs included
+    reading: Reading
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """The nodes that depend on x and that an output depends on, in order."""
+        return tuple(use.node for use in self.uses)
 
 
-def scope_of(graph: Graph, inputs: Sequence[str] | None, outputs: Sequence[str] | None) -> Scope:
+def scope_of(
+    graph: Graph,
+    inputs: Sequence[str] | None,
+    outputs: Sequence[str] | None,
+    reading: Reading = Reading(),  # noqa: B008 — frozen
+) -> Scope:
     """Choose what is differentiated, and refuse what cannot be lowered.
 
     Args:
         graph: the model.
         inputs: tensors to differentiate by; None for every floating-point graph input.
         outputs: tensors to explain; None for every floating-point graph output.
+        reading: how operators are read that are not piecewise linear.
 
     Raises:
         UnknownTensorError: a name that the graph does not have.
@@ -54,25 +69,38 @@ def scope_of(graph: Graph, inputs: Sequence[str] | None, outputs: Sequence[str] 
     wanted_inputs = _chosen(graph, inputs, graph.inputs, "inputs")
     wanted_outputs = _chosen(graph, outputs, graph.outputs, "outputs")
     needed = _ancestors(graph, wanted_outputs, stop=set(wanted_inputs))
-    verdicts = judge(graph, wanted_inputs)
+    verdicts = judge(graph, wanted_inputs, reading)
     on_the_way = [v for v in verdicts if v.node.position in needed]
     for verdict in on_the_way:
         if verdict.kind is None:
             raise UnsupportedError(f"{verdict.node}: {verdict.reason}")
-    lowered = tuple(v.node for v in on_the_way if v.depends_on_x and v.kind is not Kind.LOCALLY_CONSTANT)
-    active = _active_tensors(lowered, wanted_inputs)
+    moved = [v for v in on_the_way if v.depends_on_x]
+    discrete = tuple(v.node for v in moved if v.kind is Kind.LOCALLY_CONSTANT and _jumps(v.node))
+    ends = {*wanted_outputs, *(name for node in discrete for name in node.inputs)}
+    uses = _leading_to(ends, [v for v in moved if v.kind is not Kind.LOCALLY_CONSTANT])
+    active = _active_tensors([use.node for use in uses], wanted_inputs)
     constant = _constant_tensors(graph)
-    read = [name for node in lowered for name in node.inputs if name and name not in active]
-    held = [name for name in wanted_outputs if name not in active]
-    constants = _constants(graph, {*read, *held} & constant)
-    observed = [name for name in (*read, *wanted_outputs) if name not in constants]
-    observed += [name for node in lowered for name in observed_inputs(node) if name in active]
-    return Scope(wanted_inputs, wanted_outputs, lowered, active, constants, tuple(dict.fromkeys(observed)))
+    held = [use.node.inputs[position] for use in uses for position in use.held]
+    read = [name for use in uses for name in use.node.inputs if name and name not in active]
+    fixed = [name for name in wanted_outputs if name not in active]
+    constants = _constants(graph, {*read, *fixed} & constant)
+    observed = [name for name in (*read, *held, *wanted_outputs) if name not in constants]
+    observed += [use.node.inputs[position] for use in uses for position in use.observed]
+    for node in discrete:
+        observed += [name for name in watched_tensors(node) if name and name not in constant]
+    constants |= _constants(graph, {name for node in discrete for name in watched_tensors(node)} & constant)
+    names = tuple(dict.fromkeys(observed))
+    return Scope(wanted_inputs, wanted_outputs, uses, discrete, active, constants, names, reading)
 
 
-def judge(graph: Graph, inputs: Sequence[str]) -> tuple[Verdict, ...]:
+def judge(
+    graph: Graph,
+    inputs: Sequence[str],
+    reading: Reading = Reading(),  # noqa: B008 — frozen
+) -> tuple[Verdict, ...]:
     """Give a verdict on every node, without running anything."""
     active = set(inputs)
+    weighing: set[str] = set()  # of these, what x moves through sigmoids, softmaxes and their like alone
     verdicts = []
     for node in graph.nodes:
         touched = any(name in active for name in (*node.inputs, *node.captured))
@@ -85,11 +113,24 @@ def judge(graph: Graph, inputs: Sequence[str]) -> tuple[Verdict, ...]:
         if not touched:
             verdicts.append(Verdict(node, Kind.AFFINE, False))
             continue
-        verdict = _judge_active(node, active)
+        verdict = _judge_active(node, active, weighing, reading)
         verdicts.append(verdict)
-        if verdict.kind is not Kind.LOCALLY_CONSTANT:
-            active.update(filter(None, varying_outputs(node)))
+        if verdict.kind is Kind.LOCALLY_CONSTANT:
+            continue
+        if _weighs(node, active, weighing):
+            weighing.update(filter(None, varying_outputs(node)))
+        active.update(filter(None, varying_outputs(node)))
     return tuple(verdicts)
+
+
+def _leading_to(ends: set[str], uses: Sequence[Verdict]) -> tuple[Verdict, ...]:
+    """The uses that some end depends on, other than through what is held."""
+    wanted, kept = set(ends), []
+    for use in reversed(uses):
+        if wanted.intersection(use.node.outputs):
+            kept.append(use)
+            wanted.update(name for i, name in enumerate(use.node.inputs) if name and i not in use.held)
+    return tuple(reversed(kept))
 
 
 def entry_of(node: Node) -> Entry | None:
@@ -104,39 +145,72 @@ def varying_outputs(node: Node) -> tuple[str, ...]:
     return tuple(name for i, name in enumerate(node.outputs) if i not in constant)
 
 
-def observed_inputs(node: Node) -> tuple[str, ...]:
-    """Inputs of a node whose values at x its rule reads."""
+def watched_tensors(node: Node) -> tuple[str, ...]:
+    """What the guards of a locally constant node are made from: its inputs, or else its outputs."""
     entry = entry_of(node)
-    if entry is None or entry.observes == ():
-        return ()
-    if entry.observes is None:
-        return tuple(name for name in node.inputs if name)
-    return tuple(node.inputs[i] for i in entry.observes if i < len(node.inputs) and node.inputs[i])
+    return node.inputs if entry is not None and entry.watch is not None else node.outputs
 
 
-def _judge_active(node: Node, active: set[str]) -> Verdict:
+def _jumps(node: Node) -> bool:
+    entry = entry_of(node)
+    return entry is not None and not entry.by_shape
+
+
+def _weighs(node: Node, active: set[str], weighing: set[str]) -> bool:
+    """Whether x moves a node's outputs through gates alone."""
+    entry = entry_of(node)
+    if entry is not None and entry.gate:
+        return True
+    return all(name in weighing for name in (*node.inputs, *node.captured) if name in active)
+
+
+def _judge_active(node: Node, active: set[str], weighing: set[str], reading: Reading) -> Verdict:
     entry = entry_of(node)
     if entry is None:
         return Verdict(node, None, True, _no_rule(node, active))
     if entry.kind is Kind.LOCALLY_CONSTANT:
         return Verdict(node, entry.kind, True)
-    moving = {i for i, name in enumerate(node.inputs) if name in active}
+    moving = frozenset(i for i, name in enumerate(node.inputs) if name in active)
+    if not entry.bends(moving):
+        wanted = moving if entry.observes is None else moving & set(entry.observes)
+        return Verdict(node, entry.kind, True, observed=wanted)
+    if not entry.tangent:
+        return Verdict(node, None, True, _not_linear(node, entry, moving))
+    held = _held(node, entry, moving, weighing) if reading.frozen else frozenset[int]()
+    return Verdict(node, Kind.SMOOTH, True, observed=moving - held, held=held)
+
+
+def _not_linear(node: Node, entry: Entry, moving: Collection[int]) -> str:
+    """Why a use of an operator that is linear in some inputs only is refused."""
     for left, right in entry.products:
         if left in moving and right in moving:
-            reason = (
+            return (
                 f"multiplies two values that both depend on x ({node.inputs[left]!r} and "
                 f"{node.inputs[right]!r}), which is not affine; name one of them in inputs, or a tensor "
                 "before this node in outputs"
             )
-            return Verdict(node, None, True, reason)
-    if entry.linear_in is not None and not moving <= set(entry.linear_in):
-        name = node.inputs[min(moving - set(entry.linear_in))]
-        reason = (
-            f"its parameter {name!r} depends on x, so the result is not affine in x; "
-            "hold it fixed by choosing other inputs, or name a tensor before this node in outputs"
-        )
-        return Verdict(node, None, True, reason)
-    return Verdict(node, entry.kind, True)
+    name = node.inputs[min(set(moving) - set(entry.linear_in or ()))]
+    return (
+        f"its parameter {name!r} depends on x, so the result is not affine in x; "
+        "hold it fixed by choosing other inputs, or name a tensor before this node in outputs"
+    )
+
+
+def _held(node: Node, entry: Entry, moving: frozenset[int], weighing: set[str]) -> frozenset[int]:
+    """What frozen mode holds of a node: its parameters, then of each product the gate, if one side is one.
+
+    Where both sides are gates, or neither is, none is held: such a product is shared out by its rule.
+    """
+    linear = moving if entry.linear_in is None else moving & set(entry.linear_in)
+    if not linear:
+        return frozenset()
+    held = set(moving - linear)
+    for left, right in entry.products:
+        if {left, right} <= linear - held:
+            weighs = [node.inputs[position] in weighing for position in (left, right)]
+            if weighs[0] != weighs[1]:
+                held.add(left if weighs[0] else right)
+    return frozenset(held)
 
 
 def _no_rule(node: Node, active: set[str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -16,12 +16,20 @@ from ..runtime.program import Guard, HalfSpaces, Kind
 
 
 @dataclass(frozen=True)
+class Reading:
+    """How operators are read that are not piecewise linear; the same for all nodes of a model."""
+
+    frozen: bool = False  # hold gates, attention weights and denominators instead of differentiating them
+    straight_through: bool = False  # take quantisation as linear inside its range, not as locally constant
+
+
+@dataclass(frozen=True)
 class Operand:
     """One input of a node at x."""
 
     name: str
     shape: Shape
-    active: bool  # depends on x
+    active: bool  # depends on x, and is not held
     value: Array | None  # known where the operand is not active, or where the rule observes it
 
     @property
@@ -45,6 +53,7 @@ class Site:
     inputs: tuple[Operand | None, ...]  # None where an optional input is left out
     formal: tuple[str, ...]  # the schema's name of each input
     outputs: tuple[str, ...]  # "" where an optional output is left out
+    reading: Reading = Reading()
 
     def attribute(self, name: str, default: Any = None) -> Any:
         """Value of an attribute, or `default` where neither the node nor the schema gives one."""
@@ -110,24 +119,34 @@ class Site:
 class Local:
     """A node at x as y = Σ Lᵢ xᵢ + c.
 
-    `terms` maps the position of each active input to its primitive; one primitive alone stands for
-    position 0. The offset comes from parameters and held values, never from the node's own output.
+    `terms` maps the position of each active input to its primitive, or lists such pairs where one input
+    has several; one primitive alone stands for position 0. The offset comes from parameters and held values,
+    never from the node's own output. Where the node is smooth, y = f(u), the terms are its Jacobian J at u
+    and the offset is f(u) - J u, with f from the operator's equation; `tangent` puts that together.
     """
 
-    terms: Mapping[int, Primitive] | Primitive
+    terms: Mapping[int, Primitive] | Sequence[tuple[int, Primitive]] | Primitive
     offset: Array | float | None = None
     guards: tuple[Guard, ...] = ()
     offset_size: Array | float | None = None  # Σ |parts| where the offset is a sum whose parts may cancel
     rounds: bool = False  # stores its result in another floating type
     kind: Kind | None = None  # None: piecewise-linear with guards, else the kind the rule is registered with
+    frozen: bool = False  # exact at x with something held that depends on x, so the terms are no derivative
+    roundings: int = 0  # further roundings behind one output, such as those of an exponential
+    slack: Array | float | None = (
+        None  # how far the output itself may be from this by design: a rounding to a grid
+    )
 
     @property
-    def by_position(self) -> Mapping[int, Primitive]:
-        """The terms, keyed by input position."""
-        return {0: self.terms} if isinstance(self.terms, Primitive) else self.terms
+    def by_position(self) -> tuple[tuple[int, Primitive], ...]:
+        """The terms as pairs of input position and primitive; a position may come twice."""
+        if isinstance(self.terms, Primitive):
+            return ((0, self.terms),)
+        return tuple(self.terms.items() if isinstance(self.terms, Mapping) else self.terms)
 
 
 Rule = Callable[[Site], Local | tuple[Local, ...]]  # one for each output that varies with x
+Watch = Callable[[Site], tuple[Guard, ...]]  # what keeps a locally constant node's outputs as they are
 R = TypeVar("R", bound=Rule)
 
 
@@ -140,10 +159,19 @@ class Entry:
     kind: Kind
     rule: Rule | None  # None: locally constant, evaluated and never lowered
     observes: tuple[int, ...] | None = ()  # active inputs whose value at x the rule needs; None: all
-    linear_in: tuple[int, ...] | None = None  # inputs that may be active; None: all
+    linear_in: tuple[int, ...] | None = None  # inputs that may be active for it to be linear; None: all
     products: tuple[tuple[int, int], ...] = ()  # pairs of inputs that are multiplied
     constant_outputs: tuple[int, ...] = ()  # outputs that do not change around x: indices, masks
     module: str = ""
+    tangent: bool = False  # whether the rule takes uses that are not linear by their tangent
+    gate: bool = False  # bounded, and used to weigh something else: what frozen mode holds in a product
+    watch: Watch | None = None  # the guards of a locally constant node; None: its outputs at x are compared
+    by_shape: bool = False  # locally constant because the outputs depend on shapes alone
+
+    def bends(self, moving: Collection[int]) -> bool:
+        """Whether the operator is not even piecewise linear in these inputs together."""
+        beyond = self.linear_in is not None and not set(moving) <= set(self.linear_in)
+        return beyond or any(left in moving and right in moving for left, right in self.products)
 
 
 REGISTRY: dict[tuple[str, str], Entry] = {}
@@ -157,6 +185,8 @@ def lowers(
     linear_in: tuple[int, ...] | None = None,
     products: tuple[tuple[int, int], ...] = (),
     constant_outputs: tuple[int, ...] = (),
+    tangent: bool = False,
+    gate: bool = False,
 ) -> Callable[[R], R]:
     """Register a rule for one or more operators.
 
@@ -168,6 +198,9 @@ def lowers(
         linear_in: positions of inputs that may depend on x; None for all. Others are parameters.
         products: pairs of positions that the operator multiplies: not both may depend on x.
         constant_outputs: positions of outputs that do not change around x, such as indices.
+        tangent: the rule also takes inputs outside of these limits, by its tangent at x; it is then given
+            the values of all active inputs, and the node is smooth. Without it such uses are refused.
+        gate: in frozen mode, a product holds what comes from this operator (a sigmoid, a softmax).
     """
 
     def register(rule: R) -> R:
@@ -176,7 +209,10 @@ def lowers(
             if key in REGISTRY:
                 raise ValueError(f"two rules for {op_type}: {REGISTRY[key].module} and {rule.__module__}")
             REGISTRY[key] = Entry(
-                op_type, domain, kind, rule, observes, linear_in, products, constant_outputs, rule.__module__
+                *(op_type, domain, kind, rule, observes, linear_in, products, constant_outputs),
+                module=rule.__module__,
+                tangent=tangent,
+                gate=gate,
             )
         return rule
 
@@ -213,10 +249,49 @@ def positive(site: Site, graph: Builder) -> str:
     return graph.node("Greater", site.tensor(0), like(site, graph, 0.0))
 
 
-def constant_around_x(module: str, *op_types: str, domain: str = "") -> None:
-    """Register operators whose output does not change around x: they are evaluated, never lowered."""
+def constant_by_shape(module: str, *op_types: str, domain: str = "") -> None:
+    """Register operators that depend on the shapes of active inputs alone: evaluated, never lowered."""
+    for op_type in op_types:
+        REGISTRY[(domain, op_type)] = Entry(
+            op_type, domain, Kind.LOCALLY_CONSTANT, None, module=module, by_shape=True
+        )
+
+
+def locally_constant(module: str, *op_types: str, domain: str = "") -> None:
+    """Register operators whose outputs only jump: evaluated, never lowered.
+
+    They stand for W = 0. An answer holds as long as their outputs are those at x.
+    """
     for op_type in op_types:
         REGISTRY[(domain, op_type)] = Entry(op_type, domain, Kind.LOCALLY_CONSTANT, None, module=module)
+
+
+def jumps(*op_types: str, domain: str = "") -> Callable[[Watch], Watch]:
+    """Register a locally constant operator with its guards, a function of the node with its values at x."""
+
+    def register(watch: Watch) -> Watch:
+        for op_type in op_types:
+            REGISTRY[(domain, op_type)] = Entry(
+                op_type,
+                domain,
+                Kind.LOCALLY_CONSTANT,
+                None,
+                observes=None,
+                module=watch.__module__,
+                watch=watch,
+            )
+        return watch
+
+    return register
+
+
+def stays(output: Array) -> Guard:
+    """Guard of an output that only jumps: it is what it is at x. How far the next jump is nobody knows."""
+
+    def unknown() -> Array:
+        return np.full(output.shape, np.nan)
+
+    return Guard(output, unknown, lambda: HalfSpaces(()))
 
 
 def threshold(value: Array, at: Array | float = 0.0, position: int = 0) -> Guard:

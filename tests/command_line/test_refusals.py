@@ -57,15 +57,6 @@ def test_unsupported_operator(refused, hopping, x):
     assert "name a tensor before it in outputs" in message
 
 
-def test_a_product_of_two_values_that_depend_on_x(refused, tmp_path, x):
-    nodes = [helper.make_node("Mul", ["x", "x"], ["y"], "square")]
-    path = save(tmp_path / "square.onnx", nodes, [tensor("x", [1, 4])], [tensor("y", [1, 4])])
-    message = refused(path, x, code=3)
-    assert message.startswith(
-        "node 'square' (Mul, ai.onnx opset 17): multiplies two values that both depend on x ('x' and 'x')"
-    )
-
-
 def test_names_from_a_hostile_model_stay_in_one_line(refused, tmp_path, x):
     nodes = [helper.make_node("Hop", ["x"], ["y"], "a\nb\x1b[31m", domain="example.org")]
     path = save(tmp_path / "m.onnx", nodes, [tensor("x", [1, 4])], [tensor("y", [1, 4])])

@@ -118,6 +118,8 @@ def _allowed_groups(case: Case) -> list[tuple[str, ...]] | None:
     entry = entry_of(case.model.graph.node[0])
     if len(case.model.graph.node) != 1 or entry is None or entry.kind is Kind.LOCALLY_CONSTANT:
         return None
+    if entry.tangent:
+        return [case.floating_inputs]
     places = {
         name: {i for i, put in enumerate(case.model.graph.node[0].input) if put == name}
         for name in case.floating_inputs

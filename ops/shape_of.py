@@ -1,5 +1,5 @@
 """Shape, Size: the output depends on x's shape only, so it does not change around x."""
 
-from ._rule import constant_around_x
+from ._rule import constant_by_shape
 
-constant_around_x(__name__, "Shape", "Size")
+constant_by_shape(__name__, "Shape", "Size")
