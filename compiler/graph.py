@@ -89,7 +89,19 @@ def load(model: ModelSource) -> Graph:
     Raises:
         ModelError: no such file, not ONNX, corrupt, missing external data, or refused by onnx.checker.
     """
-    proto, digest, name = _read(model)
+    return _graph(*_read(model))
+
+
+def reread(graph: Graph, proto: onnx.ModelProto) -> Graph:
+    """The same model, by name and hash, in another form.
+
+    Raises:
+        ModelError: as `load`.
+    """
+    return _graph(proto, graph.sha256, graph.name)
+
+
+def _graph(proto: onnx.ModelProto, digest: str, name: str) -> Graph:
     if proto.functions:
         try:
             proto = onnx.inliner.inline_local_functions(proto)

@@ -30,6 +30,7 @@ from .observer import Observer
 from .plan import DIRECTIONS, ENGINES, Direction, EngineName, Plan, checks_of, machine_speed, plan_of
 from .region import Point, find_neighbours
 from .rows import Rows, choose_rows
+from .runnable import runnable
 from .scope import Scope, scope_of
 from .slopes import check_slopes
 from .trace import Given, Trace, feeds_of, zeros_for
@@ -50,6 +51,7 @@ class CompiledModel:
     engine: EngineName
     direction: Direction
     memory_limit: int | str | None
+    notes: tuple[str, ...]  # on how the model is run, where it is not simply by onnxruntime
     _observer: Observer
     _engine: Engine
     _cache: Cache = field(default_factory=dict)  # lowered nodes that do not depend on the point
@@ -90,7 +92,8 @@ class CompiledModel:
         trace = self._observer.trace(feeds)
         program = self._lower(trace)
         chosen = choose_rows(rows, trace.stacked(program.outputs))
-        return Asked(trace, program, chosen, self._plan(program, len(chosen)), notes)
+        plan = self._plan(program, len(chosen))
+        return Asked(trace, program, chosen, plan, (*self.notes, *notes))
 
     def compose(self, asked: Asked, progress: Progress | None = None) -> Composed:
         """W and b, by the plan.
@@ -341,9 +344,9 @@ def compile(
     kept.candidates(engine, np.dtype(dtype))
     graph = load(model)
     reading = Reading(frozen=mode == "frozen", straight_through=quantized == "straight-through")
-    scope = scope_of(graph, inputs, outputs, reading)
-    observer = Observer(graph, scope, providers)
-    return CompiledModel(graph, scope, np.dtype(dtype), engine, direction, memory_limit, observer, kept)
+    found = runnable(graph, lambda one: scope_of(one, inputs, outputs, reading), providers)
+    options = (np.dtype(dtype), engine, direction, memory_limit)
+    return CompiledModel(found.graph, found.scope, *options, found.notes, found.observer, kept)
 
 
 def linearize(model: ModelSource, x: Given, *, rows: Rows = "all", **options: Any) -> AffineMap:

@@ -12,7 +12,7 @@ import numpy as np
 from ..runtime.errors import InputError, NonFiniteError
 from ..runtime.primitives import Array, Shape
 from ..runtime.program import LinearProgram
-from ..runtime.session import Session
+from ..runtime.session import Runner
 from .graph import Graph, TensorInfo, is_floating
 
 Given = Any  # an array, or a mapping from graph input name to array
@@ -34,7 +34,7 @@ class Trace:
         return np.concatenate([np.ravel(self.values[name]) for name, _ in tensors])
 
 
-def observe(session: Session, feeds: Mapping[str, Array], active: frozenset[str]) -> Trace:
+def observe(session: Runner, feeds: Mapping[str, Array], active: frozenset[str]) -> Trace:
     """Run the model once at a point.
 
     Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import onnx
@@ -11,6 +11,15 @@ import onnx
 from .errors import ModelError, OptionError
 from .primitives import Array
 from .surgery import constants_alone, with_outputs
+
+
+class Runner(Protocol):
+    """What takes chosen tensors out of a model."""
+
+    outputs: tuple[str, ...]
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Any]:
+        """Run once, from graph input to output, both by name."""
 
 
 class Session:
@@ -67,7 +76,8 @@ class Session:
                 serialized, options, providers=list(providers or ["CPUExecutionProvider"])
             )
         except _failures() as error:
-            raise ModelError(f"onnxruntime does not accept this model: {_one_line(error)}") from error
+            kind = NoKernelError if _lacks_kernel(error) else ModelError
+            raise kind(f"onnxruntime does not accept this model: {_one_line(error)}") from error
         self._inputs = frozenset(put.name for put in self._session.get_inputs())
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Any]:
@@ -89,11 +99,52 @@ class Session:
         return dict(zip(self.outputs, values, strict=True))
 
 
+class NoKernelError(ModelError):
+    """The model is valid, but onnxruntime has no implementation of something in it on this machine."""
+
+
+class ReferenceSession:
+    """The same by onnx's reference evaluator: plain numpy, slow, but with every operator of the standard."""
+
+    def __init__(self, proto: onnx.ModelProto, outputs: Sequence[str]) -> None:
+        """Prepare the evaluator.
+
+        Args:
+            proto: a valid model. It is not changed.
+            outputs: tensor names to take out, in order.
+
+        Raises:
+            NoKernelError: it does not know an operator either.
+        """
+        from onnx.reference import ReferenceEvaluator
+
+        self.outputs = tuple(outputs)
+        try:
+            self._evaluator = ReferenceEvaluator(with_outputs(proto, outputs))
+        except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+            raise NoKernelError(f"onnx's reference evaluator does not run it: {_one_line(error)}") from error
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Any]:
+        """Run once; as `Session.run`."""
+        known = set(self._evaluator.input_names)
+        given = {name: np.asarray(a) for name, a in feeds.items() if name in known}
+        try:
+            with np.errstate(all="ignore"):
+                values = self._evaluator.run(list(self.outputs), given)
+        except Exception as error:  # whatever numpy raises on shapes and types that do not fit
+            raise ModelError(f"onnx's reference evaluator failed: {_one_line(error)}") from error
+        return {name: np.asarray(v) for name, v in zip(self.outputs, values, strict=True) if v is not None}
+
+
 def evaluate_constants(
     proto: onnx.ModelProto, nodes: Sequence[int], outputs: Sequence[str]
 ) -> dict[str, Any]:
     """Run the nodes at the given positions, which depend on no input, and return the named tensors."""
-    return Session(constants_alone(proto, nodes), outputs).run({})
+    alone = constants_alone(proto, nodes)
+    try:
+        return Session(alone, outputs).run({})
+    except NoKernelError:
+        return ReferenceSession(alone, outputs).run({})
 
 
 def version() -> str:
@@ -120,6 +171,13 @@ def _failures() -> tuple[type[Exception], ...]:
         RuntimeError,
         ValueError,
     )
+
+
+def _lacks_kernel(error: BaseException) -> bool:
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    words = ("is not a registered function/op", "under development", "has not been implemented")
+    return isinstance(error, state.NotImplemented) or any(each in str(error) for each in words)
 
 
 def _one_line(error: BaseException) -> str:
