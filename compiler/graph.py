@@ -127,8 +127,8 @@ def _graph(proto: onnx.ModelProto, digest: str, name: str) -> Graph:
 
 
 def is_floating(dtype: np.dtype[Any]) -> bool:
-    """Whether a dtype is floating point, bfloat16 included (which numpy calls void)."""
-    return dtype.kind == "f" or dtype.name == "bfloat16"
+    """Whether values of a dtype are differentiated: floating point of 16 bits or more, bfloat16 included."""
+    return dtype.name in ("float16", "bfloat16", "float32", "float64")
 
 
 def floating_target(node: Node) -> np.dtype[Any] | None:

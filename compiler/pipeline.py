@@ -33,7 +33,7 @@ from .rows import Rows, choose_rows
 from .runnable import runnable
 from .scope import Scope, scope_of
 from .slopes import check_slopes
-from .trace import Given, Trace, feeds_of, zeros_for
+from .trace import Given, Trace, feeds_of, require_within, zeros_for
 from .verify import Evidence, certificate_of, deviations, rounding_at
 
 DTYPES = ("float32", "float64")
@@ -90,6 +90,8 @@ class CompiledModel:
         """Observe and lower at a point, and plan its rows. For the other stages, as `answer` is."""
         feeds, notes = feeds_of(self.graph, x)
         trace = self._observer.trace(feeds)
+        for name in self.scope.inputs:
+            require_within(name, trace.values[name], self.dtype)
         program = self._lower(trace)
         chosen = choose_rows(rows, trace.stacked(program.outputs))
         plan = self._plan(program, len(chosen))

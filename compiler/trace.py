@@ -62,6 +62,18 @@ def require_finite(name: str, value: Array) -> None:
     )
 
 
+def require_within(name: str, value: Array, dtype: np.dtype[Any]) -> None:
+    """Refuse values that the map's floating type cannot hold, by name.
+
+    Raises:
+        InputError: a double beyond float32's range.
+    """
+    if value.dtype.itemsize > dtype.itemsize and value.size and np.abs(value).max() > np.finfo(dtype).max:
+        raise InputError(
+            f"tensor {name!r} holds {np.abs(value).max():.3g}, beyond {dtype}; ask with dtype='float64'"
+        )
+
+
 def _finite(value: Array) -> bool:
     """Whether a tensor is free of NaN and infinities."""
     if not is_floating(value.dtype):

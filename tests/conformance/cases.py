@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -26,6 +27,7 @@ class Case:
     name: str
     model: onnx.ModelProto
     inputs: tuple[object, ...]  # in the order of the graph's inputs
+    suite: str = "node"
 
     @cached_property
     def feeds(self) -> dict[str, object]:
@@ -42,7 +44,8 @@ class Case:
 
     @cached_property
     def floating_inputs(self) -> tuple[str, ...]:
-        return tuple(put.name for put in self.model.graph.input if _floating(put))
+        given = {tensor.name for tensor in self.model.graph.initializer}
+        return tuple(put.name for put in self.model.graph.input if _floating(put) and put.name not in given)
 
     @cached_property
     def floating_outputs(self) -> tuple[str, ...]:
@@ -68,17 +71,45 @@ class Case:
 
     @cached_property
     def subject(self) -> str:
-        """The operator to report the case under: the last one that has a rule."""
-        return [label(node) for node in self.model.graph.node if entry_of(node) is not None][-1]
+        """The operator to report the case under: the last one that has a rule, if any has."""
+        known = [label(node) for node in self.model.graph.node if entry_of(node) is not None]
+        return known[-1] if known else label(self.model.graph.node[-1])
 
 
 @cache
 def all_cases() -> tuple[Case, ...]:
-    """All node cases, built in memory by the onnx package."""
+    """The cases that the onnx package builds in memory, and those that it holds as files."""
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
-        found = load_model_tests(kind="node")
-    return tuple(Case(case.name, _inlined(case.model), tuple(case.data_sets[0][0])) for case in found)
+        built = load_model_tests(kind="node")
+    stored = [case for suite in STORED for case in load_model_tests(kind=suite)]
+    return (
+        *(Case(case.name, _inlined(case.model), tuple(case.data_sets[0][0])) for case in built),
+        *(_stored(case.name, Path(case.model_dir), case.kind) for case in stored),
+    )
+
+
+STORED = ("simple", "pytorch-converted", "pytorch-operator")
+
+
+def _stored(name: str, folder: Path, suite: str) -> Case:
+    model = onnx.load(folder / "model.onnx")
+    files = sorted(
+        (folder / "test_data_set_0").glob("input_*.pb"),
+        key=lambda file: int(file.stem.removeprefix("input_")),
+    )
+    inputs = [
+        _read(file, put.type.WhichOneof("value")) for file, put in zip(files, model.graph.input, strict=False)
+    ]
+    return Case(name, _inlined(model), tuple(inputs), suite)
+
+
+def _read(file: Path, kind: str | None) -> object:
+    if kind == "sequence_type":
+        return numpy_helper.to_list(onnx.SequenceProto.FromString(file.read_bytes()))
+    if kind == "optional_type":
+        return numpy_helper.to_optional(onnx.OptionalProto.FromString(file.read_bytes()))
+    return numpy_helper.to_array(onnx.TensorProto.FromString(file.read_bytes()))
 
 
 @cache

@@ -45,12 +45,21 @@ def onnxruntime_of(model: onnx.ModelProto) -> Runner:
     return run
 
 
+def declared_reference_of(model: onnx.ModelProto) -> Runner:
+    """The model run by the reference evaluator in the types that it declares."""
+    return _evaluated(ReferenceEvaluator(model))
+
+
 def reference_of(model: onnx.ModelProto) -> Runner:
     """The model run by the reference evaluator in float64."""
-    evaluator = ReferenceEvaluator(as_float64(model))
+    run = _evaluated(ReferenceEvaluator(as_float64(model)))
+    return lambda feeds: run({name: _widened(value) for name, value in feeds.items()})
 
+
+def _evaluated(evaluator: ReferenceEvaluator) -> Runner:
     def run(feeds: Feeds) -> dict[str, np.ndarray]:
-        given = {name: _widened(value) for name, value in feeds.items()}
+        known = set(evaluator.input_names)
+        given = {name: value for name, value in feeds.items() if name in known}
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
             return dict(zip(evaluator.output_names, evaluator.run(None, given), strict=True))
