@@ -23,7 +23,7 @@ from ..runtime.surgery import with_outputs
 from .adjoint import sweep_back
 from .graph import Graph, Node
 from .rows import Rows, choose_rows
-from .scope import Scope, varying_outputs
+from .scope import Scope
 
 _DESCRIPTION = """Explains every x of the given shapes: besides the outputs y of the model it was made from,
 the exact affine map F(z) = W z + b that this model computes at x and on the linear region around it.
@@ -132,7 +132,7 @@ def _zeros(graph: Builder, count: str, columns: int) -> str:
 def _supplier(graph: Builder, scope: Scope, program: LinearProgram) -> Callable[[Step], tuple[str, ...]]:
     """What adds the nodes that compute a step's slopes, winners and offset."""
     shapes = dict(program.inputs) | {step.output: step.shape for step in program.steps}
-    nodes = {name: node for node in scope.nodes for name in varying_outputs(node)}
+    nodes = {name: use.node for use in scope.uses for name in use.varying}
 
     def supply(step: Step) -> tuple[str, ...]:
         node = nodes.get(step.output)

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from ..ops import Entry, Local, Operand, Reading, Site, stays
+from ..ops import Local, Operand, Reading, Site, stays
 from ..runtime.primitives import Array, Shape
 from ..runtime.program import Discrete, Kind, LinearProgram, Step
 from .graph import Node, is_floating
-from .scope import Scope, Verdict, entry_of, varying_outputs, watched_tensors
+from .scope import Scope, Verdict
 from .trace import Trace
 
 
@@ -22,7 +22,6 @@ class Place:
     """A node among operands of known shapes: all of its lowering that does not depend on the point."""
 
     use: Verdict
-    entry: Entry
     shapes: tuple[Shape | None, ...]  # of the operands that depend on x and are not held; None for the others
     reading: Reading
     outputs: tuple[str, ...]  # that vary with x; "" for one that is left out, or that is itself an input
@@ -62,7 +61,7 @@ def lower(scope: Scope, trace: Trace, dtype: DTypeLike, cache: Cache) -> LinearP
             value = known.value(name)
             steps.append(Step(name, value.shape, name, "(held)", Kind.LOCALLY_CONSTANT, (), value))
             shapes[name] = value.shape
-    discrete = tuple(_discrete(node, scope, known) for node in scope.discrete)
+    discrete = tuple(_discrete(verdict, scope, known) for verdict in scope.discrete)
     return LinearProgram(
         inputs, tuple((name, shapes[name]) for name in scope.outputs), tuple(steps), discrete
     )
@@ -99,20 +98,19 @@ class _Known:
 
 def _place(use: Verdict, scope: Scope, shapes: tuple[Any, ...], known: _Known) -> Place:
     """Prepare a node; finish it where it reads nothing that a point decides."""
-    node, entry = use.node, entry_of(use.node)
-    assert entry is not None
-    outputs = tuple("" if name in scope.inputs else name for name in varying_outputs(node))
-    place = Place(use, entry, shapes, scope.reading, outputs)
+    outputs = tuple("" if name in scope.inputs else name for name in use.varying)
+    place = Place(use, shapes, scope.reading, outputs)
     fixed = all(
         not name or (name in scope.constants if shape is None else i not in use.observed)
-        for i, (name, shape) in enumerate(zip(node.inputs, shapes, strict=True))
+        for i, (name, shape) in enumerate(zip(use.node.inputs, shapes, strict=True))
     )
     return replace(place, steps=tuple(_steps(place, known, fixed=True))) if fixed else place
 
 
 def _steps(place: Place, known: _Known, *, fixed: bool) -> Iterator[Step]:
     """Call the node's rule."""
-    rule = place.entry.rule
+    assert place.use.entry is not None
+    rule = place.use.entry.rule
     assert rule is not None
     operands = tuple(
         _operand(name, shape, i in place.use.observed, known)
@@ -131,12 +129,12 @@ def _site(node: Node, operands: tuple[Operand | None, ...], reading: Reading) ->
     )
 
 
-def _discrete(node: Node, scope: Scope, known: _Known) -> Discrete:
+def _discrete(verdict: Verdict, scope: Scope, known: _Known) -> Discrete:
     """The guards of a locally constant node; without any of its own, that its outputs stay what they are."""
-    entry = entry_of(node)
+    node, entry = verdict.node, verdict.entry
     assert entry is not None
     if entry.watch is None:
-        values = [known.value(name) for name in watched_tensors(node) if name]
+        values = [known.value(name) for name in verdict.watched if name]
         return Discrete(node.name, node.op_type, tuple(map(stays, values)), ())
     values_at = (None if not name else known.value(name) for name in node.inputs)
     operands = tuple(

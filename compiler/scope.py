@@ -25,8 +25,20 @@ class Verdict:
     kind: Kind | None  # None: unsupported, for the given reason
     depends_on_x: bool
     reason: str = ""
+    entry: Entry | None = None  # what serves it
     observed: frozenset[int] = frozenset()  # positions of inputs whose values at x the rule reads
     held: frozenset[int] = frozenset()  # positions of inputs that depend on x and are taken as parameters
+
+    @property
+    def varying(self) -> tuple[str, ...]:
+        """Outputs that vary with the inputs ("" where left out); indices and masks do not."""
+        constant = self.entry.constant_outputs if self.entry else ()
+        return tuple(name for i, name in enumerate(self.node.outputs) if i not in constant)
+
+    @property
+    def watched(self) -> tuple[str, ...]:
+        """What the guards of a locally constant node are made from: its inputs, or else its outputs."""
+        return self.node.inputs if self.entry is not None and self.entry.watch else self.node.outputs
 
 
 @dataclass(frozen=True)
@@ -36,7 +48,9 @@ class Scope:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     uses: tuple[Verdict, ...]  # the nodes that depend on x and that an output depends on, in order
-    discrete: tuple[Node, ...]  # locally constant nodes that read what depends on x, and whose guards count
+    discrete: tuple[
+        Verdict, ...
+    ]  # locally constant nodes that read what depends on x, and whose guards count
     active: frozenset[str]  # tensors that depend on x
     constants: Mapping[str, Array]  # tensors that depend on no input at all, where a rule needs them
     observed: tuple[str, ...]  # tensors that rules need at x, the outputs included
@@ -75,10 +89,10 @@ def scope_of(
         if verdict.kind is None:
             raise UnsupportedError(f"{verdict.node}: {verdict.reason}")
     moved = [v for v in on_the_way if v.depends_on_x]
-    discrete = tuple(v.node for v in moved if v.kind is Kind.LOCALLY_CONSTANT and _jumps(v.node))
-    ends = {*wanted_outputs, *(name for node in discrete for name in node.inputs)}
+    discrete = tuple(v for v in moved if v.kind is Kind.LOCALLY_CONSTANT and v.entry and not v.entry.by_shape)
+    ends = {*wanted_outputs, *(name for verdict in discrete for name in verdict.node.inputs)}
     uses = _leading_to(ends, [v for v in moved if v.kind is not Kind.LOCALLY_CONSTANT])
-    active = _active_tensors([use.node for use in uses], wanted_inputs)
+    active = frozenset(wanted_inputs).union(*(use.varying for use in uses)) - {""}
     constant = _constant_tensors(graph)
     held = [use.node.inputs[position] for use in uses for position in use.held]
     read = [name for use in uses for name in use.node.inputs if name and name not in active]
@@ -86,9 +100,9 @@ def scope_of(
     constants = _constants(graph, {*read, *fixed} & constant)
     observed = [name for name in (*read, *held, *wanted_outputs) if name not in constants]
     observed += [use.node.inputs[position] for use in uses for position in use.observed]
-    for node in discrete:
-        observed += [name for name in watched_tensors(node) if name and name not in constant]
-    constants |= _constants(graph, {name for node in discrete for name in watched_tensors(node)} & constant)
+    watched = {name for verdict in discrete for name in verdict.watched if name}
+    observed += sorted(watched - constant)
+    constants |= _constants(graph, watched & constant)
     names = tuple(dict.fromkeys(observed))
     return Scope(wanted_inputs, wanted_outputs, uses, discrete, active, constants, names, reading)
 
@@ -117,9 +131,9 @@ def judge(
         verdicts.append(verdict)
         if verdict.kind is Kind.LOCALLY_CONSTANT:
             continue
-        if _weighs(node, active, weighing):
-            weighing.update(filter(None, varying_outputs(node)))
-        active.update(filter(None, varying_outputs(node)))
+        if _weighs(verdict, active, weighing):
+            weighing.update(filter(None, verdict.varying))
+        active.update(filter(None, verdict.varying))
     return tuple(verdicts)
 
 
@@ -133,51 +147,34 @@ def _leading_to(ends: set[str], uses: Sequence[Verdict]) -> tuple[Verdict, ...]:
     return tuple(reversed(kept))
 
 
-def entry_of(node: Node) -> Entry | None:
-    """The registered rule of a node."""
-    return REGISTRY.get((node.domain, node.op_type))
+def entry_of(node: Node, reading: Reading) -> Entry | None:
+    """The registered rule that serves a node."""
+    entry = REGISTRY.get((node.domain, node.op_type))
+    return None if entry is None else entry.serving(node.attributes, reading)
 
 
-def varying_outputs(node: Node) -> tuple[str, ...]:
-    """Outputs of a node that vary with its inputs ("" where left out); indices and masks do not."""
-    entry = entry_of(node)
-    constant = entry.constant_outputs if entry else ()
-    return tuple(name for i, name in enumerate(node.outputs) if i not in constant)
-
-
-def watched_tensors(node: Node) -> tuple[str, ...]:
-    """What the guards of a locally constant node are made from: its inputs, or else its outputs."""
-    entry = entry_of(node)
-    return node.inputs if entry is not None and entry.watch is not None else node.outputs
-
-
-def _jumps(node: Node) -> bool:
-    entry = entry_of(node)
-    return entry is not None and not entry.by_shape
-
-
-def _weighs(node: Node, active: set[str], weighing: set[str]) -> bool:
+def _weighs(verdict: Verdict, active: set[str], weighing: set[str]) -> bool:
     """Whether x moves a node's outputs through gates alone."""
-    entry = entry_of(node)
-    if entry is not None and entry.gate:
+    if verdict.entry is not None and verdict.entry.gate:
         return True
-    return all(name in weighing for name in (*node.inputs, *node.captured) if name in active)
+    names = (*verdict.node.inputs, *verdict.node.captured)
+    return all(name in weighing for name in names if name in active)
 
 
 def _judge_active(node: Node, active: set[str], weighing: set[str], reading: Reading) -> Verdict:
-    entry = entry_of(node)
+    entry = entry_of(node, reading)
     if entry is None:
         return Verdict(node, None, True, _no_rule(node, active))
     if entry.kind is Kind.LOCALLY_CONSTANT:
-        return Verdict(node, entry.kind, True)
+        return Verdict(node, entry.kind, True, "", entry)
     moving = frozenset(i for i, name in enumerate(node.inputs) if name in active)
     if not entry.bends(moving):
         wanted = moving if entry.observes is None else moving & set(entry.observes)
-        return Verdict(node, entry.kind, True, observed=wanted)
+        return Verdict(node, entry.kind, True, "", entry, wanted)
     if not entry.tangent:
-        return Verdict(node, None, True, _not_linear(node, entry, moving))
+        return Verdict(node, None, True, _not_linear(node, entry, moving), entry)
     held = _held(node, entry, moving, weighing) if reading.frozen else frozenset[int]()
-    return Verdict(node, Kind.SMOOTH, True, observed=moving - held, held=held)
+    return Verdict(node, Kind.SMOOTH, True, "", entry, moving - held, held)
 
 
 def _not_linear(node: Node, entry: Entry, moving: Collection[int]) -> str:
@@ -277,11 +274,6 @@ def _ancestors(graph: Graph, outputs: Sequence[str], stop: set[str]) -> set[int]
             needed.add(node.position)
             wanted.update(name for name in (*node.inputs, *node.captured) if name and name not in stop)
     return needed
-
-
-def _active_tensors(nodes: Sequence[Node], inputs: Sequence[str]) -> frozenset[str]:
-    """The inputs, and what lowered nodes compute from them."""
-    return frozenset(inputs).union(*(varying_outputs(node) for node in nodes)) - {""}
 
 
 def _constant_tensors(graph: Graph) -> set[str]:

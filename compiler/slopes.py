@@ -16,7 +16,7 @@ from ..runtime.primitives import Array
 from ..runtime.program import Kind, LinearProgram, Step
 from ..runtime.rounding import Arithmetic, growth
 from .lower import relowered
-from .scope import Scope, Verdict, varying_outputs
+from .scope import Scope, Verdict
 from .trace import Trace
 
 _STEP = 2.0**-16  # relative to the size of what is moved: balances f's curvature and float64's rounding
@@ -44,7 +44,7 @@ def check_slopes(
     random = np.random.default_rng(0)
     worst, worst_node, first_bad = 0.0, "", ""
     for use in scope.uses:
-        mine = [steps[name] for name in varying_outputs(use.node) if name in steps]
+        mine = [steps[name] for name in use.varying if name in steps]
         for ratio in _ratios(use, mine, scope, trace, observed, arithmetic, random) if mine else ():
             if ratio > worst:
                 worst, worst_node = ratio, use.node.name

@@ -49,7 +49,8 @@ def windowed_extreme(site: Site, window: Window) -> Local:
         within = window.positions()
         return np.where(within < 0, -1, within + plane[:, None]).reshape(*tap.shape, len(shift))
 
-    return _selection(site, winner.reshape(tap.shape), candidates, margins, window=window)
+    guard = _competition(site, winner.reshape(tap.shape), candidates, margins)
+    return Local(replace(gathered(site, guard.choice), window=window), guards=(guard,))
 
 
 def grouped_extreme(site: Site, axes: tuple[int, ...], shape: Shape, sign: int = 1) -> Local:
@@ -57,13 +58,34 @@ def grouped_extreme(site: Site, axes: tuple[int, ...], shape: Shape, sign: int =
 
     The result has the given shape: that of x without the axes, or with 1 in their places.
     """
+    guard = _group(site, axes, shape, sign, last=False)
+    return Local(gathered(site, guard.choice), guards=(guard,))
+
+
+def group_guard(site: Site, axes: tuple[int, ...], sign: int, *, last: bool = False) -> Guard:
+    """Guard of the extreme entry along axes: where it is, in flat positions.
+
+    Args:
+        site: the node; its operand 0 is observed.
+        axes: that compete.
+        sign: 1 for the largest, -1 for the smallest.
+        last: whether the last among equals is meant, not the first.
+    """
+    x = site.shape()
+    return _group(site, axes, tuple(size for axis, size in enumerate(x) if axis not in axes), sign, last=last)
+
+
+def _group(site: Site, axes: tuple[int, ...], shape: Shape, sign: int, *, last: bool) -> Guard:
     x = site.value()
 
     def candidates() -> Array:
         return _grouped(positions(site), axes, shape)
 
     values = _grouped(x, axes, shape)
-    best = (values.argmax(axis=-1) if sign == 1 else values.argmin(axis=-1))[..., None]
+    ahead = values[..., ::-1] if last else values
+    best = (ahead.argmax(axis=-1) if sign == 1 else ahead.argmin(axis=-1))[..., None]
+    if last:
+        best = values.shape[-1] - 1 - best
 
     def margins() -> Array:
         group = sign * values
@@ -72,7 +94,7 @@ def grouped_extreme(site: Site, axes: tuple[int, ...], shape: Shape, sign: int =
         return np.asarray(top - group.max(axis=-1))
 
     winner = np.take_along_axis(candidates(), best, -1)[..., 0]
-    return _selection(site, winner, candidates, margins, sign)
+    return _competition(site, winner, candidates, margins, sign)
 
 
 def grouped_in_graph(
@@ -94,15 +116,14 @@ def _grouped(entries: Array, axes: tuple[int, ...], shape: Shape) -> Array:
     return entries.transpose(order).reshape(*shape, math.prod(entries.shape[axis] for axis in axes))
 
 
-def _selection(
+def _competition(
     site: Site,
     winner: Array,
     candidates: Callable[[], Array],
     margins: Callable[[], Array],
     sign: int = 1,
-    window: Window | None = None,
-) -> Local:
-    """Select the winners.
+) -> Guard:
+    """Guard of the winners.
 
     Args:
         site: the node; its operand 0 is observed.
@@ -110,7 +131,6 @@ def _selection(
         candidates: gives the positions that compete, (*out_shape, n); -1 for none (padding).
         margins: gives the distances to the runners-up, out_shape; infinite where there is none.
         sign: 1 for the largest, -1 for the smallest.
-        window: what the candidates of every channel are, where they are a sliding window.
     """
 
     def half_spaces() -> HalfSpaces:
@@ -124,8 +144,7 @@ def _selection(
         ]
         return HalfSpaces(tuple((0, chain(g, Scale(g.out_shape, factor))) for g, factor in pair))
 
-    picked = replace(gathered(site, winner), window=window)
-    return Local(picked, guards=(Guard(winner, margins, half_spaces),))
+    return Guard(winner, margins, half_spaces)
 
 
 def _winning_taps(x: Array, window: Window) -> Array:

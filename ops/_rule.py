@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
 
 from ..runtime.emit import Builder
 from ..runtime.errors import UnsupportedError
-from ..runtime.primitives import Array, Broadcast, Primitive, Reshape, Scale, Shape
+from ..runtime.primitives import Array, Broadcast, Primitive, Reshape, Scale, Shape, chain
 from ..runtime.program import Guard, HalfSpaces, Kind
 
 
@@ -147,6 +147,7 @@ class Local:
 
 Rule = Callable[[Site], Local | tuple[Local, ...]]  # one for each output that varies with x
 Watch = Callable[[Site], tuple[Guard, ...]]  # what keeps a locally constant node's outputs as they are
+When = Callable[[Mapping[str, Any], Reading], bool]
 R = TypeVar("R", bound=Rule)
 
 
@@ -167,6 +168,14 @@ class Entry:
     gate: bool = False  # bounded, and used to weigh something else: what frozen mode holds in a product
     watch: Watch | None = None  # the guards of a locally constant node; None: its outputs at x are compared
     by_shape: bool = False  # locally constant because the outputs depend on shapes alone
+    when: When | None = None  # which uses it serves; None: all
+    otherwise: Entry | None = None  # what serves the others
+
+    def serving(self, attributes: Mapping[str, Any], reading: Reading) -> Entry | None:
+        """The entry for a use of the operator, or None where none serves it."""
+        if self.when is None or self.when(attributes, reading):
+            return self
+        return None if self.otherwise is None else self.otherwise.serving(attributes, reading)
 
     def bends(self, moving: Collection[int]) -> bool:
         """Whether the operator is not even piecewise linear in these inputs together."""
@@ -187,6 +196,7 @@ def lowers(
     constant_outputs: tuple[int, ...] = (),
     tangent: bool = False,
     gate: bool = False,
+    when: When | None = None,
 ) -> Callable[[R], R]:
     """Register a rule for one or more operators.
 
@@ -201,22 +211,32 @@ def lowers(
         tangent: the rule also takes inputs outside of these limits, by its tangent at x; it is then given
             the values of all active inputs, and the node is smooth. Without it such uses are refused.
         gate: in frozen mode, a product holds what comes from this operator (a sigmoid, a softmax).
+        when: which uses this rule serves, by the node's attributes; another may serve the others.
     """
 
     def register(rule: R) -> R:
         for op_type in op_types:
-            key = (domain, op_type)
-            if key in REGISTRY:
-                raise ValueError(f"two rules for {op_type}: {REGISTRY[key].module} and {rule.__module__}")
-            REGISTRY[key] = Entry(
-                *(op_type, domain, kind, rule, observes, linear_in, products, constant_outputs),
-                module=rule.__module__,
-                tangent=tangent,
-                gate=gate,
+            _enter(
+                Entry(
+                    *(op_type, domain, kind, rule, observes, linear_in, products, constant_outputs),
+                    module=rule.__module__,
+                    tangent=tangent,
+                    gate=gate,
+                    when=when,
+                )
             )
         return rule
 
     return register
+
+
+def _enter(entry: Entry) -> None:
+    """Add an entry to the registry, behind those that serve other uses of the operator."""
+    key = (entry.domain, entry.op_type)
+    before = REGISTRY.get(key)
+    if before is not None and (before.when is None or entry.when is None):
+        raise ValueError(f"two rules for {entry.op_type}: {before.module} and {entry.module}")
+    REGISTRY[key] = replace(entry, otherwise=before)
 
 
 Explanation = Callable[[Site, Builder], tuple[str, ...]]
@@ -252,9 +272,7 @@ def positive(site: Site, graph: Builder) -> str:
 def constant_by_shape(module: str, *op_types: str, domain: str = "") -> None:
     """Register operators that depend on the shapes of active inputs alone: evaluated, never lowered."""
     for op_type in op_types:
-        REGISTRY[(domain, op_type)] = Entry(
-            op_type, domain, Kind.LOCALLY_CONSTANT, None, module=module, by_shape=True
-        )
+        _enter(Entry(op_type, domain, Kind.LOCALLY_CONSTANT, None, module=module, by_shape=True))
 
 
 def locally_constant(module: str, *op_types: str, domain: str = "") -> None:
@@ -263,23 +281,16 @@ def locally_constant(module: str, *op_types: str, domain: str = "") -> None:
     They stand for W = 0. An answer holds as long as their outputs are those at x.
     """
     for op_type in op_types:
-        REGISTRY[(domain, op_type)] = Entry(op_type, domain, Kind.LOCALLY_CONSTANT, None, module=module)
+        _enter(Entry(op_type, domain, Kind.LOCALLY_CONSTANT, None, module=module))
 
 
-def jumps(*op_types: str, domain: str = "") -> Callable[[Watch], Watch]:
+def jumps(*op_types: str, domain: str = "", when: When | None = None) -> Callable[[Watch], Watch]:
     """Register a locally constant operator with its guards, a function of the node with its values at x."""
 
     def register(watch: Watch) -> Watch:
         for op_type in op_types:
-            REGISTRY[(domain, op_type)] = Entry(
-                op_type,
-                domain,
-                Kind.LOCALLY_CONSTANT,
-                None,
-                observes=None,
-                module=watch.__module__,
-                watch=watch,
-            )
+            kind, module = Kind.LOCALLY_CONSTANT, watch.__module__
+            _enter(Entry(op_type, domain, kind, None, None, module=module, watch=watch, when=when))
         return watch
 
     return register
@@ -306,3 +317,58 @@ def threshold(value: Array, at: Array | float = 0.0, position: int = 0) -> Guard
         return HalfSpaces(((position, Scale(value.shape, sign)),), -(sign * at))
 
     return Guard(above, margins, half_spaces)
+
+
+def between(value: Array, low: Array, high: Array, position: int = 0) -> Guard:
+    """Guard of an elementwise jump: the interval [low, high] in which each entry of the operand lies."""
+
+    def margins() -> Array:
+        return np.asarray(np.minimum(value - low, high - value))
+
+    def half_spaces() -> HalfSpaces:
+        """Rows: x - low ≥ 0, then high - x ≥ 0; an end that is infinite holds always."""
+        ends = np.stack([-low, high])
+        signs = np.stack([np.ones_like(value), -np.ones_like(value)])
+        finite = np.isfinite(ends)
+        both = chain(Broadcast(value.shape, ends.shape), Scale(ends.shape, np.where(finite, signs, 0)))
+        return HalfSpaces(((position, both),), np.where(finite, ends, 0))
+
+    return Guard(low, margins, half_spaces)
+
+
+def sign_of(value: Array, position: int = 0) -> Guard:
+    """Guard of the sign of each entry of an operand; 0 is a sign of its own."""
+    low, high = np.where(value < 0, -np.inf, 0), np.where(value > 0, np.inf, 0)
+    return replace(between(value, low, high, position), choice=np.sign(value))
+
+
+def side_of(site: Site, left: int = 0, right: int = 1) -> Guard:
+    """Guard of a comparison: which of two operands is larger, entry by entry; equality is a side too."""
+    shape = site.broadcast_shape()
+    difference = np.broadcast_to(site.value(left), shape) - np.broadcast_to(site.value(right), shape)
+    side = np.sign(difference)
+
+    def half_spaces() -> HalfSpaces:
+        terms = []
+        lost: Array = np.zeros(shape, difference.dtype)
+        for position, sign in ((left, side), (right, -side)):
+            if site.active(position):
+                terms.append((position, chain(site.spread(position, shape), Scale(shape, sign))))
+            else:
+                lost = lost + sign * np.broadcast_to(site.value(position), shape)
+        return HalfSpaces(tuple(terms), lost)
+
+    return Guard(side, lambda: np.abs(difference), half_spaces)
+
+
+_FLOATING = (1, 10, 11, 16)  # TensorProto.DataType: FLOAT, FLOAT16, DOUBLE, BFLOAT16
+
+
+def to_floating(attributes: Mapping[str, Any], _: Reading) -> bool:
+    """Whether a cast goes to a type that is differentiated."""
+    return attributes.get("to") in _FLOATING
+
+
+def to_other(attributes: Mapping[str, Any], reading: Reading) -> bool:
+    """Whether a cast goes to integers, booleans or strings."""
+    return not to_floating(attributes, reading)

@@ -1,15 +1,13 @@
 """Identity, Dropout (inference), Cast between floating types: y = x.
 
+A cast to integers or booleans is in ops/cast_to_integer.py.
 https://onnx.ai/onnx/operators/onnx__Identity.html, …Dropout.html, …Cast.html
 """
 
 import numpy as np
 
 from ..runtime.primitives import Reshape
-from ._rule import Local, Site, lowers
-
-# TensorProto.DataType: FLOAT, FLOAT16, DOUBLE, BFLOAT16
-_FLOATS = (1, 10, 11, 16)
+from ._rule import Local, Site, lowers, to_floating
 
 
 @lowers("Identity")
@@ -26,12 +24,7 @@ def dropout(site: Site) -> Local:
     return identity(site)
 
 
-@lowers("Cast")
+@lowers("Cast", when=to_floating)
 def cast(site: Site) -> Local:
     """Pass x in another floating type; its rounding is part of the stated bound."""
-    if site.attribute("to") not in _FLOATS:
-        raise site.refuse(
-            "casts a value that depends on x to a type that is not floating point; "
-            "name a tensor before it in outputs"
-        )
     return Local(Reshape(site.shape(), site.shape()), rounds=True)

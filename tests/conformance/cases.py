@@ -14,7 +14,7 @@ import onnx.inliner
 from onnx import numpy_helper
 from onnx.backend.test.loader import load_model_tests
 
-from ilin.ops import REGISTRY, Entry
+from ilin.ops import REGISTRY, Entry, Reading
 from ilin.runtime.program import Kind
 
 from .oracle import FLOATS, is_floating
@@ -64,9 +64,11 @@ class Case:
         found = set()
         for node in self.model.graph.node:
             if moving.intersection((*node.input, *_captured(node))):
-                moving.update(node.output)
-                if entry_of(node) is None:
+                entry = entry_of(node)
+                if entry is None:
                     found.add(label(node))
+                if entry is None or entry.kind is not Kind.LOCALLY_CONSTANT:
+                    moving.update(node.output)
         return tuple(sorted(found))
 
     @cached_property
@@ -175,7 +177,9 @@ def _parted(
 
 
 def entry_of(node: onnx.NodeProto) -> Entry | None:
-    return REGISTRY.get(("" if node.domain == "ai.onnx" else node.domain, node.op_type))
+    entry = REGISTRY.get(("" if node.domain == "ai.onnx" else node.domain, node.op_type))
+    given = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+    return None if entry is None else entry.serving(given, Reading())
 
 
 def label(node: onnx.NodeProto) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -117,6 +117,8 @@ def check_slopes(case: Case, affine: ilin.AffineMap, x: np.ndarray, y: np.ndarra
         found = slopes(function, x, d, accuracy, np.abs(affine.W) @ np.abs(d))
         ours = affine.W @ d
         wrong = np.where(found.kinked, found.outside(ours), found.misses(ours))
+        if wrong.any():
+            wrong &= ~_jumping(function, x, d, accuracy, found)
         assert not wrong.any(), _describe(wrong, ours, found)
         compared, kinks, kinked = compared + ours.size, kinks + int(found.kinked.sum()), kinked | found.kinked
     exactly_on_kinks = kinked.any() and accuracy.step <= IN_FLOAT64.step
@@ -128,6 +130,16 @@ def check_slopes(case: Case, affine: ilin.AffineMap, x: np.ndarray, y: np.ndarra
         wrong = found.misses(affine.W[:, column]) & kinked
         assert not wrong.any(), _describe(wrong, affine.W[:, column], found)
     return Outcome(oracle, compared, kinks)
+
+
+def _jumping(
+    function: Function, x: np.ndarray, d: np.ndarray, accuracy: Accuracy, found: Slopes
+) -> np.ndarray:
+    """Outputs that jump at x, where there is no slope: their differences grow as the step shrinks."""
+    finer = replace(accuracy, step=accuracy.step / 16)
+    near = slopes(function, x, d, finer, 1.0)
+    grows = [np.abs(a) > 8 * np.abs(b) for a, b in ((near.ahead, found.ahead), (near.behind, found.behind))]
+    return grows[0] | grows[1]
 
 
 # -- what it is compared with --------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ import onnx
 
 import ilin
 from ilin.compiler.graph import load
-from ilin.compiler.scope import entry_of, judge
+from ilin.compiler.scope import judge
 from ilin.runtime.program import Kind
 
 from .cases import Case, all_cases, choices
@@ -58,9 +58,7 @@ def group_of(case: Case) -> str:
     if None in kinds:
         return "unsupported"
     if Kind.SMOOTH in kinds:
-        alone = any(
-            (entry := entry_of(verdict.node)) is not None and entry.kind is Kind.SMOOTH for verdict in moved
-        )
+        alone = any(verdict.entry is not None and verdict.entry.kind is Kind.SMOOTH for verdict in moved)
         return "smooth" if alone else "bilinear"
     reached = set(case.floating_inputs).union(
         *(verdict.node.outputs for verdict in moved if verdict.kind is not Kind.LOCALLY_CONSTANT)
