@@ -16,7 +16,7 @@ from ..runtime import session
 from ..runtime.affine_map import AffineMap, Layer
 from ..runtime.certificate import Certificate
 from ..runtime.primitives import Array
-from ..runtime.program import LinearProgram
+from ..runtime.program import Kind, LinearProgram
 from .graph import Graph
 from .plan import Plan
 from .trace import Trace
@@ -69,6 +69,17 @@ def affine_map(
         provenance,
         asked.notes,
     )
+
+
+def jumps_of(program: LinearProgram) -> tuple[str, ...]:
+    """A note on the nodes that x moves only by jumps, of which W has nothing to say."""
+    if not program.discrete:
+        return ()
+    first, *others = (f"{one.node!r} ({one.op_type})" for one in program.discrete)
+    where = f"node {first}" + (f" and {len(others)} more" if others else "")
+    if program.kind is Kind.LOCALLY_CONSTANT:
+        return (f"around x the outputs do not depend on x: it moves them only by jumps, at {where}",)
+    return (f"x also acts by jumps, at {where}; around x these stay, so W does not show them",)
 
 
 def _layers(program: LinearProgram, shares: Array | None) -> tuple[Layer, ...]:

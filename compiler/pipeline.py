@@ -19,7 +19,7 @@ from ..runtime.memory import limit_of
 from ..runtime.primitives import Array
 from ..runtime.program import Kind, LinearProgram
 from ..runtime.rounding import Arithmetic
-from .answer import Asked, affine_map
+from .answer import Asked, affine_map, jumps_of
 from .bounds import rounding_bounds, running_bound
 from .compose import Composed, Progress, compose, compose_stacked
 from .engine import Engine
@@ -95,7 +95,7 @@ class CompiledModel:
         program = self._lower(trace)
         chosen = choose_rows(rows, trace.stacked(program.outputs))
         plan = self._plan(program, len(chosen))
-        return Asked(trace, program, chosen, plan, (*self.notes, *notes))
+        return Asked(trace, program, chosen, plan, (*self.notes, *notes, *jumps_of(program)))
 
     def compose(self, asked: Asked, progress: Progress | None = None) -> Composed:
         """W and b, by the plan.
