@@ -148,9 +148,12 @@ def _operand(name: str, shape: Shape | None, observed: bool, known: _Known) -> O
     if not name:
         return None
     if shape is None:
-        value = known.value(name)
-        return Operand(name, value.shape, False, value)
-    return Operand(name, shape, True, known.value(name) if observed else None)
+        held = known.value(name)
+        return Operand(name, held.shape, False, held)
+    value = known.value(name) if observed else None
+    if value is not None and not is_floating(value.dtype):
+        value = value.astype(known.dtype)  # integers that stand for numbers: quantised, read straight through
+    return Operand(name, shape, True, value)
 
 
 def _step(place: Place, output: str, local: Local, fixed: bool) -> Step:

@@ -275,13 +275,13 @@ def constant_by_shape(module: str, *op_types: str, domain: str = "") -> None:
         _enter(Entry(op_type, domain, Kind.LOCALLY_CONSTANT, None, module=module, by_shape=True))
 
 
-def locally_constant(module: str, *op_types: str, domain: str = "") -> None:
+def locally_constant(module: str, *op_types: str, domain: str = "", when: When | None = None) -> None:
     """Register operators whose outputs only jump: evaluated, never lowered.
 
     They stand for W = 0. An answer holds as long as their outputs are those at x.
     """
     for op_type in op_types:
-        _enter(Entry(op_type, domain, Kind.LOCALLY_CONSTANT, None, module=module))
+        _enter(Entry(op_type, domain, Kind.LOCALLY_CONSTANT, None, module=module, when=when))
 
 
 def jumps(*op_types: str, domain: str = "", when: When | None = None) -> Callable[[Watch], Watch]:

@@ -40,6 +40,9 @@ BY_DESIGN = {
 # evaluator computes them in float64.
 LOOSER = {"Resize": 2e-5, "Upsample": 2e-5}
 
+# Operators that the reference evaluator computes in float32, whatever it is given.
+SINGLE_ONLY = {"DynamicQuantizeLinear"}
+
 ENGINES = ("matrix-free", "adjoint")  # beside "sparse", where all inputs that may be active are
 
 SINGLE = np.finfo(np.float32).max
@@ -200,6 +203,8 @@ def oracle_of(case: Case, active: tuple[str, ...], y: np.ndarray) -> tuple[Funct
     expected = observed(case)
     epsilon = max(_epsilon(expected[name]) for name in case.floating_outputs)
     try:
+        if case.subject in SINGLE_ONLY:
+            raise NotImplementedError("it computes this operator in float32")
         function = flat_function(reference_of(case.model), case.feeds, active, case.floating_outputs)
         here = function(flattened([case.feeds[name] for name in active])) if y.size <= LOOPED else None
     except Exception as error:  # it raises whatever numpy raises
