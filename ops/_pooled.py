@@ -118,14 +118,17 @@ def _selection(
         group = candidates()
         losing = (group >= 0) & (group != winner[..., None])
         winners = np.broadcast_to(winner[..., None], group.shape)[losing]
-        signed = np.array(float(sign))
-        pair = [
-            (gathered(site, index), factor) for index, factor in ((winners, signed), (group[losing], -signed))
-        ]
-        return HalfSpaces(tuple((0, chain(g, Scale(g.out_shape, factor))) for g, factor in pair))
+        return ahead(site, winners, group[losing], sign)
 
     picked = replace(gathered(site, winner), window=window)
     return Local(picked, guards=(Guard(winner, margins, half_spaces),))
+
+
+def ahead(site: Site, winners: Array, losers: Array, sign: int = 1) -> HalfSpaces:
+    """Sign · (winner - loser) ≥ 0 for pairs of flat positions in operand 0, one row for each."""
+    signed = np.array(float(sign))
+    pair = [(gathered(site, index), factor) for index, factor in ((winners, signed), (losers, -signed))]
+    return HalfSpaces(tuple((0, chain(g, Scale(g.out_shape, factor))) for g, factor in pair))
 
 
 def _winning_taps(x: Array, window: Window) -> Array:
