@@ -1,8 +1,8 @@
 """Shrink: y = x + bias where x < -lambd, x - bias where x > lambd, 0 between.
 
 At x: a diagonal of zeros and ones, and the bias with its sign. Both ends belong to the piece between them, as
-their value 0 does, which another piece need not have. Guards: the side of each end. onnxruntime computes it in
-float32, in float64 too, where the check at fresh points tells.
+their value 0 does, which another piece need not have. Guards: the side of each end. onnxruntime computes in
+float32 what is float64, too, which the check at fresh points tells.
 https://onnx.ai/onnx/operators/onnx__Shrink.html
 """
 

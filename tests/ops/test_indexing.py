@@ -114,6 +114,7 @@ NODES = {
     "ScatterND, slices": ("ScatterND", {"x": V, "i": ints([-1]), "u": numbers(1, 3, 4)}, 11, {}, ("x", "u")),
     "ScatterND, updates alone": ("ScatterND", {"x": X, "i": ints([0, -1]), "u": numbers(1)}, 13, {}, ("u",)),
     "Mod, towards zero": ("Mod", {"x": 4 * X, "b": numbers(4)}, 10, {"fmod": 1}, ("x", "b")),
+    "Mod, rounded down": ("Mod", {"x": 4 * X, "b": numbers(4)}, 28, {}, ("x", "b")),
     "Mod, of a held number": ("Mod", {"x": 4 * numbers(4), "b": X}, 13, {"fmod": 1}, ("b",)),
     "Mod, by a held number": ("Mod", {"x": 4 * X, "b": np.float32([-0.7])}, 13, {"fmod": 1}, ("x",)),
     "TopK as an attribute": ("TopK", {"x": V}, 1, {"k": 2, "axis": 1}),
