@@ -81,29 +81,26 @@ def _equation(site: Site) -> _Equation:
 
 def _opened(site: Site, position: int, equation: _Equation) -> tuple[str, list[Primitive]]:
     """The active operand with every label once and in full size: diagonals, without axes to be broadcast."""
-    labels, shape = equation.operands[position], site.shape(position)
-    parts: list[Primitive] = []
-    distinct = "".join(dict.fromkeys(labels))
-    if distinct != labels:
-        numbers = {label: number for number, label in enumerate(distinct)}
-        own = [numbers[label] for label in labels]
-        diagonal = np.einsum(positions(site, position), own, list(range(len(distinct))))
-        parts.append(gathered(site, diagonal, position))
-        shape = diagonal.shape
-    kept = _full(distinct, shape, equation)
-    if kept != distinct:
-        parts.append(Reshape(shape, equation.shape(kept)))
+    shape = site.shape(position)
+    labels, diagonal = _diagonal(positions(site, position), equation.operands[position])
+    parts: list[Primitive] = [gathered(site, diagonal, position)] if diagonal.shape != shape else []
+    kept = _full(labels, diagonal.shape, equation)
+    if kept != labels:
+        parts.append(Reshape(diagonal.shape, equation.shape(kept)))
     return kept, parts
 
 
 def _plain(value: Array, equation: _Equation, position: int) -> tuple[str, Array]:
     """Another operand likewise."""
-    labels = equation.operands[position]
+    labels, diagonal = _diagonal(value, equation.operands[position])
+    kept = _full(labels, diagonal.shape, equation)
+    return kept, diagonal.reshape(equation.shape(kept))
+
+
+def _diagonal(value: Array, labels: str) -> tuple[str, Array]:
+    """The labels without repetition, and the entries at which repeated ones agree."""
     distinct = "".join(dict.fromkeys(labels))
-    numbers = {label: number for number, label in enumerate(distinct)}
-    value = np.einsum(value, [numbers[label] for label in labels], list(range(len(distinct))))
-    kept = _full(distinct, value.shape, equation)
-    return kept, value.reshape(equation.shape(kept))
+    return distinct, np.einsum(value, [distinct.index(a) for a in labels], list(range(len(distinct))))
 
 
 def _full(labels: str, shape: Shape, equation: _Equation) -> str:
@@ -120,7 +117,7 @@ def _contracted(
     """The product with another operand, summed over labels that are not needed any more."""
     x, parts = _summed(x, needed | set(w), equation)
     alone = tuple(axis for axis, label in enumerate(w) if label not in needed and label not in x)
-    weight = weight.sum(axis=alone, dtype=np.float64)
+    weight = weight.sum(axis=alone, dtype=np.float64).astype(weight.dtype)
     w = "".join(label for axis, label in enumerate(w) if axis not in alone)
     y = "".join(label for label in dict.fromkeys(x + w) if label in needed)
     if set(y) == set(x):  # entry by entry

@@ -17,7 +17,7 @@ from ._rule import Local, Site, explains, lowers
 def range_(site: Site) -> Local:
     """Spread start, and delta times the numbers of the entries."""
     start, limit, delta = (site.value(i).reshape(()) for i in range(3))
-    count = max(0, int(np.ceil((limit - start) / delta)))
+    count = max(0, int(np.ceil(float(limit - start) / float(delta))))  # in float64, as in onnxruntime
     number = np.arange(count, dtype=float)
     terms: dict[int, Primitive] = {}
     if site.active(0):
@@ -25,9 +25,9 @@ def range_(site: Site) -> Local:
     if site.active(2):
         terms[2] = chain(Broadcast(site.shape(2), (count,)), Scale((count,), number))
     held = [part for i, part in ((0, start), (2, number * delta)) if not site.active(i)]
-    offset = sum(held) if held else None
-    size = sum(abs(part) for part in held) if held else None
-    return Local(terms, offset, (_length(site, count),), offset_size=size)
+    # onnxruntime adds delta up, so that entry n has n roundings behind it; they are counted with the offset.
+    size = number * (np.abs(start) + number * np.abs(delta))
+    return Local(terms, sum(held, np.zeros(count)), (_length(site, count),), offset_size=size)
 
 
 def _length(site: Site, count: int) -> Guard:
@@ -55,12 +55,14 @@ def _length(site: Site, count: int) -> Guard:
 
 @explains("Range")
 def range_in_graph(site: Site, graph: Builder) -> tuple[str, ...]:
-    """What a held start and delta add, and the numbers of the entries."""
+    """What a held start and delta add, or zeros; and the numbers of the entries."""
     node, start, delta = graph.node, site.tensor(0), site.tensor(2)
     count = node("Size", node("Range", start, site.tensor(1), delta))
     numbers = node("Range", graph.constant(np.array(0)), count, graph.constant(np.array(1)))
     numbers = node("CastLike", numbers, start)
     shares = ((0, start), (2, node("Mul", numbers, delta)))
-    held = [share for i, share in shares if not site.active(i)]
-    offset = [node("Add", *held) if len(held) == 2 else held[0]] if held else []
-    return *offset, *((numbers,) if site.active(2) else ())
+    offset = node("Sub", numbers, numbers)
+    for position, share in shares:
+        if not site.active(position):
+            offset = node("Add", offset, share)
+    return (offset, numbers) if site.active(2) else (offset,)

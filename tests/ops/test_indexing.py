@@ -161,6 +161,20 @@ NODES = {
         {},
         ("start", "limit", "delta"),
     ),
+    "Range, long": (
+        "Range",
+        {"start": np.float32(0.5), "limit": np.float32(700), "delta": np.float32(0.7)},
+        11,
+        {},
+        ("start", "limit", "delta"),
+    ),
+    "Range, whose length a rounded quotient would miss": (
+        "Range",
+        {"start": np.float32(0), "limit": np.float32(0.3), "delta": np.float32(0.1)},
+        11,
+        {},
+        ("start",),
+    ),
     "Range, down": (
         "Range",
         {"start": np.float64(1), "limit": np.float64(-2.3), "delta": np.float64(-1)},
