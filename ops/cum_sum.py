@@ -6,7 +6,7 @@ https://onnx.ai/onnx/operators/onnx__CumSum.html
 
 import numpy as np
 
-from ..runtime.primitives import Contract
+from ..runtime.primitives import Contract, Reshape
 from ._rule import Local, Site, lowers
 
 _LABELS = "abcdefghijklmnopqrstuvwxy"
@@ -16,6 +16,8 @@ _LABELS = "abcdefghijklmnopqrstuvwxy"
 def cum_sum(site: Site) -> Local:
     """Multiply by the triangle."""
     shape = site.shape()
+    if 0 in shape:
+        return Local(Reshape(shape, shape))
     axis = int(np.ravel(site.value(1))[0]) % len(shape)
     triangle = np.tri(shape[axis], k=-1 if site.attribute("exclusive", 0) else 0, dtype=np.float32)
     if site.attribute("reverse", 0):

@@ -39,9 +39,9 @@ def cast(site: Site) -> Local:
 
 @lowers("CastLike")
 def cast_like(site: Site) -> Local:
-    """Pass x in the floating type of the other operand, of whose values nothing depends."""
+    """Pass x in the floating type of the other operand, on whose values nothing depends."""
     if not site.active(0):
-        return Local({}, site.value(0))
+        return Local({}, np.asarray(site.value(0), float))
     if not site.active(1) and site.value(1).dtype.kind != "f":
         raise site.refuse(_NOT_FLOATING)
     return Local({0: Reshape(site.shape(), site.shape())}, rounds=True)

@@ -36,6 +36,9 @@ class _Share(NamedTuple):
     guards: tuple[Guard, ...] = ()
 
 
+_ALL = _Share(np.ones((), bool), np.ones((), bool))
+
+
 @lowers(*_OPERATORS, kind=Kind.PIECEWISE_LINEAR, observes=(0, 2), linear_in=(0, 2))
 def scatter(site: Site) -> Local:
     """Share every entry between data and its updates."""
@@ -45,7 +48,7 @@ def scatter(site: Site) -> Local:
         return _combined(site, target, _extreme(site, target, _SIGNS[reduction]))
     if reduction == "mul":
         return _multiplied(site, target)
-    return _combined(site, target, _all(target) if reduction == "add" else _last(site, target))
+    return _combined(site, target, _ALL if reduction == "add" else _last(site, target))
 
 
 @lowers("TensorScatter", linear_in=(0, 1))
@@ -94,10 +97,6 @@ def _combined(site: Site, target: Array, share: _Share, position: int = 2) -> Lo
 def _product(factor: Array, value: Array) -> Array:
     """The factor times the value; what a mask drops may be infinite."""
     return np.where(factor, value, 0) if factor.dtype == bool else factor * value
-
-
-def _all(target: Array) -> _Share:
-    return _Share(np.ones((), bool), np.ones((), bool))
 
 
 def _last(site: Site, target: Array) -> _Share:
@@ -181,7 +180,7 @@ def scatter_in_graph(site: Site, graph: Builder) -> tuple[str, ...]:
     if reduction in _SIGNS:
         stays, taken = _extreme_in_graph(site, graph, target, reduction)
     else:
-        share = _all(target) if reduction == "add" else _last(site, target)
+        share = _ALL if reduction == "add" else _last(site, target)
         stays, taken = graph.constant(share.data), graph.constant(share.updates)
         if reduction == "mul":
             taken = node("Gather", data, graph.constant(target))

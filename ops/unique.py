@@ -6,6 +6,8 @@ sets them apart changes the shape of y. The other outputs are indices, which do 
 https://onnx.ai/onnx/operators/onnx__Unique.html
 """
 
+import math
+
 import numpy as np
 
 from ..runtime.emit import Builder
@@ -22,7 +24,7 @@ def unique(site: Site) -> Local:
     axis = site.attribute("axis")
     own = positions(site) if axis is not None else positions(site).ravel()
     slices = np.moveaxis(own, axis or 0, 0)
-    slices = slices.reshape(len(slices), -1)  # (n, entries of each)
+    slices = slices.reshape(len(slices), math.prod(slices.shape[1:]))  # (n, entries of each)
     values = site.value().ravel()[slices]
     _, picked, rank = np.unique(values, return_index=True, return_inverse=True, axis=0)
     rank = rank.ravel()  # (n,)
@@ -41,7 +43,8 @@ def unique(site: Site) -> Local:
         leading = slices[order, 0]
         return ahead(site, leading[1:], leading[:-1])
 
-    return Local(gathered(site, np.take(own, picked, axis or 0)), guards=(Guard(rank, margins, half_spaces),))
+    guards = (Guard(rank, margins, half_spaces),) if slices.size else ()
+    return Local(gathered(site, np.take(own, picked, axis or 0)), guards=guards)
 
 
 @explains("Unique")

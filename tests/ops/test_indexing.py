@@ -96,6 +96,7 @@ NODES = {
         14,
         {"reverse": 1, "exclusive": 1},
     ),
+    "CumSum of nothing": ("CumSum", {"x": numbers(0, 4), "axis": np.array(0)}, 14, {}),
     "Scatter of old": ("Scatter", {"x": X, "i": ints([1, 0, 2, 2]), "u": numbers(1, 4)}, 9, {}, ("x", "u")),
     "ScatterElements, shorter": (
         "ScatterElements",
@@ -113,8 +114,14 @@ NODES = {
     ),
     "ScatterND, slices": ("ScatterND", {"x": V, "i": ints([-1]), "u": numbers(1, 3, 4)}, 11, {}, ("x", "u")),
     "ScatterND, updates alone": ("ScatterND", {"x": X, "i": ints([0, -1]), "u": numbers(1)}, 13, {}, ("u",)),
-    "Mod, towards zero": ("Mod", {"x": 4 * X, "b": numbers(4)}, 10, {"fmod": 1}, ("x", "b")),
-    "Mod, rounded down": ("Mod", {"x": 4 * X, "b": numbers(4)}, 28, {}, ("x", "b")),
+    "Mod, towards zero": (
+        "Mod",
+        {"x": 4 * X, "b": np.float32(1.1337) * numbers(4)},
+        10,
+        {"fmod": 1},
+        ("x", "b"),
+    ),
+    "Mod, rounded down": ("Mod", {"x": 4 * X, "b": np.float32(1.1337) * numbers(4)}, 28, {}, ("x", "b")),
     "Mod, of a held number": ("Mod", {"x": 4 * numbers(4), "b": X}, 13, {"fmod": 1}, ("b",)),
     "Mod, by a held number": ("Mod", {"x": 4 * X, "b": np.float32([-0.7])}, 13, {"fmod": 1}, ("x",)),
     "TopK as an attribute": ("TopK", {"x": V}, 1, {"k": 2, "axis": 1}),
@@ -167,13 +174,6 @@ NODES = {
         11,
         {},
         ("start", "limit", "delta"),
-    ),
-    "Range, whose length a rounded quotient would miss": (
-        "Range",
-        {"start": np.float32(0), "limit": np.float32(0.3), "delta": np.float32(0.1)},
-        11,
-        {},
-        ("start",),
     ),
     "Range, down": (
         "Range",

@@ -51,7 +51,7 @@ def test_a_choice_is_kept_just_where_its_half_spaces_hold(name):
     step = step_at(compiled, case.feeds)
     random = np.random.default_rng(3)
     kept = []
-    for size, _ in product((0.001, 0.01, 0.1, 0.5, 2.0), range(5)):
+    for size, _ in product((1e-4, 0.01, 0.1, 0.5, 2.0), range(5)):
         moved = {n: case.feeds[n] + size * random.standard_normal(case.feeds[n].shape) for n in active}
         z = {**case.feeds, **{n: v.astype(case.feeds[n].dtype) for n, v in moved.items()}}
         for here, there in zip(step.guards, step_at(compiled, z).guards, strict=True):
@@ -134,6 +134,14 @@ def test_the_ends_of_shrink_lie_between_them():
 def test_top_k_of_none():
     affine = ilin.linearize(case_of("TopK", {"x": X, "k": ints(0)}, 11, 2).model, {"x": X, "k": ints(0)})
     assert affine.W.shape == (0, 12)
+
+
+def test_a_range_is_as_long_as_onnxruntime_makes_it():
+    """Of float32 numbers, 0.3 / 0.1 is a little above 3, and 3 once it is rounded to float32."""
+    puts = {"start": np.float32(0), "limit": np.float32(0.3), "delta": np.float32(0.1)}
+    affine = ilin.linearize(case_of("Range", puts, 11).model, puts, inputs=["start"])
+    np.testing.assert_array_equal(affine.W, np.ones((4, 1)))
+    assert affine.certificate.verified, str(affine.certificate)
 
 
 TARGETS = {"t": ints(0, 1), "w": numbers(3)}
