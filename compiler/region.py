@@ -158,8 +158,9 @@ def same_piece(
     allowance: dict[str, Array] = {}
     if not changed:
         return allowance
-    if any(isinstance(owner, Discrete) for owner in changed):
-        return None  # a jump is no error of rounding
+    shapes = ((one.shape, other.shape) for one, other in zip(at_x.steps, at_z.steps, strict=True))
+    if any(isinstance(owner, Discrete) for owner in changed) or any(here != there for here, there in shapes):
+        return None  # a jump, or another number of entries, is no error of rounding
     differing = {owner.output for owner in changed if isinstance(owner, Step)}
     block = {name: value[None].astype(dtype) for name, value in z.items()}
     walk = zip(running_errors(at_x, block, arithmetic), at_z.steps, strict=True)

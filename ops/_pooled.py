@@ -82,8 +82,8 @@ def _group(site: Site, axes: tuple[int, ...], shape: Shape, sign: int, *, last: 
         return _grouped(positions(site), axes, shape)
 
     values = _grouped(x, axes, shape)
-    ahead = values[..., ::-1] if last else values
-    best = (ahead.argmax(axis=-1) if sign == 1 else ahead.argmin(axis=-1))[..., None]
+    ordered = values[..., ::-1] if last else values
+    best = (ordered.argmax(axis=-1) if sign == 1 else ordered.argmin(axis=-1))[..., None]
     if last:
         best = values.shape[-1] - 1 - best
 
@@ -138,13 +138,16 @@ def _competition(
         group = candidates()
         losing = (group >= 0) & (group != winner[..., None])
         winners = np.broadcast_to(winner[..., None], group.shape)[losing]
-        signed = np.array(float(sign))
-        pair = [
-            (gathered(site, index), factor) for index, factor in ((winners, signed), (group[losing], -signed))
-        ]
-        return HalfSpaces(tuple((0, chain(g, Scale(g.out_shape, factor))) for g, factor in pair))
+        return ahead(site, winners, group[losing], sign)
 
     return Guard(winner, margins, half_spaces)
+
+
+def ahead(site: Site, winners: Array, losers: Array, sign: int = 1) -> HalfSpaces:
+    """Sign · (winner - loser) ≥ 0 for pairs of flat positions in operand 0, one row for each."""
+    signed = np.array(float(sign))
+    pair = [(gathered(site, index), factor) for index, factor in ((winners, signed), (losers, -signed))]
+    return HalfSpaces(tuple((0, chain(g, Scale(g.out_shape, factor))) for g, factor in pair))
 
 
 def _winning_taps(x: Array, window: Window) -> Array:

@@ -34,12 +34,15 @@ class Case:
         """Input name to value; numpy scalars and tensors in protobuf become arrays.
 
         The cases of Cast hold NaN, infinities and values beyond the narrower type, where no linear map
-        exists; tame values take their place.
+        exists; tame values take their place. Those of Unique hold equal entries, of which a difference
+        leaves other outputs; distinct ones in the same order take their place.
         """
         puts = zip(self.model.graph.input, self.inputs, strict=False)
         named = {put.name: _as_array(value) for put, value in puts}
-        if any(node.op_type == "Cast" for node in self.model.graph.node):
+        if any(node.op_type in ("Cast", "CastLike") for node in self.model.graph.node):
             named = {name: _tamed(value) for name, value in named.items()}
+        if any(node.op_type == "Unique" for node in self.model.graph.node):
+            named = {name: _distinct(value) for name, value in named.items()}
         return named
 
     @cached_property
@@ -196,6 +199,12 @@ def _tamed(value: object) -> object:
     if not isinstance(value, np.ndarray) or not is_floating(value):
         return value
     return np.clip(np.nan_to_num(value, nan=0.5), -100, 100)
+
+
+def _distinct(value: object) -> object:
+    if not isinstance(value, np.ndarray) or not is_floating(value) or np.unique(value).size == value.size:
+        return value
+    return value + np.arange(value.size, dtype=value.dtype).reshape(value.shape) / (2 * value.size)
 
 
 def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:

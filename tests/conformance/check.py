@@ -34,11 +34,19 @@ BY_DESIGN = {
     "two active operands are multiplied": r"multiplies two values that both depend on x",
     "an active parameter": r"its parameter .* depends on x",
     "cast of an active value to integers": r"casts a value that depends on x to a type that is not floating",
+    "the bits of an active value": r"reads the bits of a value that depends on x",
+    "a norm that is no sum of absolute values": r"the norm with p = .* is smooth",
+    "a mean by active weights": r"its mean divides by the sum of weights that depend on x",
 }
 
-# onnxruntime computes the coordinates of Resize in float32, and its rule does as onnxruntime; the reference
-# evaluator computes them in float64.
-LOOSER = {"Resize": 2e-5, "Upsample": 2e-5}
+# By operator, or by case. onnxruntime computes the coordinates of Resize in float32, and its rule does as
+# onnxruntime; the reference evaluator computes them in float64. Likewise the mean in the body of
+# NegativeLogLikelihoodLoss divides by a sum of 3 · 6 · 6 · 5 · 3 · 4 held weights in float32.
+LOOSER = {
+    "Resize": 2e-5,
+    "Upsample": 2e-5,
+    "test_nllloss_NCd1d2d3d4d5_mean_weight_expanded": 6480 * np.finfo(np.float32).eps,
+}
 
 # Operators that the reference evaluator computes in float32, whatever it is given.
 SINGLE_ONLY = {"DynamicQuantizeLinear"}
@@ -106,7 +114,7 @@ def check_value(affine: ilin.AffineMap, x: np.ndarray, y: np.ndarray, epsilon: f
 def check_slopes(case: Case, affine: ilin.AffineMap, x: np.ndarray, y: np.ndarray) -> Outcome:
     """W d is the difference of the function along d, on either side where x sits on a kink."""
     every, accuracy, oracle = oracle_of(case, tuple(affine.inputs), y)
-    relative = max(accuracy.relative, LOOSER.get(case.subject, 0))
+    relative = max(accuracy.relative, LOOSER.get(case.subject, 0), LOOSER.get(case.name, 0))
     accuracy = Accuracy(accuracy.step, accuracy.roundoff, relative)
     random = np.random.default_rng(zlib.crc32(case.name.encode()))
 

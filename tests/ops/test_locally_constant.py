@@ -126,3 +126,11 @@ def test_positions_that_depend_on_values_hold_as_long_as_they_stay():
     affine = ilin.linearize(proto, X)
     np.testing.assert_array_equal(affine.b, [2, 5])
     assert affine.certificate.verified
+
+
+def test_a_shape_that_depends_on_values_ends_the_region_where_it_changes():
+    """Unique entries of x with two equal ones: as soon as these part, there is one entry more."""
+    proto = model(make_node("Unique", ["x"], ["u"]), make_node("Relu", ["u"], ["y"]), out=(5,))
+    affine = ilin.linearize(proto, np.float32([[1, 2, 3, 3, 4, 5]]))
+    assert affine.W.shape == (5, 6)
+    assert affine.certificate.verified

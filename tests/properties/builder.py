@@ -26,6 +26,7 @@ REFERENCE_IS_WRONG = {
     "AveragePool": "wrong shapes with auto_pad and dilations, or a window below the stride",
     "BatchNormalization": "before opset 14 it returns a tuple, or normalises by the batch itself",
     "ConvTranspose": "fails with groups of more than one output, wrong shapes with auto_pad and output_shape",
+    "GatherElements": "refuses a negative axis where the lengths along it differ",
     "GlobalMaxPool": "reduces (N, C, L) to the wrong shape",
     "MaxPool": "fails in one dimension with auto_pad, wrong shapes with auto_pad and ceil_mode",
     "Mean": "adds in place, so the first operand must have the broadcast shape",

@@ -92,6 +92,14 @@ def thresholded_relu(b: Builder, op: str) -> object:
     return b.add(op, [b.pick()], **b.choose([{}, {"alpha": 0.25}, {"alpha": -0.5}]))
 
 
+@emits("Shrink")
+def shrink(b: Builder, op: str) -> object:
+    if b.opset < 9 or b.element == TensorProto.DOUBLE:  # which onnxruntime computes in float32
+        raise Refused
+    end = b.choose([0.25, 0.5])
+    return b.add(op, [b.pick()], lambd=end, bias=end)
+
+
 @emits("HardSwish")
 def hard_swish(b: Builder, op: str) -> object:
     if b.opset < 14:
@@ -184,6 +192,20 @@ def where(b: Builder, op: str) -> object:
     other = b.held(b.broadcastable(b.shape(x))) if b.flag() else b.pick(_compatible(b.shape(x)))
     condition = b.held(b.broadcastable(b.shape(x)) > 0)
     return b.add(op, [condition, *([x, other] if b.flag() else [other, x])])
+
+
+@emits("Einsum")
+def einsum(b: Builder, op: str) -> object:
+    if b.opset < 12:
+        raise Refused
+    x = b.pick(lambda shape: 0 < len(shape) < 4)
+    own = "ijk"[: len(b.shape(x))]
+    sizes = {**dict(zip(own, b.shape(x), strict=True)), "n": b.integer(1, 3)}
+    other = "".join(b.subset(own)) + b.choose(["", "n"])
+    output = "".join(label for label in dict.fromkeys(own + other) if b.flag())
+    operands = [(own, x), (other, b.held(b.array(*(sizes[label] for label in other))))]
+    terms, names = zip(*(operands if b.flag() else operands[::-1]), strict=True)
+    return b.add(op, names, equation=f"{','.join(terms)}->{output}")
 
 
 @emits("Concat")
@@ -360,7 +382,7 @@ def global_pool(b: Builder, op: str) -> object:
 # -- reductions ----------------------------------------------------------------------------------------------
 
 
-@emits("ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin")
+@emits("ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceL1")
 def reduce(b: Builder, op: str) -> object:
     x = b.pick(lambda shape: len(shape) > 0)
     attributes: dict[str, object] = {"keepdims": int(b.flag())} if b.flag() else {}
@@ -486,6 +508,74 @@ def gather_elements(b: Builder, op: str) -> object:
     shape = list(b.shape(x))
     size, shape[axis] = shape[axis], b.integer(1, 3)
     return b.add(op, [x, b.held(b.random().integers(-size, size, shape))], axis=axis)
+
+
+@emits("GatherND")
+def gather_nd(b: Builder, op: str) -> object:
+    if b.opset < 11:
+        raise Refused
+    x = b.pick(lambda shape: len(shape) > 0)
+    depth, count = b.integer(1, len(b.shape(x))), b.integer(1, 3)
+    indices = [[b.integer(-size, size - 1) for size in b.shape(x)[:depth]] for _ in range(count)]
+    return b.add(op, [x, b.held(_ints(*indices))])
+
+
+@emits("ScatterElements")
+def scatter_elements(b: Builder, op: str) -> object:
+    if b.opset < 11:
+        raise Refused
+    x = b.pick(lambda shape: len(shape) > 0)
+    axis, shape = _axis(b, len(b.shape(x))), list(b.shape(x))
+    reduction = b.choose(["none", "none", *(["add"] if b.opset >= 16 else [])])
+    if b.opset >= 18:
+        reduction = b.choose([reduction, "max", "min"])
+    size = shape[axis]
+    shape[axis] = b.integer(1, size)
+    indices = np.argsort(b.random().random((*b.shape(x),)), axis)  # no entry twice
+    indices = indices[tuple(slice(length) for length in shape)]
+    same = [name for name in b.active if list(b.shape(name)) == shape]
+    updates = b.choose(same) if same and b.flag() else b.held(b.array(*shape))
+    operands = [x, b.held(indices - size * b.flag()), updates]
+    return b.add(op, operands, axis=axis, **({"reduction": reduction} if b.opset >= 16 else {}))
+
+
+@emits("Compress")
+def compress(b: Builder, op: str) -> object:
+    if b.opset < 9:
+        raise Refused
+    x = b.pick(lambda shape: len(shape) > 0)
+    axis = _axis(b, len(b.shape(x)))
+    kept = np.array([True, *(b.flag() for _ in range(b.shape(x)[axis] - 1))])
+    return b.add(op, [x, b.held(kept)], axis=axis)
+
+
+@emits("Trilu")
+def trilu(b: Builder, op: str) -> object:
+    if b.opset < 14:
+        raise Refused
+    x = b.pick(lambda shape: len(shape) > 1)
+    shift = [b.held(np.array(b.integer(-2, 2)))] if b.flag() else []
+    return b.add(op, [x, *shift], **b.choose([{}, {"upper": 0}]))
+
+
+@emits("CumSum")
+def cum_sum(b: Builder, op: str) -> object:
+    if b.opset < 11:
+        raise Refused
+    x = b.pick(lambda shape: len(shape) > 0)
+    axis = np.array(_axis(b, len(b.shape(x))), b.choose([np.int64, np.int32]))
+    return b.add(op, [x, b.held(axis)], exclusive=int(b.flag()), reverse=int(b.flag()))
+
+
+@emits("TopK")
+def top_k(b: Builder, op: str) -> object:
+    x = b.pick(lambda shape: max(shape, default=0) > 0)
+    axis = _axis(b, len(b.shape(x)))
+    k = b.integer(1, b.shape(x)[axis])
+    if b.opset < 10:
+        return b.add(op, [x], outputs=2, k=k, axis=axis)
+    largest = {} if b.opset < 11 or b.flag() else {"largest": 0}
+    return b.add(op, [x, b.held(_ints(k))], outputs=2, axis=axis, **largest)
 
 
 @emits("Split")
