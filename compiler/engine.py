@@ -68,7 +68,7 @@ class Engine:
         return bounds_back(program, self._multiplier(leg, program, rows, dtype), dtype, magnitudes)
 
     def _adjoint(self, program: LinearProgram, dtype: np.dtype[Any], *, bounds: bool) -> Adjoint:
-        key = (program.structure(), str(dtype), bounds)
+        key = (program.structure(), dtype, bounds)
         if key not in self._adjoints:
             self._adjoints[key] = adjoint_of(program, dtype, self.providers, bounds=bounds)
         return self._adjoints[key]

@@ -177,8 +177,8 @@ class Plan:
 
     def __str__(self) -> str:
         how = "; then ".join(
-            f"{leg.passes:,} {'rows back' if leg.direction == 'reverse' else 'columns on'}"
-            f" {'to' if leg.direction == 'reverse' else 'from'} {named(leg.below)}, {leg.engine}"
+            f"{_vectors(leg)} {'back to' if leg.direction == 'reverse' else 'on from'} {named(leg.below)}, "
+            f"{leg.engine}"
             for leg in self.legs
         )
         return (
@@ -402,6 +402,12 @@ def _inner(costs: _Costs) -> list[int]:
 
 
 # -- words -------------------------------------------------------------------------------------------
+
+
+def _vectors(leg: Leg) -> str:
+    """How many rows or columns a leg carries."""
+    noun = "row" if leg.direction == "reverse" else "column"
+    return f"{leg.passes:,} {noun}{'' if leg.passes == 1 else 's'}"
 
 
 def named(cut: Tensors) -> str:

@@ -104,9 +104,9 @@ def dimensions(shape: Sequence[int | str | None] | None) -> str:
     return "×".join("?" if d is None else one_line(str(d)) for d in shape) or "scalar"
 
 
-def plural(count: int, noun: str) -> str:
-    """1 node, 2 nodes."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+def plural(count: int, noun: str, nouns: str = "") -> str:
+    """1 node, 2 nodes; `nouns` where an s is not all that several take."""
+    return f"{count:,} {noun if count == 1 else nouns or f'{noun}s'}"
 
 
 def listed(parts: Sequence[str], most: int = 3) -> str:

@@ -16,7 +16,7 @@ from ..compiler.plan import Plan, counted, duration, named
 from ..compiler.rows import Rows
 from ..runtime.memory import readable
 from ._guard import GuardedCommand, native_messages
-from ._text import labelled, say
+from ._text import labelled, plural, say
 from .compile import model_options, rows_of
 from .facts import Facts
 from .inputs import instances, read
@@ -110,7 +110,8 @@ def plan_facts(plan: Plan) -> Facts:
 
 def _show(plan: Plan) -> None:
     say(labelled("W", f"{plan.rows:,} × {plan.columns:,}, {readable(plan.W_bytes)}"))
-    say(labelled("work", f"{counted(plan.multiply_adds)} multiply-adds, {plan.passes:,} passes"))
+    passes = plural(plan.passes, "pass", "passes")
+    say(labelled("work", f"{counted(plan.multiply_adds)} multiply-adds, {passes}"))
     say(labelled("memory", f"about {readable(plan.peak_bytes)} beside the model"))
     say(labelled("time", f"about {duration(plan.seconds)} beside running the model"))
     if plan.checks:

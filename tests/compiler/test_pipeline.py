@@ -238,8 +238,25 @@ def test_a_bad_point_among_many_raises_in_its_turn(workers):
     points[3, 0, 0, 0] = np.nan
     maps = compiled.at_many(points, workers=workers)
     assert [int(next(maps).y.argmax()) for _ in range(3)] == [0, 1, 2]
-    with pytest.raises(ilin.NonFiniteError):
+    with pytest.raises(ilin.NonFiniteError, match=r"^instance 3: tensor 'image' holds NaN"):
         next(maps)
+
+
+@pytest.mark.parametrize("workers", [None, 1, 2])
+@pytest.mark.parametrize("X", [np.zeros((0, 1, 8, 8)), [], iter([]), {"image": np.zeros((0, 1, 8, 8))}])
+def test_no_instances_give_no_maps(X, workers):
+    assert list(ilin.compile(DIGITS / "model.onnx").at_many(X, workers=workers)) == []
+
+
+def test_at_many_wants_an_input():
+    with pytest.raises(ilin.InputError, match="X names no input"):
+        ilin.compile(DIGITS / "model.onnx").at_many({})
+
+
+def test_an_instance_whose_map_does_not_fit_is_named():
+    compiled = ilin.compile(DIGITS / "model.onnx", memory_limit=1000)
+    with pytest.raises(ilin.MemoryLimitError, match=r"^instance 0: W would have"):
+        next(compiled.at_many(np.load(DIGITS / "several.npy")))
 
 
 def test_few_points_of_many_are_in_work_at_a_time():
