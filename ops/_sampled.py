@@ -19,15 +19,20 @@ from scipy import sparse
 
 from ..runtime.primitives import Array, Shape, Sparse
 from ._moves import compact
+from ._rule import Site
 
 
-def coordinate_type(values: Array) -> type[np.floating[Any]]:
-    """The floating type that onnxruntime computes coordinates in: that of the tensor which they come from.
+def coordinate_type(site: Site) -> type[np.floating[Any]]:
+    """The floating type that onnxruntime computes coordinates in: the node's own.
 
     Floors and ties decide which entries are read, so coordinates are rounded as there. Values come cast up
-    where maps are composed in a finer type; those that float32 holds are taken for float32's own.
+    where maps are composed in a finer type; if float32 holds all that are known here, they are its own.
     """
-    return np.float32 if np.array_equal(values, values.astype(np.float32)) else np.float64
+    operands = [operand.value for operand in site.inputs if operand is not None]
+    known = [value for value in operands if value is not None and value.dtype.kind == "f"]
+    with np.errstate(over="ignore"):
+        narrow = all(np.array_equal(value, value.astype(np.float32)) for value in known)
+    return np.float32 if narrow else np.float64
 
 
 def corners(x: Array) -> tuple[Array, Array]:

@@ -86,7 +86,7 @@ def _read(site: Site, form: _Form) -> Sparse:
     batch, channels, *spatial = site.shape(0)
     window, _ = window_of(site, tuple(spatial), site.shape(1)[2:])
     shifts = site.value(2)
-    shifts = shifts.astype(coordinate_type(shifts), copy=False)
+    shifts = shifts.astype(coordinate_type(site), copy=False)
     rank, images = len(spatial), batch * form.parts
     taps, out = window.kernel, window.out_size
     shifts = shifts.reshape(images, *taps, rank, *out)

@@ -28,7 +28,7 @@ def grid_sample(site: Site) -> Local:
     (batch, channels, *spatial), grid = site.shape(0), site.value(1)
     if not np.isfinite(grid).all():
         raise site.refuse("its grid holds NaN or infinite coordinates, for which no result is defined")
-    grid = grid.astype(coordinate_type(grid), copy=False)
+    grid = grid.astype(coordinate_type(site), copy=False)
     taps, weights = [], []
     for axis, length in enumerate(spatial):
         x = _coordinates(site, grid[..., -1 - axis], length)  # the grid lists axes from the last to the first

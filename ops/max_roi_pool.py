@@ -23,7 +23,7 @@ def max_roi_pool(site: Site) -> Local:
     """Select every cell's winner."""
     shape, rois = site.shape(), site.value(1)
     cells = site.integers("pooled_shape") or ()
-    rois = rois.astype(coordinate_type(rois), copy=False)
+    rois = rois.astype(coordinate_type(site), copy=False)
     ends = _rounded(rois[:, 1:] * rois.dtype.type(site.attribute("spatial_scale", 1.0)))
     down = _covered(ends[:, 1], ends[:, 3], cells[0], shape[2])[:, :, None]  # (R, rows, 1, n)
     across = _covered(ends[:, 0], ends[:, 2], cells[1], shape[3])[:, None]  # (R, 1, columns, m)

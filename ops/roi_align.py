@@ -25,7 +25,7 @@ def roi_align(site: Site) -> Local:
     """Average what is read in each cell, or take the largest."""
     cells = (int(site.attribute("output_height", 1)), int(site.attribute("output_width", 1)))
     images, rois = site.value(2).astype(np.int64), site.value(1)
-    rois = rois.astype(coordinate_type(rois), copy=False)
+    rois = rois.astype(coordinate_type(site), copy=False)
     spatial = site.shape()[2:]
     points = [_points(site, rois[:, [1 - i, 3 - i]], cells[i], spatial[i]) for i in range(2)]
     count = np.maximum(points[0][2] * points[1][2], 1)  # (R,) points in a cell

@@ -204,3 +204,10 @@ def test_a_smooth_activation_is_refused():
     model = one_node("FusedConv", x, {"w": array(3, 2, 2, 2)}, 17, domain=MICROSOFT, activation="Tanh")
     with pytest.raises(ilin.UnsupportedError, match=r"activation 'Tanh' is smooth.*ORT_ENABLE_BASIC"):
         ilin.linearize(model, x)
+
+
+def test_an_explainer_refuses_a_fused_activation(tmp_path):
+    x = {"x": array(1, 2, 4, 3)}
+    model = one_node("FusedConv", x, {"w": array(3, 2, 2, 2)}, 21, domain=MICROSOFT, activation="Relu")
+    with pytest.raises(ilin.UnsupportedError, match=r"\(FusedConv, com.microsoft opset 1\) cannot explain"):
+        ilin.compile(model).export_explainer(tmp_path / "explainer.onnx", x=x)
