@@ -38,6 +38,7 @@ REFERENCE_IS_WRONG = {
     "Resize": "knows no Resize-10; other coordinates with align_corners, other rounding between two entries",
     "Slice": "leaves nothing of an axis where a start below -n with a negative step is clamped to 0",
     "Squeeze": "before opset 13 it squeezes one axis after another, which negative axes do not survive",
+    "Unsqueeze": "before opset 13 it inserts axes in the order given, which fails where the last comes first",
     "Upsample": "knows mode nearest by whole numbers alone, and these only as an input",
 }
 
