@@ -109,6 +109,11 @@ def _graph(proto: onnx.ModelProto, digest: str, name: str) -> Graph:
             raise ModelError(f"its local functions cannot be inlined: {_one_line(error)}") from error
     if proto.graph.sparse_initializer:
         raise UnsupportedError("the model holds sparse initializers; store them densely")
+    if any(node.domain == "com.microsoft.nchwc" for node in proto.graph.node):
+        raise UnsupportedError(
+            "onnxruntime has optimised the model for the vector length of one machine (its nodes of domain "
+            "com.microsoft.nchwc); save it at ORT_ENABLE_EXTENDED, or compile the model before that"
+        )
     _sort_topologically(proto.graph)
     _check(proto)
     opsets = {_domain(entry.domain): entry.version for entry in proto.opset_import}

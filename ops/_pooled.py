@@ -97,6 +97,24 @@ def _group(site: Site, axes: tuple[int, ...], shape: Shape, sign: int, *, last: 
     return _competition(site, winner, candidates, margins, sign)
 
 
+def listed_extreme(site: Site, candidates: Array) -> Local:
+    """Lower the largest of listed entries, (*out_shape, n) positions in x, -1 for none; of none it is 0."""
+    if not candidates.shape[-1]:
+        return Local(gathered(site, np.full(candidates.shape[:-1], -1)))
+    values = np.where(candidates < 0, -np.inf, site.value().ravel()[candidates])
+    best = values.argmax(axis=-1)[..., None]
+
+    def margins() -> Array:
+        top = np.take_along_axis(values, best, -1)[..., 0]
+        rest = values.copy()
+        np.put_along_axis(rest, best, -np.inf, -1)
+        second = rest.max(axis=-1)
+        return np.asarray(np.subtract(top, second, out=np.full_like(top, np.inf), where=second > -np.inf))
+
+    winner = np.take_along_axis(candidates, best, -1)[..., 0]
+    return _selection(site, winner, lambda: candidates, margins)
+
+
 def grouped_in_graph(
     site: Site, graph: Builder, axes: tuple[int, ...], shape: Shape, sign: int = 1
 ) -> tuple[str, ...]:

@@ -710,6 +710,102 @@ def shape(b: Builder, op: str) -> object:
     return b.add("Expand", [x, b.add(op, [like])])
 
 
+# -- geometry and signals ------------------------------------------------------------------------------
+
+
+def _shaped(b: Builder, *shape: int) -> str:
+    """A tensor in another shape, whose one length -1 is what remains."""
+    known = abs(math.prod(shape))
+    x = b.pick(lambda own: math.prod(own) > 0 and math.prod(own) % known == 0)
+    return b.add("Reshape", [x, b.held(_ints(*shape))])
+
+
+@emits("GridSample")
+def grid_sample(b: Builder, op: str) -> object:
+    x = b.picture((4, 5))
+    batch, _, *spatial = b.shape(x)
+    modes = ["nearest", *(("linear", "cubic") if b.opset >= 20 else ("bilinear", "bicubic"))]
+    grid = b.held(b.array(batch, *b.integers(len(spatial), 1, 2), len(spatial)))
+    # Reflection between the centres of a single entry is refused.
+    align = b.flag() and 1 not in spatial
+    padding = b.choose(["zeros", "border", "reflection"])
+    return b.add(op, [x, grid], mode=b.choose(modes), padding_mode=padding, align_corners=int(align))
+
+
+@emits("RoiAlign", "MaxRoiPool")
+def regions(b: Builder, op: str) -> object:
+    x = b.picture((4,))
+    rois = np.sort(b.array(2, 2, 2), axis=1).reshape(2, 4) * 2
+    if op == "MaxRoiPool":
+        rois = np.concatenate([np.zeros((2, 1), b.dtype), rois], axis=1)
+        return b.add(op, [x, b.held(rois)], pooled_shape=b.integers(2, 1, 2), spatial_scale=0.5)
+    images = b.held(_ints(0, b.shape(x)[0] - 1))
+    sizes = {
+        "output_height": b.integer(1, 2),
+        "output_width": b.integer(1, 2),
+        "sampling_ratio": b.integer(0, 2),
+    }
+    return b.add(op, [x, b.held(rois), images], mode=b.choose(["avg", "max"]), **sizes)
+
+
+@emits("AffineGrid")
+def affine_grid(b: Builder, op: str) -> object:
+    rank = b.integer(2, 3)
+    theta = _shaped(b, -1, rank, rank + 1)
+    size = b.held(_ints(b.shape(theta)[0], 1, *b.integers(rank, 1, 3)))
+    return b.add(op, [theta, size], align_corners=int(b.flag()))
+
+
+@emits("MaxUnpool")
+def max_unpool(b: Builder, op: str) -> object:
+    x = b.picture()
+    batch, channels, *spatial = b.shape(x)
+    out = (batch, channels, *(2 * length for length in spatial))
+    indices = b.random().permutation(math.prod(out))[: math.prod(b.shape(x))].reshape(b.shape(x))
+    window = [2] * len(spatial)
+    return b.add(op, [x, b.held(indices.astype(np.int64))], kernel_shape=window, strides=window)
+
+
+@emits("Col2Im")
+def col2im(b: Builder, op: str) -> object:
+    x = _shaped(b, 1, 4, -1)
+    return b.add(op, [x, b.held(_ints(b.shape(x)[2] + 1, 2)), b.held(_ints(2, 2))])
+
+
+@emits("DeformConv")
+def deform_conv(b: Builder, op: str) -> object:
+    x = b.picture((4,))
+    batch, channels, *spatial = b.shape(x)
+    kernel = b.integers(2, 1, 2)
+    out = [length + 2 - k + 1 for length, k in zip(spatial, kernel, strict=True)]
+    taps = math.prod(kernel)
+    inputs = [x, b.held(b.array(1, channels, *kernel)), b.held(b.array(batch, 2 * taps, *out))]
+    if b.flag():
+        inputs += ["", b.held(b.array(batch, taps, *out))]
+    return b.add(op, inputs, kernel_shape=kernel, pads=[1] * 4)
+
+
+@emits("DFT")
+def dft(b: Builder, op: str) -> object:
+    x = _shaped(b, 1, -1, b.integer(1, 2))
+    halved = b.shape(x)[-1] == 1 and b.flag()
+    return b.add(op, [x], inverse=int(not halved and b.flag()), onesided=int(halved))
+
+
+@emits("STFT")
+def stft(b: Builder, op: str) -> object:
+    x = _shaped(b, 1, -1, 1)
+    length = b.integer(1, b.shape(x)[1])
+    return b.add(op, [x, b.held(np.array(b.integer(1, 3))), b.held(b.array(length))])
+
+
+@emits("RotaryEmbedding")
+def rotary_embedding(b: Builder, op: str) -> object:
+    x = _shaped(b, 1, 1, -1, 4)
+    caches = [b.held(b.array(1, b.shape(x)[2], 2)) for _ in range(2)]
+    return b.add(op, [x, *caches], interleaved=int(b.flag()))
+
+
 # -- local functions -----------------------------------------------------------------------------------------
 
 
