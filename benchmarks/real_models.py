@@ -1,10 +1,10 @@
 """Sweep a folder of ONNX models with inputs: does the map hold at x and around x, how fast, how big?
 
-    python benchmarks/real_models.py ../shared/models [--kind affine --kind "piecewise linear"] [--mode frozen]
+    python benchmarks/real_models.py ../shared/models [--kind affine] [--mode frozen]
 
-The folder has an INDEX.json, a list of {name, file, kind, input_files, …}. Each model runs in its own process,
-so that its peak memory can be told. All rows where K·N is at most 2·10⁷, else the top 3. A model is verified,
-or refused in one line, or FAILs; the exit code is 1 where one fails.
+The folder has an INDEX.json, a list of {name, file, kind, input_files, …}. Each model runs in its own
+process, so that its peak memory can be told. All rows where K·N is at most 2·10⁷, else the top 3. A model is
+verified, or refused in one line, or FAILs; the exit code is 1 where one fails.
 """
 
 from __future__ import annotations

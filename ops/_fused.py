@@ -49,7 +49,7 @@ def pieces_of(site: Site, activation: str, parameters: Sequence[float]) -> Piece
 
 def activated(site: Site, z: Local, pieces: Pieces) -> Local:
     """Lower f(z) for a node whose active inputs are all observed."""
-    terms, offset = z.by_position, np.asarray(0.0 if z.offset is None else z.offset)
+    terms, offset = dict(z.by_position), np.asarray(0.0 if z.offset is None else z.offset)
     value = reduce(np.add, (L.apply(site.value(i)[None])[0] for i, L in terms.items()), offset)
     piece = sum((value > kink).astype(np.int8) for kink in pieces.kinks)
     slope = np.array(pieces.slopes)[piece]

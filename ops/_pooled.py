@@ -112,7 +112,8 @@ def listed_extreme(site: Site, candidates: Array) -> Local:
         return np.asarray(np.subtract(top, second, out=np.full_like(top, np.inf), where=second > -np.inf))
 
     winner = np.take_along_axis(candidates, best, -1)[..., 0]
-    return _selection(site, winner, lambda: candidates, margins)
+    guard = _competition(site, winner, lambda: candidates, margins)
+    return Local(gathered(site, winner), guards=(guard,))
 
 
 def grouped_in_graph(

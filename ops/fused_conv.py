@@ -28,7 +28,7 @@ def fused_conv(site: Site) -> Local:
     z = conv(site)
     if site.active(3):
         shape = site.shape(3)
-        z = Local({**z.by_position, 3: Reshape(shape, shape)}, z.offset, offset_size=z.offset_size)
+        z = Local((*z.by_position, (3, Reshape(shape, shape))), z.offset, offset_size=z.offset_size)
     elif site.has(3):
         share, size = site.value(3), 0.0 if z.offset_size is None else z.offset_size
         z = Local(z.terms, share if z.offset is None else z.offset + share, offset_size=size + np.abs(share))

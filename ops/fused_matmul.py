@@ -27,7 +27,7 @@ def fused_matmul(site: Site) -> Local:
         )
         for i, order in enumerate(orders)
     ]
-    product = matmul(replace(site, inputs=tuple(operands))).by_position[position]
+    ((_, product),) = matmul(replace(site, inputs=tuple(operands))).by_position
     turned = Transpose(site.shape(position), orders[position])
     moved = orders[position] != tuple(sorted(orders[position]))
     return Local({position: chain(turned, product) if moved else product})
