@@ -16,7 +16,7 @@ from ..runtime import session
 from ..runtime.affine_map import AffineMap, Layer
 from ..runtime.certificate import Certificate
 from ..runtime.primitives import Array
-from ..runtime.program import LinearProgram
+from ..runtime.program import Kind, LinearProgram
 from .graph import Graph
 from .plan import Plan
 from .trace import Trace
@@ -31,6 +31,14 @@ class Asked:
     rows: Array  # (K,) flat output indices
     plan: Plan
     notes: tuple[str, ...]  # on what was changed to make x fit
+
+    @property
+    def kind(self) -> Kind:
+        """How far the answer holds: where x decides which nodes run, as far as it decides the same."""
+        path = self.trace.path
+        decided = path is not None and path.depends_on_x
+        holds_everywhere = self.program.kind in (Kind.AFFINE, Kind.LOCALLY_CONSTANT)
+        return Kind.PIECEWISE_LINEAR if decided and holds_everywhere else self.program.kind
 
 
 def affine_map(
@@ -59,7 +67,7 @@ def affine_map(
         W,
         b,
         asked.rows,
-        program.kind,
+        asked.kind,
         asked.trace.free(program),
         {name: asked.trace.values[name] for name, _ in program.outputs},
         partial(_layers, program, shares),

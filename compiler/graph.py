@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -99,6 +99,17 @@ def load(model: ModelSource) -> Graph:
         raise UnsupportedError("the model holds sparse initializers; store them densely")
     _sort_topologically(proto.graph)
     _check(proto)
+    return graph_of(proto, digest, name)
+
+
+def graph_of(proto: onnx.ModelProto, digest: str, name: str) -> Graph:
+    """A graph of a model in topological order.
+
+    Args:
+        proto: the model, which is kept.
+        digest: SHA-256 of the file that it comes from.
+        name: of that file.
+    """
     opsets = {_domain(entry.domain): entry.version for entry in proto.opset_import}
     initializers = {tensor.name: _array(tensor) for tensor in proto.graph.initializer}
     return Graph(
@@ -112,6 +123,26 @@ def load(model: ModelSource) -> Graph:
         opsets=opsets,
         proto=proto,
     )
+
+
+def ancestors(graph: Graph, outputs: Collection[str], stop: Collection[str] = ()) -> set[int]:
+    """Positions of the nodes that an output depends on, not going beyond the tensors in `stop`."""
+    wanted = set(outputs) - set(stop)
+    needed = set()
+    for node in reversed(graph.nodes):
+        if wanted.intersection(node.outputs):
+            needed.add(node.position)
+            wanted.update(name for name in (*node.inputs, *node.captured) if name and name not in stop)
+    return needed
+
+
+def descendants(graph: Graph, inputs: Collection[str]) -> set[str]:
+    """The inputs, and all tensors that are computed from them."""
+    reached = set(inputs)
+    for node in graph.nodes:
+        if reached.intersection((*node.inputs, *node.captured)):
+            reached.update(name for name in node.outputs if name)
+    return reached
 
 
 def is_floating(dtype: np.dtype[Any]) -> bool:

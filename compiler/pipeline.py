@@ -1,4 +1,4 @@
-"""The pipeline: load → observe → lower → compose → verify."""
+"""The pipeline: load → expand → observe → lower → compose → verify."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from ..runtime.affine_map import AffineMap
 from ..runtime.certificate import Certificate
-from ..runtime.errors import InputError, ModelError, NonFiniteError, OptionError
+from ..runtime.errors import InputError, ModelError, NonFiniteError, OptionError, UnsupportedError
 from ..runtime.files import write_model
 from ..runtime.memory import limit_of
 from ..runtime.primitives import Array
@@ -26,6 +26,7 @@ from .graph import Graph, ModelSource, load
 from .lower import Cache, lower
 from .many import answers, instances_of
 from .observer import Observer
+from .paths import OffPath, PathObserver, is_composite
 from .plan import DIRECTIONS, ENGINES, Direction, EngineName, Plan, checks_of, machine_speed, plan_of
 from .region import Point, find_neighbours
 from .rows import Rows, choose_rows
@@ -46,7 +47,7 @@ class CompiledModel:
     engine: EngineName
     direction: Direction
     memory_limit: int | str | None
-    _observer: Observer
+    _observer: Observer | PathObserver
     _engine: Engine
     _cache: Cache = field(default_factory=dict)  # lowered nodes that do not depend on the point
     _plans: dict[Any, Plan] = field(default_factory=dict)  # by structure and number of rows
@@ -172,8 +173,13 @@ class CompiledModel:
         from .adjoint import require_runnable
         from .explainer import export_explainer
 
-        program = self._anywhere(x)[1]
-        model = export_explainer(self.graph, self.scope, program, rows, self.dtype)
+        trace, program = self._anywhere(x)
+        taken = trace.path or self
+        if trace.path is not None and trace.path.depends_on_x:
+            raise UnsupportedError(
+                f"which nodes of {self.graph.name!r} run depends on x; an explainer is one graph for any x"
+            )
+        model = export_explainer(taken.graph, taken.scope, program, rows, self.dtype)
         require_runnable(model, self.dtype)
         write_model(path, model)
 
@@ -227,13 +233,14 @@ class CompiledModel:
         )
 
     def _lower(self, trace: Trace) -> LinearProgram:
-        return lower(self.scope, trace, self.dtype, self._cache)
+        taken = trace.path or self
+        return lower(taken.scope, trace, self.dtype, taken._cache)
 
     def _look(self, trace: Trace, z: Point) -> tuple[Trace, LinearProgram] | None:
         """The model at another value of the free tensors, or None where it is not finite there."""
         try:
             there = self._observer.probe(trace, z)
-        except NonFiniteError:
+        except (NonFiniteError, OffPath):
             return None
         return there, self._lower(there)
 
@@ -270,11 +277,12 @@ class CompiledModel:
 
     def _evidence(self, program: LinearProgram, trace: Trace, kept: Collection[str] = ()) -> Evidence:
         """What a map at a point is compared with; values of the tensors in `kept` are held besides."""
-        theirs, ours = Arithmetic.of(self._observer.dtype), Arithmetic.of(self.dtype)
+        observer = self._observer.of(trace)
+        theirs, ours = Arithmetic.of(observer.dtype), Arithmetic.of(self.dtype)
         coarser, look = theirs.coarser(ours), partial(self._look, trace)
         fresh, tried = find_neighbours(program, trace, look, self.dtype, coarser)
         magnitudes = rounding_at(program, trace, fresh, self.dtype, theirs + ours, kept)
-        audited = {**self._observer.audit(trace.feeds), **trace.values}
+        audited = {**trace.values, **observer.audit(trace.feeds)}
         return Evidence(trace, fresh, tried, magnitudes, audited, coarser)
 
 
@@ -323,7 +331,7 @@ def compile(
     kept.candidates(engine, np.dtype(dtype))
     graph = load(model)
     scope = scope_of(graph, inputs, outputs)
-    observer = Observer(graph, scope, providers)
+    observer = (PathObserver if is_composite(scope) else Observer)(graph, scope, providers)
     return CompiledModel(graph, scope, np.dtype(dtype), engine, direction, memory_limit, observer, kept)
 
 

@@ -14,7 +14,8 @@ from ..runtime.errors import UnknownTensorError, UnsupportedError
 from ..runtime.primitives import Array
 from ..runtime.program import Kind
 from ..runtime.session import evaluate_constants
-from .graph import Graph, Node, TensorInfo
+from .composite import composite_of, judge_composite
+from .graph import Graph, Node, TensorInfo, ancestors
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,15 @@ class Verdict:
     kind: Kind | None  # None: unsupported, for the given reason
     depends_on_x: bool
     reason: str = ""
+    varying: tuple[str, ...] = ()  # outputs of a composite node that vary with x
+    without_rule: Node | None = (
+        None  # the node in the way, which is this one or one that it is written out in
+    )
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Outputs that vary with x."""
+        return self.varying or tuple(filter(None, varying_outputs(self.node)))
 
 
 @dataclass(frozen=True)
@@ -53,7 +63,7 @@ def scope_of(graph: Graph, inputs: Sequence[str] | None, outputs: Sequence[str] 
     """
     wanted_inputs = _chosen(graph, inputs, graph.inputs, "inputs")
     wanted_outputs = _chosen(graph, outputs, graph.outputs, "outputs")
-    needed = _ancestors(graph, wanted_outputs, stop=set(wanted_inputs))
+    needed = ancestors(graph, wanted_outputs, stop=set(wanted_inputs))
     verdicts = judge(graph, wanted_inputs)
     on_the_way = [v for v in verdicts if v.node.position in needed]
     for verdict in on_the_way:
@@ -61,10 +71,10 @@ def scope_of(graph: Graph, inputs: Sequence[str] | None, outputs: Sequence[str] 
             raise UnsupportedError(f"{verdict.node}: {verdict.reason}")
     lowered = tuple(v.node for v in on_the_way if v.depends_on_x and v.kind is not Kind.LOCALLY_CONSTANT)
     active = _active_tensors(lowered, wanted_inputs)
-    constant = _constant_tensors(graph)
+    constant = constant_tensors(graph)
     read = [name for node in lowered for name in node.inputs if name and name not in active]
     held = [name for name in wanted_outputs if name not in active]
-    constants = _constants(graph, {*read, *held} & constant)
+    constants = constant_values(graph, {*read, *held} & constant)
     observed = [name for name in (*read, *wanted_outputs) if name not in constants]
     observed += [name for node in lowered for name in observed_inputs(node) if name in active]
     return Scope(wanted_inputs, wanted_outputs, lowered, active, constants, tuple(dict.fromkeys(observed)))
@@ -85,10 +95,10 @@ def judge(graph: Graph, inputs: Sequence[str]) -> tuple[Verdict, ...]:
         if not touched:
             verdicts.append(Verdict(node, Kind.AFFINE, False))
             continue
-        verdict = _judge_active(node, active)
+        verdict = _judge_active(graph, node, active)
         verdicts.append(verdict)
         if verdict.kind is not Kind.LOCALLY_CONSTANT:
-            active.update(filter(None, varying_outputs(node)))
+            active.update(verdict.outputs)
     return tuple(verdicts)
 
 
@@ -114,10 +124,15 @@ def observed_inputs(node: Node) -> tuple[str, ...]:
     return tuple(node.inputs[i] for i in entry.observes if i < len(node.inputs) and node.inputs[i])
 
 
-def _judge_active(node: Node, active: set[str]) -> Verdict:
+def _judge_active(graph: Graph, node: Node, active: set[str]) -> Verdict:
     entry = entry_of(node)
     if entry is None:
-        return Verdict(node, None, True, _no_rule(node, active))
+        if composite_of(node) is None:
+            return Verdict(node, None, True, _no_rule(node, active), without_rule=node)
+        found = judge_composite(graph, node, active, judge)
+        stuck = found.without_rule
+        reason = found.reason if stuck is None else _no_rule(node, active, stuck)
+        return Verdict(node, found.kind, True, reason, found.varying, stuck)
     if entry.kind is Kind.LOCALLY_CONSTANT:
         return Verdict(node, entry.kind, True)
     moving = {i for i, name in enumerate(node.inputs) if name in active}
@@ -139,9 +154,11 @@ def _judge_active(node: Node, active: set[str]) -> Verdict:
     return Verdict(node, entry.kind, True)
 
 
-def _no_rule(node: Node, active: set[str]) -> str:
+def _no_rule(node: Node, active: set[str], inner: Node | None = None) -> str:
     family = sorted(op for domain, op in REGISTRY if domain == node.domain)
-    file = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", node.op_type).lower()
+    missing = (inner or node).op_type
+    file = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", missing).lower()
+    written = f", and written out in simpler nodes it holds {inner}, which has none either" if inner else ""
     supported = (
         f"{len(family)} operators of this domain are supported (`ilin inspect --operators` lists them)"
         if family
@@ -149,8 +166,9 @@ def _no_rule(node: Node, active: set[str]) -> str:
     )
     before = [name for name in (*node.inputs, *node.captured) if name in active]
     return (
-        f"no rule for this operator; {supported}; name a tensor before it in outputs (it reads "
-        f"{before[0]!r}), or write its rule in ops/{file}.py (CONTRIBUTING.md)"
+        f"no rule for this operator{written}; {supported}; name a tensor before it in outputs (it reads "
+        f"{before[0]!r}), or write {f'the rule of {missing}' if inner else 'its rule'} in ops/{file}.py "
+        "(CONTRIBUTING.md)"
     )
 
 
@@ -194,23 +212,13 @@ def _suggest(name: str, known: set[str], declared: Sequence[TensorInfo]) -> str:
     return "the model declares " + ", ".join(put.name for put in declared)
 
 
-def _ancestors(graph: Graph, outputs: Sequence[str], stop: set[str]) -> set[int]:
-    """Positions of the nodes that an output depends on, not going beyond the tensors in `stop`."""
-    wanted = set(outputs) - stop
-    needed = set()
-    for node in reversed(graph.nodes):
-        if wanted.intersection(node.outputs):
-            needed.add(node.position)
-            wanted.update(name for name in (*node.inputs, *node.captured) if name and name not in stop)
-    return needed
-
-
 def _active_tensors(nodes: Sequence[Node], inputs: Sequence[str]) -> frozenset[str]:
     """The inputs, and what lowered nodes compute from them."""
     return frozenset(inputs).union(*(varying_outputs(node) for node in nodes)) - {""}
 
 
-def _constant_tensors(graph: Graph) -> set[str]:
+def constant_tensors(graph: Graph) -> set[str]:
+    """Tensors that depend on no input at all."""
     constant = set(graph.initializers)
     for node in graph.nodes:
         if not node.random and all(name in constant for name in (*node.inputs, *node.captured) if name):
@@ -218,7 +226,7 @@ def _constant_tensors(graph: Graph) -> set[str]:
     return constant
 
 
-def _constants(graph: Graph, needed: set[str]) -> dict[str, Array]:
+def constant_values(graph: Graph, needed: set[str]) -> dict[str, Array]:
     """Values of the needed constants; subgraphs without input are run once, here."""
     values = {name: graph.initializers[name] for name in needed if name in graph.initializers}
     computed = sorted(needed - set(values))
@@ -230,7 +238,7 @@ def _constants(graph: Graph, needed: set[str]) -> dict[str, Array]:
             values[name] = literal[name].attributes["value"]
     computed = [name for name in computed if name not in values]
     if computed:
-        positions = sorted(_ancestors(graph, computed, stop=set()))
+        positions = sorted(ancestors(graph, computed))
         values.update(evaluate_constants(graph.proto, positions, computed))
     for name, value in values.items():
         if not isinstance(value, np.ndarray):

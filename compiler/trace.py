@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from ..runtime.primitives import Array, Shape
 from ..runtime.program import LinearProgram
 from ..runtime.session import Session
 from .graph import Graph, TensorInfo, is_floating
+
+if TYPE_CHECKING:
+    from .paths import Path
 
 Given = Any  # an array, or a mapping from graph input name to array
 
@@ -24,6 +27,7 @@ class Trace:
 
     feeds: Mapping[str, Array]  # every graph input
     values: Mapping[str, Array]  # the observed tensors, each in its own type
+    path: Path | None = None  # the way that the point takes; None where the model has but one
 
     def free(self, program: LinearProgram) -> dict[str, Array]:
         """The values of the program's inputs."""
