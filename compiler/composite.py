@@ -1,4 +1,4 @@
-"""Composite nodes, which have no rule but can be written out in simpler nodes: judged before anything runs."""
+"""Composite nodes, which have no rule but can be written out in others: judged before anything runs."""
 
 from __future__ import annotations
 

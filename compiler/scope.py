@@ -72,7 +72,7 @@ def scope_of(graph: Graph, inputs: Sequence[str] | None, outputs: Sequence[str] 
     lowered = tuple(v.node for v in on_the_way if v.depends_on_x and v.kind is not Kind.LOCALLY_CONSTANT)
     active = _active_tensors(lowered, wanted_inputs)
     constant = constant_tensors(graph)
-    read = [name for node in lowered for name in node.inputs if name and name not in active]
+    read = [name for node in lowered if entry_of(node) for name in node.inputs if name and name not in active]
     held = [name for name in wanted_outputs if name not in active]
     constants = constant_values(graph, {*read, *held} & constant)
     observed = [name for name in (*read, *wanted_outputs) if name not in constants]

@@ -18,18 +18,18 @@ from ._composite import Composite, Facts
 Activation = Callable[[str], str]
 Cell = Callable[["Direction", str, tuple[str, ...]], tuple[str, ...]]
 
-_PARAMETERS = {  # of activations, with onnxruntime's defaults
-    "Affine": {"alpha": 1.0, "beta": 0.0},
+_PARAMETERS = {  # of activations, with onnxruntime's defaults: 0 where ONNX leaves them open, and 0 for ThresholdedRelu
+    "Affine": {"alpha": 0.0, "beta": 0.0},
     "Elu": {"alpha": 1.0},
     "HardSigmoid": {"alpha": 0.2, "beta": 0.5},
     "LeakyRelu": {"alpha": 0.01},
     "Relu": {},
-    "ScaledTanh": {"alpha": 1.0, "beta": 1.0},
+    "ScaledTanh": {"alpha": 0.0, "beta": 0.0},
     "Sigmoid": {},
     "Softplus": {},
     "Softsign": {},
     "Tanh": {},
-    "ThresholdedRelu": {"alpha": 1.0},
+    "ThresholdedRelu": {"alpha": 0.0},
 }
 
 

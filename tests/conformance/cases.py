@@ -13,6 +13,11 @@ import onnx.inliner
 from onnx import numpy_helper
 from onnx.backend.test.loader import load_model_tests
 
+import ilin
+from ilin.compiler.graph import Node, load
+from ilin.compiler.scope import Verdict, judge
+from ilin.expansions import EXPANSIONS
+from ilin.expansions._function import function_of
 from ilin.ops import REGISTRY, Entry
 from ilin.runtime.program import Kind
 
@@ -56,20 +61,19 @@ class Case:
 
     @cached_property
     def without_rule(self) -> tuple[str, ...]:
-        """Operators that depend on a floating input and that ilin does not know."""
-        moving = set(self.floating_inputs)
-        found = set()
-        for node in self.model.graph.node:
-            if moving.intersection((*node.input, *_captured(node))):
-                moving.update(node.output)
-                if entry_of(node) is None:
-                    found.add(label(node))
-        return tuple(sorted(found))
+        """Operators that depend on a floating input, and neither have a rule nor can be written out."""
+        try:
+            graph = load(self.model)
+        except ilin.ModelError as error:
+            return (f"a valid model ({error})",)
+        verdicts = judge(graph, self.floating_inputs)
+        stuck = [verdict.without_rule or verdict.node for verdict in verdicts if _unknown(verdict)]
+        return tuple(sorted({label(node) for node in stuck}))
 
     @cached_property
     def subject(self) -> str:
-        """The operator to report the case under: the last one that has a rule."""
-        return [label(node) for node in self.model.graph.node if entry_of(node) is not None][-1]
+        """The operator to report the case under: the last one that ilin knows."""
+        return [label(node) for node in self.model.graph.node if is_known(self.model, node)][-1]
 
 
 @cache
@@ -89,12 +93,12 @@ def relevant_cases() -> tuple[Case, ...]:
 
 @cache
 def blocked_cases() -> tuple[Case, ...]:
-    """Cases with an operator that has a rule, and with another that would need one."""
+    """Cases with an operator that ilin knows, and with another that would need a rule."""
     return tuple(case for case in _with_rule() if case.without_rule)
 
 
 def _with_rule() -> list[Case]:
-    return [case for case in all_cases() if any(entry_of(node) is not None for node in case.model.graph.node)]
+    return [case for case in all_cases() if any(is_known(case.model, node) for node in case.model.graph.node)]
 
 
 # -- which inputs are active -------------------------------------------------------------------------------
@@ -145,7 +149,20 @@ def entry_of(node: onnx.NodeProto) -> Entry | None:
     return REGISTRY.get(("" if node.domain == "ai.onnx" else node.domain, node.op_type))
 
 
-def label(node: onnx.NodeProto) -> str:
+def is_known(model: onnx.ModelProto, node: onnx.NodeProto) -> bool:
+    """Whether an operator has a rule, or can be written out in others."""
+    domain = "" if node.domain == "ai.onnx" else node.domain
+    if (domain, node.op_type) in EXPANSIONS or entry_of(node) is not None:
+        return True
+    opsets = {"" if put.domain == "ai.onnx" else put.domain: put.version for put in model.opset_import}
+    return function_of(node.op_type, domain, opsets.get(domain, 1)) is not None
+
+
+def _unknown(verdict: Verdict) -> bool:
+    return verdict.kind is None and (verdict.without_rule is not None or verdict.node.random)
+
+
+def label(node: onnx.NodeProto | Node) -> str:
     return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
 
 
@@ -167,8 +184,3 @@ def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _floating(put: onnx.ValueInfoProto) -> bool:
     return put.type.HasField("tensor_type") and put.type.tensor_type.elem_type in FLOATS
-
-
-def _captured(node: onnx.NodeProto) -> set[str]:
-    graphs = [graph for attribute in node.attribute for graph in (attribute.g, *attribute.graphs)]
-    return {name for graph in graphs for inner in graph.node for name in (*inner.input, *_captured(inner))}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -11,6 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+import ilin
 from ilin.expansions import EXPANSIONS, Composite, Facts, Names, Tensor
 
 T, B, IN, H = 4, 3, 2, 5
@@ -50,7 +52,10 @@ def recurrent(op_type, *, left_out=(), lengths=None, opset=17, dtype=np.float32,
         [node],
         "recurrent",
         [helper.make_tensor_value_info("x", element, x.shape)],
-        [helper.make_tensor_value_info(name, element, [None] * (4 if name == "Y" else 3)) for name in outputs],
+        [
+            helper.make_tensor_value_info(name, element, [None] * (4 if name == "Y" else 3))
+            for name in outputs
+        ],
         [numpy_helper.from_array(value, name) for name, value in arrays.items()],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8), x
@@ -117,7 +122,7 @@ def test_activations_with_their_parameters(op_type, activation):
     agree(*recurrent(op_type, **given))
 
 
-@pytest.mark.parametrize("activation", ["LeakyRelu", "ThresholdedRelu", "Elu", "HardSigmoid"])
+@pytest.mark.parametrize("activation", WITH_PARAMETERS)
 def test_activations_with_default_parameters(activation):
     agree(*recurrent("RNN", activations=[activation]))
 
@@ -137,7 +142,11 @@ def test_clip(op_type, direction):
 @pytest.mark.parametrize("left_out", [(), ("B",)])
 @pytest.mark.parametrize("lengths", [None, [1, 4, 2]])
 def test_gru_linear_before_reset(left_out, lengths):
-    agree(*recurrent("GRU", linear_before_reset=1, direction="bidirectional", left_out=left_out, lengths=lengths))
+    agree(
+        *recurrent(
+            "GRU", linear_before_reset=1, direction="bidirectional", left_out=left_out, lengths=lengths
+        )
+    )
 
 
 @pytest.mark.parametrize("left_out", [(), ("P",)])
@@ -153,11 +162,7 @@ def test_opsets(op_type, opset):
 
 @pytest.mark.parametrize("op_type", GATES)
 def test_float64(op_type):
-    if op_type == "LSTM":
-        left_out = ()
-    else:
-        left_out = ("B",)
-    model, x = recurrent(op_type, dtype=np.float64, left_out=left_out)
+    model, x = recurrent(op_type, dtype=np.float64)
     theirs = ReferenceEvaluator(model).run(None, {"x": x})
     for ours, expected in zip(run(written_out(model, x), x), theirs, strict=True):
         np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-12)
@@ -190,9 +195,60 @@ def test_batch_first_is_the_same_transposed(op_type):
 def test_an_unknown_activation_is_refused():
     model, x = recurrent("RNN")
     model.graph.node[0].attribute.append(helper.make_attribute("activations", ["Gelu"]))
-    with pytest.raises(Exception, match=r"node 'recurrent' \(RNN.*unknown activation 'Gelu'; known are Affine"):
+    with pytest.raises(
+        Exception, match=r"node 'recurrent' \(RNN.*unknown activation 'Gelu'; known are Affine"
+    ):
         written_out(model, x)
 
 
-def test_element_type_is_that_of_x():
-    assert recurrent("RNN")[0].graph.input[0].type.tensor_type.elem_type == TensorProto.FLOAT
+def test_relu_networks_are_exact_on_their_region():
+    """W against differences of onnx's reference evaluator in float64, where no unit is near its kink."""
+    options = {"activations": ["Relu", "LeakyRelu"], "direction": "bidirectional", "lengths": [4, 2, 3]}
+    model, x = recurrent("RNN", **options)
+    affine = ilin.compile(model, dtype="float64").at(x)
+    assert affine.kind == "piecewise-linear"
+    assert affine.certificate.verified, affine.certificate
+    assert affine.certificate.points_held == 2
+    wide, _ = recurrent("RNN", dtype=np.float64, **options)
+    by_name = {tensor.name: tensor for tensor in model.graph.initializer}
+    for tensor in wide.graph.initializer:
+        value = numpy_helper.to_array(by_name[tensor.name])
+        wider = value.astype(np.float64) if value.dtype == np.float32 else value
+        tensor.CopyFrom(numpy_helper.from_array(wider, tensor.name))
+
+    def function(flat):
+        return np.concatenate([np.ravel(y) for y in run(written_out(wide, x), flat.reshape(x.shape))])
+
+    columns = []
+    for step in 1e-6 * np.eye(x.size):
+        at = x.astype(np.float64).ravel()
+        columns.append((function(at + step) - function(at - step)) / 2e-6)
+    np.testing.assert_allclose(affine.W, np.stack(columns, 1), rtol=0, atol=1e-6)
+
+
+def test_lengths_that_are_an_input_are_held():
+    model, x = recurrent("RNN", activations=["Relu"], lengths=[4, 4, 4])
+    (lengths,) = [tensor for tensor in model.graph.initializer if tensor.name == "lengths"]
+    model.graph.initializer.remove(lengths)
+    model.graph.input.append(helper.make_tensor_value_info("lengths", TensorProto.INT32, [B]))
+    compiled = ilin.compile(model, inputs=["x"])
+    for held in ([4, 4, 4], [4, 2, 3], [4, 4, 4]):
+        affine = compiled.at({"x": x, "lengths": np.array(held, np.int32)})
+        assert affine.certificate.verified, affine.certificate
+        assert affine.kind == "piecewise-linear"
+        used = np.abs(affine.W).sum(0).reshape(x.shape).sum(-1) > 0  # (steps, batch)
+        assert used.sum(0).tolist() == held
+
+
+def test_an_expansion_that_computes_something_else_is_found_out(monkeypatch):
+    right = EXPANSIONS["", "RNN"]
+
+    def wrong(site):
+        site.inputs = (*site.inputs[:3], "", *site.inputs[4:])  # without biases
+        return right.expand(site)
+
+    monkeypatch.setitem(EXPANSIONS, ("", "RNN"), replace(right, expand=wrong))
+    model, x = recurrent("RNN", activations=["Relu"])
+    certificate = ilin.linearize(model, x).certificate
+    assert not certificate.verified
+    assert "differs from onnxruntime" in certificate.reason
