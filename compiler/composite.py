@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import onnx
+from onnx import helper
 
 from ..expansions import EXPANSIONS, Composite, Container, Expansion, Facts, Names
 from ..expansions._function import function_of
@@ -59,10 +60,9 @@ def judge_composite(graph: Graph, node: Node, active: set[str], judge: Judge) ->
     if expansion.kind is not None:
         varying = () if expansion.kind is Kind.LOCALLY_CONSTANT else outputs
         return Judged(expansion.kind, "", varying)
-    proto = graph.proto.graph.node[node.position]
     found = [
         _judged(graph, node, expansion, facts, active, judge)
-        for facts in expansion.typical(_blank(proto, node.opset, Facts()))
+        for facts in expansion.typical(_blank(graph, node, Facts()))
     ]
     supported = [each for each in found if each.kind is not None]
     if not supported:
@@ -85,13 +85,13 @@ def _judged(
     graph: Graph, node: Node, expansion: Expansion, facts: Facts, active: set[str], judge: Judge
 ) -> Judged:
     """The verdict for some facts."""
-    site = _blank(graph.proto.graph.node[node.position], node.opset, facts)
+    site = _blank(graph, node, facts)
     try:
         results = expansion.expand(site)
     except UnsupportedError as error:
         return Judged(None, str(error).removeprefix(f"{node}: "))
     names = [[result] if isinstance(result, str) else list(_tensors(result)) for result in results]
-    inner = _graph_of_nodes(site.nodes, graph.opsets)
+    inner = _written(site, graph)
     needed = ancestors(inner, [name for each in names for name in each])
     verdicts = [verdict for verdict in judge(inner, list(active)) if verdict.node.position in needed]
     moved = set(active)
@@ -112,20 +112,29 @@ def _judged(
     return Judged(max(kinds, key=_ORDER.index), "", tuple(varying))
 
 
-def _blank(proto: onnx.NodeProto, opset: int, facts: Facts) -> Composite:
+def _blank(graph: Graph, node: Node, facts: Facts) -> Composite:
     """A node of which only the operators count; an input that should be a sequence holds one tensor."""
+    proto = graph.proto.graph.node[node.position]
     sequences: Mapping[str, Container] = {name: [name] for name in proto.input[:1]}
-    return Composite(proto, opset, facts, Names(set()), {}, sequences)
+    types = graph.types[0] if (node.domain, node.op_type) not in EXPANSIONS else {}
+    return Composite(proto, node.opset, facts, Names(set()), types, sequences)
 
 
 def _tensors(result: Container) -> Iterable[str]:
     return result if isinstance(result, list) else ()
 
 
-def _graph_of_nodes(nodes: Sequence[onnx.NodeProto], opsets: Mapping[str, int]) -> Graph:
-    """Nodes that read tensors from outside, as a graph."""
+def _written(site: Composite, graph: Graph) -> Graph:
+    """What a node is written out in, as a graph that reads tensors of another."""
     proto = onnx.ModelProto()
-    proto.graph.node.extend(nodes)
-    for domain, version in opsets.items():
+    proto.graph.node.extend(site.nodes)
+    proto.graph.initializer.extend(site.initializers)
+    for domain, version in graph.opsets.items():
         proto.opset_import.add(domain=domain, version=version)
+    if any((node.domain, node.op_type) not in REGISTRY for node in site.nodes):
+        types = graph.types[0]
+        read = dict.fromkeys(name for node in site.nodes for name in node.input if name in types)
+        for name in read:
+            put = helper.make_tensor_value_info(name, types[name].element, types[name].shape)
+            proto.graph.input.append(put)
     return graph_of(proto, "", "")

@@ -7,12 +7,12 @@ in the model's parameters, and in what shape inference finds for the shapes of x
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import numpy_helper
 
 from ..expansions import Composite, Container, Expansion, Facts, Names, Tensor
 from ..runtime.errors import UnsupportedError
@@ -20,8 +20,6 @@ from ..runtime.primitives import Array, Shape
 from .composite import composite_of
 from .graph import Graph, Node, ancestors, graph_of
 from .scope import Scope, constant_tensors, constant_values, judge
-
-_SMALL = 1024  # entries up to which shape inference is shown the value of an initializer
 
 
 class Question(NamedTuple):
@@ -51,7 +49,7 @@ class Draft:
             for question, value in answers.items()
             if question.about == "value" and isinstance(value, np.ndarray)
         )
-        return Draft(self.model, {**self.answers, **answers}, self.sequences, (*self.decisions, *decided))
+        return replace(self, answers={**self.answers, **answers}, decisions=(*self.decisions, *decided))
 
 
 def with_shapes(model: onnx.ModelProto, shapes: Mapping[str, Shape]) -> onnx.ModelProto:
@@ -84,10 +82,14 @@ def expand(draft: Draft, scope: Scope) -> tuple[Draft, tuple[Question, ...]]:
     """
     while True:
         graph = graph_of(draft.model, "", "")
-        types, containers = _inferred(draft.model)
+        types, containers = graph.types
         chosen = _chosen(graph, scope, draft, containers)
         if not chosen:
             return draft, ()
+        shaped = _with_known_shapes(draft, types)
+        if shaped is not None:
+            draft = shaped
+            continue
         known = _known(graph, draft, types, chosen)
         questions = dict.fromkeys(
             question for each in chosen.values() for question in each if question not in known
@@ -146,6 +148,28 @@ def _questions(node: Node, expansion: Expansion) -> tuple[Question, ...]:
 # -- what is known before anything runs ------------------------------------------------------------------
 
 
+def _with_known_shapes(draft: Draft, types: Mapping[str, Tensor]) -> Draft | None:
+    """The model with arrays for what Shape gives, where that is known; None where nothing is."""
+    outputs = {put.name for put in draft.model.graph.output}
+    found: dict[str, Array] = {}
+    for node in draft.model.graph.node:
+        known = types.get(node.input[0]) if node.op_type == "Shape" and not node.domain else None
+        if known is None or known.shape is None or None in known.shape or node.output[0] in outputs:
+            continue
+        given = {attribute.name: attribute.i for attribute in node.attribute}
+        part = known.shape[given.get("start", 0) : given.get("end", len(known.shape))]
+        found[node.output[0]] = np.array(part, np.int64)
+    if not found:
+        return None
+    model = onnx.ModelProto()
+    model.CopyFrom(draft.model)
+    kept = [node for node in draft.model.graph.node if not found.keys() & set(node.output)]
+    del model.graph.node[:]
+    model.graph.node.extend(kept)
+    model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in found.items())
+    return replace(draft, model=model)
+
+
 def _known(graph: Graph, draft: Draft, types: Mapping[str, Tensor], chosen: Chosen) -> dict[Question, Answer]:
     """The answers that need no run."""
     known = dict(draft.answers)
@@ -195,43 +219,6 @@ def _condition_stays(body: onnx.GraphProto) -> bool:
             if attribute.name == "value"
         ]
     return any(bool(np.ravel(literal)[0]) for literal in literals)
-
-
-def _inferred(model: onnx.ModelProto) -> tuple[dict[str, Tensor], set[str]]:
-    """Types of tensors, as far as shape inference finds them, and the names of what is no tensor.
-
-    It is shown small initializers only: large ones cost a copy, and their values tell nothing of shapes.
-    """
-    light = onnx.ModelProto(ir_version=model.ir_version)
-    light.opset_import.extend(model.opset_import)
-    light.graph.name = model.graph.name or "graph"
-    light.graph.node.extend(model.graph.node)
-    light.graph.input.extend(model.graph.input)
-    declared = {put.name for put in model.graph.input}
-    for tensor in model.graph.initializer:
-        if np.prod(tensor.dims) <= _SMALL:
-            light.graph.initializer.append(tensor)
-        elif tensor.name not in declared:
-            light.graph.input.append(
-                helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
-            )
-    found = onnx.shape_inference.infer_shapes(light, data_prop=True).graph
-    types, containers = {}, set()
-    for put in (*found.input, *found.value_info):
-        if put.type.HasField("tensor_type"):
-            types[put.name] = _tensor(put.type.tensor_type)
-        else:
-            containers.add(put.name)
-    for tensor in model.graph.initializer:
-        types[tensor.name] = Tensor(tensor.data_type, tuple(tensor.dims))
-    return types, containers
-
-
-def _tensor(put: onnx.TypeProto.Tensor) -> Tensor:
-    if not put.HasField("shape"):
-        return Tensor(put.elem_type, None)
-    dims = (dim.dim_value if dim.HasField("dim_value") else None for dim in put.shape.dim)
-    return Tensor(put.elem_type, tuple(dims))
 
 
 # -- writing out -------------------------------------------------------------------------------------------

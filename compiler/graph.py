@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ import onnx.inliner
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import numpy_helper
 
+from ..expansions import Tensor
 from ..runtime.errors import ModelError, UnsupportedError
 from ..runtime.primitives import Array
 from ..runtime.surgery import captured
+from .types import inferred
 
 ModelSource = str | os.PathLike[str] | bytes | onnx.ModelProto
 
@@ -73,6 +76,11 @@ class Graph:
     producer: str
     opsets: Mapping[str, int]
     proto: onnx.ModelProto = field(repr=False)  # for onnxruntime alone
+
+    @cached_property
+    def types(self) -> tuple[dict[str, Tensor], set[str]]:
+        """Types of tensors, as far as shape inference finds them, and the names of what is no tensor."""
+        return inferred(self.proto)
 
     def tensors(self) -> set[str]:
         """Names of everything that is computed or given."""

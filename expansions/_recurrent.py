@@ -18,7 +18,9 @@ from ._composite import Composite, Facts
 Activation = Callable[[str], str]
 Cell = Callable[["Direction", str, tuple[str, ...]], tuple[str, ...]]
 
-_PARAMETERS = {  # of activations, with onnxruntime's defaults: 0 where ONNX leaves them open, and 0 for ThresholdedRelu
+# Of activations, with onnxruntime's defaults: 0 where ONNX leaves them open, and for ThresholdedRelu, where
+# ONNX says 1.
+_PARAMETERS = {
     "Affine": {"alpha": 0.0, "beta": 0.0},
     "Elu": {"alpha": 1.0},
     "HardSigmoid": {"alpha": 0.2, "beta": 0.5},

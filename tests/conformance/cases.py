@@ -66,7 +66,8 @@ class Case:
             graph = load(self.model)
         except ilin.ModelError as error:
             return (f"a valid model ({error})",)
-        verdicts = judge(graph, self.floating_inputs)
+        groups = dict.fromkeys([self.floating_inputs, *((name,) for name in self.floating_inputs)])
+        verdicts = [verdict for active in groups for verdict in judge(graph, active)]
         stuck = [verdict.without_rule or verdict.node for verdict in verdicts if _unknown(verdict)]
         return tuple(sorted({label(node) for node in stuck}))
 

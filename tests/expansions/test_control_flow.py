@@ -268,7 +268,9 @@ def test_what_would_be_too_many_nodes_is_refused():
     endless (float[2] x) => (float[2] y) {
       many = Constant <value = int64 {300000}> ()
       [long] y = Loop (many, , x) <
-        body = step (int64 i, bool go, float[2] h) => (bool on, float[2] n) { on = Identity (go)  n = Neg (h) }
+        body = step (int64 i, bool go, float[2] h) => (bool on, float[2] n) {
+          on = Identity (go)  n = Neg (h)
+        }
       >
     }"""
     with pytest.raises(
