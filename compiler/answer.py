@@ -69,7 +69,7 @@ def affine_map(
         asked.rows,
         asked.kind,
         asked.trace.free(program),
-        {name: asked.trace.values[name] for name, _ in program.outputs},
+        {name: asked.trace.answer(name) for name, _ in program.outputs},
         partial(_layers, program, shares),
         certify,
         graph.name,

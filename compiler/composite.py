@@ -31,7 +31,7 @@ class Judged:
     kind: Kind | None  # None: unsupported, for the given reason
     reason: str = ""
     varying: tuple[str, ...] = ()  # outputs that vary with x
-    without_rule: Node | None = None  # the node in it that stands in the way, where that has no rule
+    without_rule: Node | None = None  # a node in it without a rule, which stands in the way of some points
 
 
 def composite_of(node: Node) -> Expansion | None:
@@ -72,7 +72,8 @@ def judge_composite(graph: Graph, node: Node, active: set[str], judge: Judge) ->
         kinds.append(Kind.PIECEWISE_LINEAR)
     varying = tuple(name for name in outputs if any(name in each.varying for each in supported))
     kind = max(kinds, key=_ORDER.index) if varying else Kind.LOCALLY_CONSTANT
-    return Judged(kind, next((each.reason for each in found if each.reason), ""), varying)
+    stuck = next((each for each in found if each.without_rule or each.reason), Judged(kind))
+    return Judged(kind, stuck.reason, varying, stuck.without_rule)
 
 
 def _decided(graph: Graph, node: Node, expansion: Expansion) -> bool:
@@ -95,12 +96,12 @@ def _judged(
     needed = ancestors(inner, [name for each in names for name in each])
     verdicts = [verdict for verdict in judge(inner, list(active)) if verdict.node.position in needed]
     moved = set(active)
+    stuck = next((verdict.without_rule for verdict in verdicts if verdict.without_rule), None)
     kinds = [Kind.AFFINE]
     for verdict in verdicts:
         if verdict.kind is None:
-            stuck = verdict.without_rule
             reason = f"written out in simpler nodes it holds {verdict.node}: {verdict.reason}"
-            return Judged(None, reason, without_rule=stuck)
+            return Judged(None, reason, without_rule=verdict.without_rule)
         if verdict.depends_on_x and verdict.kind is not Kind.LOCALLY_CONSTANT:
             kinds.append(verdict.kind)
             moved.update(verdict.outputs)
@@ -109,7 +110,7 @@ def _judged(
         for output, tensors in zip(node.outputs, names, strict=False)
         if output and moved.intersection(tensors)
     ]
-    return Judged(max(kinds, key=_ORDER.index), "", tuple(varying))
+    return Judged(max(kinds, key=_ORDER.index), "", tuple(varying), stuck)
 
 
 def _blank(graph: Graph, node: Node, facts: Facts) -> Composite:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -12,6 +13,7 @@ from onnx import helper
 
 from ..runtime.errors import ModelError
 from ..runtime.primitives import Array
+from ..runtime.rounding import Arithmetic
 from ..runtime.session import Session
 from ..runtime.surgery import with_outputs
 from .composite import composite_of
@@ -59,8 +61,8 @@ class Path:
 class PathObserver:
     """Looks at a model through the flat graph of each point.
 
-    What the model answers at a point comes from the model as it is written, so that an expansion that
-    computes something else is found out.
+    The model's answers come from the model as it is written, so that a flat graph that computes something
+    else is found out.
     """
 
     def __init__(self, graph: Graph, scope: Scope, providers: Sequence[str] | None) -> None:
@@ -77,8 +79,7 @@ class PathObserver:
         path = self._path(feeds)
         seen = path.observer.trace(feeds)
         path.require_taken(seen.values)
-        answered = self._whole.trace(feeds)
-        return replace(seen, values={**seen.values, **answered.values}, path=path)
+        return replace(seen, path=path, answers=self._whole.trace(feeds).values)
 
     def probe(self, trace: Trace, z: Mapping[str, Array]) -> Trace:
         """Observe at another value z of the free tensors, all else as in a trace.
@@ -93,8 +94,7 @@ class PathObserver:
         except ModelError as error:  # such as a slice of the wrong size
             raise OffPath from error
         path.require_taken(seen.values)
-        answered = self._whole.probe(trace, z)
-        return replace(seen, values={**seen.values, **answered.values}, path=path)
+        return replace(seen, path=path, answers=self._whole.probe(trace, z).values)
 
     def of(self, trace: Trace) -> Observer:
         """What looks at the flat graph of a point."""
@@ -150,6 +150,25 @@ class PathObserver:
             decisions,
             any(name in reached for name, _ in decisions),
         )
+
+
+def objection(places: Sequence[Trace], outputs: Sequence[str]) -> str:
+    """Why the flat graph is not the model, if so: at one of the places an output is another one.
+
+    Two right ways to compute an output differ by rounding, for which there is no bound here: parts of it may
+    not depend on x, and are no steps of the program. A wrong one differs in the leading digits, so half of
+    the digits of the floating type have to be the same.
+    """
+    for place in places:
+        for name in outputs:
+            ours, theirs = place.values[name], place.answer(name)
+            tolerance = math.sqrt(Arithmetic.of(theirs.dtype).u) * float(np.abs(theirs).max(initial=0))
+            if (
+                ours.shape != theirs.shape
+                or not (np.abs(ours.astype(np.float64) - theirs) <= tolerance).all()
+            ):
+                return f"written out in simpler nodes, the model's output {name!r} is another one"
+    return ""
 
 
 def _fixed(graph: Graph) -> set[str]:

@@ -26,7 +26,7 @@ from .graph import Graph, ModelSource, load
 from .lower import Cache, lower
 from .many import answers, instances_of
 from .observer import Observer
-from .paths import OffPath, PathObserver, is_composite
+from .paths import OffPath, PathObserver, is_composite, objection
 from .plan import DIRECTIONS, ENGINES, Direction, EngineName, Plan, checks_of, machine_speed, plan_of
 from .region import Point, find_neighbours
 from .rows import Rows, choose_rows
@@ -283,7 +283,8 @@ class CompiledModel:
         fresh, tried = find_neighbours(program, trace, look, self.dtype, coarser)
         magnitudes = rounding_at(program, trace, fresh, self.dtype, theirs + ours, kept)
         audited = {**trace.values, **observer.audit(trace.feeds)}
-        return Evidence(trace, fresh, tried, magnitudes, audited, coarser)
+        objected = objection([trace, *(near.trace for near in fresh)], self.scope.outputs)
+        return Evidence(trace, fresh, tried, magnitudes, audited, coarser, objected)
 
 
 def compile(

@@ -131,7 +131,7 @@ def _judge_active(graph: Graph, node: Node, active: set[str]) -> Verdict:
             return Verdict(node, None, True, _no_rule(node, active), without_rule=node)
         found = judge_composite(graph, node, active, judge)
         stuck = found.without_rule
-        reason = found.reason if stuck is None else _no_rule(node, active, stuck)
+        reason = _no_rule(node, active, stuck) if stuck and found.kind is None else found.reason
         return Verdict(node, found.kind, True, reason, found.varying, stuck)
     if entry.kind is Kind.LOCALLY_CONSTANT:
         return Verdict(node, entry.kind, True)

@@ -160,7 +160,7 @@ def is_known(model: onnx.ModelProto, node: onnx.NodeProto) -> bool:
 
 
 def _unknown(verdict: Verdict) -> bool:
-    return verdict.kind is None and (verdict.without_rule is not None or verdict.node.random)
+    return verdict.without_rule is not None or (verdict.kind is None and verdict.node.random)
 
 
 def label(node: onnx.NodeProto | Node) -> str:

@@ -38,6 +38,12 @@ BY_DESIGN = {
 # evaluator computes them in float64.
 LOOSER = {"Resize": 2e-5, "Upsample": 2e-5}
 
+# Where float64 differences say too little or too much.
+SINGLE = {
+    "LinearAttention": "the reference evaluator computes it in float32",
+    "LayerNormalization": "what is held of it is computed in float32, with cancellations",
+}
+
 ENGINES = ("matrix-free", "adjoint")  # beside "sparse", where all inputs that may be active are
 
 LARGEST = 250_000  # entries of W; beyond it only some rows are asked for
@@ -166,7 +172,7 @@ def oracle_of(case: Case, active: tuple[str, ...], y: np.ndarray) -> tuple[Funct
     except Exception as error:  # it raises whatever numpy raises
         why = f"the reference evaluator fails: {_one_line(error)}"
     else:
-        why = _disagreement(here, y, 64 * epsilon)
+        why = SINGLE.get(case.subject, "") or _disagreement(here, y, 64 * epsilon)
         if not why:
             return function, IN_FLOAT64, "reference evaluator"
     runner = onnxruntime_of(case.model)

@@ -53,7 +53,11 @@ def reference_of(model: onnx.ModelProto) -> Runner:
         given = {name: _widened(value) for name, value in feeds.items()}
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
-            return dict(zip(evaluator.output_names, evaluator.run(None, given), strict=True))
+            found = dict(zip(evaluator.output_names, evaluator.run(None, given), strict=True))
+        for name, value in found.items():
+            if isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.dtype != np.float64:
+                raise TypeError(f"it computes {name!r} in {value.dtype}")
+        return found
 
     return run
 
