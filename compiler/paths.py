@@ -24,6 +24,7 @@ from .observer import Observer
 from .scope import Scope, scope_of
 from .trace import Trace
 
+_MOST_WAYS = 32  # kept of the ways from one fork on
 _TRIPS = "ilin/trips/"  # put before an output of a Loop: the scan output that counts its iterations
 
 
@@ -79,7 +80,7 @@ class PathObserver:
         path = self._path(feeds)
         seen = path.observer.trace(feeds)
         path.require_taken(seen.values)
-        return replace(seen, path=path, answers=self._whole.trace(feeds).values)
+        return _answered(seen, path, self._whole.trace(feeds))
 
     def probe(self, trace: Trace, z: Mapping[str, Array]) -> Trace:
         """Observe at another value z of the free tensors, all else as in a trace.
@@ -94,7 +95,7 @@ class PathObserver:
         except ModelError as error:  # such as a slice of the wrong size
             raise OffPath from error
         path.require_taken(seen.values)
-        return replace(seen, path=path, answers=self._whole.probe(trace, z).values)
+        return _answered(seen, path, self._whole.probe(trace, z))
 
     def of(self, trace: Trace) -> Observer:
         """What looks at the flat graph of a point."""
@@ -112,15 +113,18 @@ class PathObserver:
         """The way of a point."""
         shapes = {name: np.shape(value) for name, value in feeds.items()}
         start = tuple(sorted(shapes.items()))
-        if start not in self._starts:
-            self._starts[start] = self._following(Draft(with_shapes(self._graph.proto, shapes)))
-        way = self._starts[start]
+        way = self._starts.get(start)
+        if way is None:
+            way = self._following(Draft(with_shapes(self._graph.proto, shapes)))
+            _keep(self._starts, start, way)
         while isinstance(way, _Fork):
             answers = way.answers(feeds)
             key = tuple(map(_hashable, answers.values()))
-            if key not in way.ways:
-                way.ways[key] = self._following(way.draft.answered(answers))
-            way = way.ways[key]
+            following = way.ways.get(key)
+            if following is None:
+                following = self._following(way.draft.answered(answers))
+                _keep(way.ways, key, following)
+            way = following
         return way
 
     def _following(self, draft: Draft) -> Path | _Fork:
@@ -150,6 +154,18 @@ class PathObserver:
             decisions,
             any(name in reached for name, _ in decisions),
         )
+
+
+def _answered(seen: Trace, path: Path, whole: Trace) -> Trace:
+    """What the flat graph shows of a point, with what the model itself answers."""
+    answers = {name: whole.values[name] for name in path.scope.outputs}
+    for name, answer in answers.items():
+        if answer.shape != seen.values[name].shape:
+            raise ModelError(
+                f"written out in simpler nodes, the model's output {name!r} has the shape "
+                f"{seen.values[name].shape} instead of {answer.shape}; this is a fault of an expansion"
+            )
+    return replace(seen, path=path, answers=answers)
 
 
 def objection(places: Sequence[Trace], outputs: Sequence[str]) -> str:
@@ -195,6 +211,13 @@ class _Fork:
         """Look at a point."""
         values = {**feeds, **self._session.run(feeds)}
         return {question: _answer(question, values[_asked(question)]) for question in self._questions}
+
+
+def _keep(ways: dict[Hashable, Path | _Fork], key: Hashable, way: Path | _Fork) -> None:
+    """Keep one way more, and let go of the oldest where there are many: each holds the model's parameters."""
+    if len(ways) >= _MOST_WAYS:
+        ways.pop(next(iter(ways)), None)
+    ways[key] = way
 
 
 def _asked(question: Question) -> str:
