@@ -104,7 +104,7 @@ def _judged(
             return Judged(None, reason, without_rule=verdict.without_rule)
         if verdict.depends_on_x and verdict.kind is not Kind.LOCALLY_CONSTANT:
             kinds.append(verdict.kind)
-            moved.update(verdict.outputs)
+            moved.update(verdict.varying)
     varying = [
         output
         for output, tensors in zip(node.outputs, names, strict=False)

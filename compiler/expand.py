@@ -115,7 +115,7 @@ def _chosen(graph: Graph, scope: Scope, draft: Draft, containers: set[str]) -> C
             continue
         if verdict.kind is None:
             raise UnsupportedError(f"{verdict.node}: {verdict.reason}")
-        if verdict.varying or _takes_containers(verdict.node):
+        if verdict.moved or _takes_containers(verdict.node):
             moved.add(verdict.node.position)
     chosen: Chosen = {}
     wanted: set[str] = set()  # sequences and optionals whose tensors have to be known

@@ -26,15 +26,13 @@ class Verdict:
     kind: Kind | None  # None: unsupported, for the given reason
     depends_on_x: bool
     reason: str = ""
-    varying: tuple[str, ...] = ()  # outputs of a composite node that vary with x
-    without_rule: Node | None = (
-        None  # the node in the way, which is this one or one that it is written out in
-    )
+    moved: tuple[str, ...] = ()  # outputs of a composite node that vary with x
+    without_rule: Node | None = None  # what is in the way: this node, or one that it is written out in
 
     @property
-    def outputs(self) -> tuple[str, ...]:
+    def varying(self) -> tuple[str, ...]:
         """Outputs that vary with x."""
-        return self.varying or tuple(filter(None, varying_outputs(self.node)))
+        return self.moved or tuple(filter(None, varying_outputs(self.node)))
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,7 @@ def judge(graph: Graph, inputs: Sequence[str]) -> tuple[Verdict, ...]:
         verdict = _judge_active(graph, node, active)
         verdicts.append(verdict)
         if verdict.kind is not Kind.LOCALLY_CONSTANT:
-            active.update(verdict.outputs)
+            active.update(verdict.varying)
     return tuple(verdicts)
 
 
