@@ -17,6 +17,7 @@ from ..runtime.rounding import Arithmetic
 from ..runtime.session import Session
 from ..runtime.surgery import with_outputs
 from .composite import composite_of
+from .engine import Engine
 from .expand import Answer, Decisions, Draft, Question, expand, with_shapes
 from .graph import Graph, descendants, graph_of
 from .lower import Cache
@@ -46,6 +47,7 @@ class Path:
     observer: Observer
     decisions: Decisions  # what held at x: conditions, lengths, positions
     depends_on_x: bool  # whether x can change them
+    _engine: Engine  # its own: engines know what is the same at every point, which is so on one way only
     _cache: Cache = field(default_factory=dict)  # lowered nodes that do not depend on the point
 
     def require_taken(self, values: Mapping[str, Array]) -> None:
@@ -153,6 +155,7 @@ class PathObserver:
             Observer(graph, scope, self._providers),
             decisions,
             any(name in reached for name, _ in decisions),
+            Engine(self._providers),
         )
 
 

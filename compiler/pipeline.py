@@ -18,6 +18,7 @@ from ..runtime.memory import limit_of
 from ..runtime.primitives import Array
 from ..runtime.program import LinearProgram
 from ..runtime.rounding import Arithmetic
+from ..runtime.stack import NotStackable
 from .answer import Asked, affine_map
 from .bounds import rounding_bounds, running_bound
 from .compose import Composed, Progress, compose, compose_stacked
@@ -26,7 +27,7 @@ from .graph import Graph, ModelSource, load
 from .lower import Cache, lower
 from .many import answers, instances_of
 from .observer import Observer
-from .paths import OffPath, PathObserver, is_composite, objection
+from .paths import OffPath, Path, PathObserver, is_composite, objection
 from .plan import DIRECTIONS, ENGINES, Direction, EngineName, Plan, checks_of, machine_speed, plan_of
 from .region import Point, find_neighbours
 from .rows import Rows, choose_rows
@@ -96,7 +97,8 @@ class CompiledModel:
             MemoryLimitError: W would not fit.
         """
         asked.plan.require_fit()
-        return compose(asked.program, asked.rows, asked.plan, self._engine, self.dtype, progress)
+        engine = self.prepared(asked.trace)._engine
+        return compose(asked.program, asked.rows, asked.plan, engine, self.dtype, progress)
 
     def compose_together(self, asked: Sequence[Asked]) -> list[Composed]:
         """W and b of several points in one sweep.
@@ -105,7 +107,10 @@ class CompiledModel:
             NotStackable: the network does more than treat a batch image by image.
         """
         programs, rows = [one.program for one in asked], [one.rows for one in asked]
-        return compose_stacked(programs, rows, self._engine, self.dtype)
+        kept = self.prepared(asked[0].trace)
+        if any(self.prepared(one.trace) is not kept for one in asked):
+            raise NotStackable
+        return compose_stacked(programs, rows, kept._engine, self.dtype)
 
     def answer(self, asked: Asked, composed: Composed) -> AffineMap:
         """The map, with a certificate to be made when it is read."""
@@ -116,7 +121,7 @@ class CompiledModel:
         """The map with W as an operator."""
         from ..runtime.operator import bias_of
 
-        W = self._engine.operator(self.engine, asked.program, asked.rows, self.dtype)
+        W = self.prepared(asked.trace)._engine.operator(self.engine, asked.program, asked.rows, self.dtype)
         b = bias_of(asked.program, asked.rows, self.dtype)
         certify = partial(self._certify_operator, asked.program, asked.trace, asked.rows, W, b)
         return affine_map(self.graph, asked, W, b, None, certify)
@@ -153,7 +158,7 @@ class CompiledModel:
         from .adjoint import save_adjoint
 
         facts = {"ilin.model": self.graph.name, "ilin.model_sha256": self.graph.sha256}
-        save_adjoint(self._anywhere(x)[1], self.dtype, path, facts)
+        save_adjoint(self._on_the_only_way(x)[1], self.dtype, path, facts)
 
     def export_explainer(self, path: str | os.PathLike[str], rows: Rows = "all", x: Given = None) -> None:
         """Write one ONNX model x → (y, W, b, rows) that explains any x wherever onnxruntime runs.
@@ -173,12 +178,8 @@ class CompiledModel:
         from .adjoint import require_runnable
         from .explainer import export_explainer
 
-        trace, program = self._anywhere(x)
-        taken = trace.path or self
-        if trace.path is not None and trace.path.depends_on_x:
-            raise UnsupportedError(
-                f"which nodes of {self.graph.name!r} run depends on x; an explainer is one graph for any x"
-            )
+        trace, program = self._on_the_only_way(x)
+        taken = self.prepared(trace)
         model = export_explainer(taken.graph, taken.scope, program, rows, self.dtype)
         require_runnable(model, self.dtype)
         write_model(path, model)
@@ -195,6 +196,15 @@ class CompiledModel:
             raise InputError(
                 f"zeros, which stand in for an x, do not go through this model; give an x ({error})"
             ) from error
+
+    def _on_the_only_way(self, x: Given) -> tuple[Trace, LinearProgram]:
+        """The same, for a graph that is written for any point."""
+        trace, program = self._anywhere(x)
+        if trace.path is not None and trace.path.depends_on_x:
+            raise UnsupportedError(
+                f"which nodes of {self.graph.name!r} run depends on x, and this is one graph for any x"
+            )
+        return trace, program
 
     def at_many(self, X: Given, rows: Rows = "all", *, workers: int | None = None) -> Iterator[AffineMap]:
         """Linearise at several points, as many at a time as there are workers.
@@ -233,8 +243,12 @@ class CompiledModel:
         )
 
     def _lower(self, trace: Trace) -> LinearProgram:
-        taken = trace.path or self
-        return lower(taken.scope, trace, self.dtype, taken._cache)
+        kept = self.prepared(trace)
+        return lower(kept.scope, trace, self.dtype, kept._cache)
+
+    def prepared(self, trace: Trace) -> Path | CompiledModel:
+        """What is kept for the way of a point. For the other stages, as `answer` is."""
+        return trace.path or self
 
     def _look(self, trace: Trace, z: Point) -> tuple[Trace, LinearProgram] | None:
         """The model at another value of the free tensors, or None where it is not finite there."""
@@ -262,7 +276,7 @@ class CompiledModel:
         joints = {name for leg in plan.legs for name, _ in leg.below}
         evidence = self._evidence(program, trace, joints)
         rounding = rounding_bounds(
-            program, rows, composed, plan, self._engine, self.dtype, evidence.magnitudes
+            program, rows, composed, plan, self.prepared(trace)._engine, self.dtype, evidence.magnitudes
         )
         compared = deviations(composed.W, composed.b, program, rows, evidence, rounding)
         return certificate_of(program, evidence, compared)

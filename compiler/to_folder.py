@@ -61,7 +61,8 @@ def linearize_to(
     way = compiled._plan(program, len(chosen), "reverse")
     evidence = compiled._evidence(program, asked.trace)
     given = (way.legs[0], program, chosen, compiled.dtype)
-    sweep, bounds = compiled._engine.rows(*given), compiled._engine.bounds(*given, evidence.magnitudes)
+    engine = compiled.prepared(asked.trace)._engine
+    sweep, bounds = engine.rows(*given), engine.bounds(*given, evidence.magnitudes)
     identity = _identity(
         compiled, asked.trace.feeds, chosen, [place.stacked(program.inputs) for place in evidence.places]
     )

@@ -97,6 +97,30 @@ def test_many_points_on_several_ways():
         np.testing.assert_allclose(affine.W @ x + affine.b, affine.y.ravel(), atol=1e-6)
 
 
+@pytest.mark.parametrize("engine", ["sparse", "matrix-free", "adjoint", "fused"])
+def test_what_is_fixed_on_one_way_is_another_on_the_other(engine):
+    """Both branches have the same structure, and differ in a parameter alone."""
+    text = """
+    slopes (float[1, 3] x) => (float[1, 3] y) {
+      zero = Constant <value = float {0.0}> ()
+      two = Constant <value = float {2.0}> ()
+      three = Constant <value = float {3.0}> ()
+      total = ReduceSum <keepdims = 0> (x)
+      positive = Greater (total, zero)
+      z = Relu (x)
+      y = If (positive) <
+        then_branch = a () => (float[1, 3] out) { out = Mul (z, two) },
+        else_branch = b () => (float[1, 3] out) { out = Mul (z, three) }
+      >
+    }"""
+    compiled = ilin.compile(model_of(text), engine=engine)
+    X = np.array([[[2, 1, -1]], [[-5, 1, 1]], [[1, 1, 1]], [[-3, 1, 1]]], np.float32)
+    for affine, x in zip(compiled.at_many(X), X, strict=True):
+        slope = 2 if x.sum() > 0 else 3
+        np.testing.assert_array_equal(affine.W, np.diag(slope * (x.ravel() > 0)))
+        verified(affine)
+
+
 UNTIL = """
 until_large (float[2] x) => (float[2] y, float[n, 2] all) {
   yes = Constant <value = bool {1}> ()
@@ -337,7 +361,7 @@ def test_function_bodies():
 
 
 def test_an_explainer_is_made_where_x_decides_nothing(tmp_path):
-    with pytest.raises(ilin.UnsupportedError, match="which nodes of 'if_by_sign' run depends on x"):
+    with pytest.raises(ilin.UnsupportedError, match=r"which nodes of .* run depends on x"):
         ilin.compile(model_of(IF)).export_explainer(tmp_path / "e.onnx", x=np.ones(3, np.float32))
     point = {
         name: np.zeros(shape, np.float32) for name, shape in {"a": (2, 5, 3), "c": (5, 2), "s": (2,)}.items()
