@@ -130,7 +130,7 @@ def _judge_active(graph: Graph, node: Node, active: set[str]) -> Verdict:
         found = judge_composite(graph, node, active, judge)
         stuck = found.without_rule
         reason = _no_rule(node, active, stuck) if stuck and found.kind is None else found.reason
-        return Verdict(node, found.kind, True, reason, found.varying, stuck)
+        return Verdict(node, found.kind, True, reason, moved=found.varying, without_rule=stuck)
     if entry.kind is Kind.LOCALLY_CONSTANT:
         return Verdict(node, entry.kind, True)
     moving = {i for i, name in enumerate(node.inputs) if name in active}
