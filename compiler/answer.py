@@ -33,6 +33,14 @@ class Asked:
     plan: Plan
     notes: tuple[str, ...]  # on what was changed to make x fit
 
+    @property
+    def kind(self) -> Kind:
+        """How far the answer holds: where x decides which nodes run, as far as it decides the same."""
+        path = self.trace.path
+        decided = path is not None and path.depends_on_x
+        holds_everywhere = self.program.kind in (Kind.AFFINE, Kind.LOCALLY_CONSTANT)
+        return Kind.PIECEWISE_LINEAR if decided and holds_everywhere else self.program.kind
+
 
 def require_representable(**arrays: Array) -> None:
     """Refuse a map with entries outside the range of the type that it was composed in.
@@ -74,9 +82,9 @@ def affine_map(
         W,
         b,
         asked.rows,
-        program.kind,
+        asked.kind,
         asked.trace.free(program),
-        {name: asked.trace.values[name] for name, _ in program.outputs},
+        {name: asked.trace.answer(name) for name, _ in program.outputs},
         partial(_layers, program, shares),
         certify,
         graph.name,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ import onnx.inliner
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import numpy_helper
 
+from ..expansions import Tensor
 from ..runtime.errors import ModelError, UnsupportedError
 from ..runtime.primitives import Array
 from ..runtime.surgery import captured
+from .types import inferred
 
 ModelSource = str | os.PathLike[str] | bytes | onnx.ModelProto
 
@@ -74,6 +77,11 @@ class Graph:
     opsets: Mapping[str, int]
     proto: onnx.ModelProto = field(repr=False)  # for onnxruntime alone
 
+    @cached_property
+    def types(self) -> tuple[dict[str, Tensor], set[str]]:
+        """Types of tensors, as far as shape inference finds them, and the names of what is no tensor."""
+        return inferred(self.proto)
+
     def tensors(self) -> set[str]:
         """Names of everything that is computed or given."""
         computed = {name for node in self.nodes for name in node.outputs if name}
@@ -116,6 +124,17 @@ def _graph(proto: onnx.ModelProto, digest: str, name: str) -> Graph:
         )
     _sort_topologically(proto.graph)
     _check(proto)
+    return graph_of(proto, digest, name)
+
+
+def graph_of(proto: onnx.ModelProto, digest: str, name: str) -> Graph:
+    """A graph of a model in topological order.
+
+    Args:
+        proto: the model, which is kept.
+        digest: SHA-256 of the file that it comes from.
+        name: of that file.
+    """
     opsets = {_domain(entry.domain): entry.version for entry in proto.opset_import}
     initializers = {tensor.name: _array(tensor) for tensor in proto.graph.initializer}
     return Graph(
@@ -129,6 +148,26 @@ def _graph(proto: onnx.ModelProto, digest: str, name: str) -> Graph:
         opsets=opsets,
         proto=proto,
     )
+
+
+def ancestors(graph: Graph, outputs: Collection[str], stop: Collection[str] = ()) -> set[int]:
+    """Positions of the nodes that an output depends on, not going beyond the tensors in `stop`."""
+    wanted = set(outputs) - set(stop)
+    needed = set()
+    for node in reversed(graph.nodes):
+        if wanted.intersection(node.outputs):
+            needed.add(node.position)
+            wanted.update(name for name in (*node.inputs, *node.captured) if name and name not in stop)
+    return needed
+
+
+def descendants(graph: Graph, inputs: Collection[str]) -> set[str]:
+    """The inputs, and all tensors that are computed from them."""
+    reached = set(inputs)
+    for node in graph.nodes:
+        if reached.intersection((*node.inputs, *node.captured)):
+            reached.update(name for name in node.outputs if name)
+    return reached
 
 
 def is_floating(dtype: np.dtype[Any]) -> bool:

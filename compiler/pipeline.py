@@ -1,4 +1,4 @@
-"""The pipeline: load → observe → lower → compose → verify."""
+"""The pipeline: load → expand → observe → lower → compose → verify."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from ..ops import Reading
 from ..runtime.affine_map import AffineMap
 from ..runtime.arrays import overflow_refused_later
 from ..runtime.certificate import Certificate
-from ..runtime.errors import InputError, ModelError, NonFiniteError, OptionError
+from ..runtime.errors import InputError, ModelError, NonFiniteError, OptionError, UnsupportedError
 from ..runtime.files import write_model
 from ..runtime.memory import limit_of
 from ..runtime.primitives import Array
 from ..runtime.program import Kind, LinearProgram
 from ..runtime.rounding import Arithmetic
 from ..runtime.session import require_providers
+from ..runtime.stack import NotStackable
 from .answer import Asked, affine_map, jumps_of, require_representable
 from .bounds import rounding_bounds, running_bound
 from .compose import Composed, Progress, compose, compose_stacked
@@ -30,6 +31,7 @@ from .in_blocks import InBlocks
 from .lower import Cache, lower
 from .many import answers, instances_of
 from .observer import Observer
+from .paths import OffPath, Path, PathObserver, objection
 from .plan import DIRECTIONS, ENGINES, Direction, EngineName, Plan, checks_of, machine_speed, plan_of
 from .region import Point, find_neighbours
 from .rows import Rows, choose_rows
@@ -55,7 +57,7 @@ class CompiledModel:
     direction: Direction
     memory_limit: int | str | None
     notes: tuple[str, ...]  # on how the model is run, where it is not simply by onnxruntime
-    _observer: Observer
+    _observer: Observer | PathObserver
     _engine: Engine
     _cache: Cache = field(default_factory=dict)  # lowered nodes that do not depend on the point
     _plans: dict[Any, Plan] = field(default_factory=dict)  # by structure and number of rows
@@ -111,7 +113,8 @@ class CompiledModel:
             NonFiniteError: entries outside the range of the type.
         """
         asked.plan.require_fit()
-        composed = compose(asked.program, asked.rows, asked.plan, self._engine, self.dtype, progress)
+        engine = self.prepared(asked.trace)._engine
+        composed = compose(asked.program, asked.rows, asked.plan, engine, self.dtype, progress)
         require_representable(W=composed.W, b=composed.b.astype(self.dtype))
         return composed
 
@@ -124,7 +127,10 @@ class CompiledModel:
             NonFiniteError: entries outside the range of the type.
         """
         programs, rows = [one.program for one in asked], [one.rows for one in asked]
-        found = compose_stacked(programs, rows, self._engine, self.dtype)
+        kept = self.prepared(asked[0].trace)
+        if any(self.prepared(one.trace) is not kept for one in asked):
+            raise NotStackable
+        found = compose_stacked(programs, rows, kept._engine, self.dtype)
         for composed in found:
             require_representable(W=composed.W, b=composed.b.astype(self.dtype))
         return found
@@ -151,7 +157,7 @@ class CompiledModel:
         """The map with W as an operator."""
         from ..runtime.operator import bias_of
 
-        W = self._engine.operator(self.engine, asked.program, asked.rows, self.dtype)
+        W = self.prepared(asked.trace)._engine.operator(self.engine, asked.program, asked.rows, self.dtype)
         b = bias_of(asked.program, asked.rows, self.dtype)
         require_representable(b=b)
         certify = partial(self._certify_operator, asked.program, asked.trace, asked.rows, W, b)
@@ -189,7 +195,7 @@ class CompiledModel:
         from .adjoint import save_adjoint
 
         facts = {"ilin.model": self.graph.name, "ilin.model_sha256": self.graph.sha256}
-        save_adjoint(self._anywhere(x)[1], self.dtype, path, facts)
+        save_adjoint(self._on_the_only_way(x)[1], self.dtype, path, facts)
 
     def export_explainer(self, path: str | os.PathLike[str], rows: Rows = "all", x: Given = None) -> None:
         """Write one ONNX model x → (y, W, b, rows) that explains any x wherever onnxruntime runs.
@@ -209,8 +215,9 @@ class CompiledModel:
         from .adjoint import require_runnable
         from .explainer import export_explainer
 
-        program = self._anywhere(x)[1]
-        model = export_explainer(self.graph, self.scope, program, rows, self.dtype)
+        trace, program = self._on_the_only_way(x)
+        taken = self.prepared(trace)
+        model = export_explainer(taken.graph, taken.scope, program, rows, self.dtype)
         require_runnable(model, self.dtype)
         write_model(path, model)
 
@@ -226,6 +233,15 @@ class CompiledModel:
             raise InputError(
                 f"zeros, which stand in for an x, do not go through this model; give an x ({error})"
             ) from error
+
+    def _on_the_only_way(self, x: Given) -> tuple[Trace, LinearProgram]:
+        """The same, for a graph that is written for any point."""
+        trace, program = self._anywhere(x)
+        if trace.path is not None and trace.path.depends_on_x:
+            raise UnsupportedError(
+                f"which nodes of {self.graph.name!r} run depends on x, and this is one graph for any x"
+            )
+        return trace, program
 
     def at_many(self, X: Given, rows: Rows = "all", *, workers: int | None = None) -> Iterator[AffineMap]:
         """Linearise at several points, as many at a time as there are workers.
@@ -264,13 +280,18 @@ class CompiledModel:
         )
 
     def _lower(self, trace: Trace) -> LinearProgram:
-        return lower(self.scope, trace, self.dtype, self._cache)
+        kept = self.prepared(trace)
+        return lower(kept.scope, trace, self.dtype, kept._cache)
+
+    def prepared(self, trace: Trace) -> Path | CompiledModel:
+        """What is kept for the way of a point. For the other stages, as `answer` is."""
+        return trace.path or self
 
     def _look(self, trace: Trace, z: Point) -> tuple[Trace, LinearProgram] | None:
         """The model at another value of the free tensors, or None where it is not finite there."""
         try:
             there = self._observer.probe(trace, z)
-        except NonFiniteError:
+        except (NonFiniteError, OffPath):
             return None
         return there, self._lower(there)
 
@@ -296,7 +317,7 @@ class CompiledModel:
         """Verify a map against onnxruntime: every step at x, the whole at x and at fresh points."""
         evidence = self._evidence(program, trace, plan.joints)
         rounding = rounding_bounds(
-            program, rows, composed, plan, self._engine, self.dtype, evidence.magnitudes
+            program, rows, composed, plan, self.prepared(trace)._engine, self.dtype, evidence.magnitudes
         )
         compared = deviations(composed.W, composed.b, program, rows, evidence, rounding)
         return certificate_of(program, evidence, compared)
@@ -313,14 +334,17 @@ class CompiledModel:
     @overflow_refused_later()
     def _evidence(self, program: LinearProgram, trace: Trace, kept: Collection[str] = ()) -> Evidence:
         """What a map at a point is compared with; values of the tensors in `kept` are held besides."""
-        theirs, ours = Arithmetic.of(self._observer.dtype), Arithmetic.of(self.dtype)
+        observer = self._observer.of(trace)
+        theirs, ours = Arithmetic.of(observer.dtype), Arithmetic.of(self.dtype)
         coarser, look = theirs.coarser(ours), partial(self._look, trace)
         smooth = program.kind is Kind.SMOOTH  # such a map holds at x and nowhere else
         fresh, tried = ([], 0) if smooth else find_neighbours(program, trace, look, self.dtype, coarser)
         magnitudes = rounding_at(program, trace, fresh, self.dtype, theirs + ours, kept)
-        audited = {**self._observer.audit(trace.feeds), **trace.values}
-        slopes = check_slopes(self.scope, program, trace, audited, ours) if smooth else None
-        return Evidence(trace, fresh, tried, magnitudes, audited, coarser, slopes)
+        audited = {**trace.values, **observer.audit(trace.feeds)}
+        objected = objection([trace, *(near.trace for near in fresh)], self.scope.outputs)
+        taken = self.prepared(trace).scope
+        slopes = check_slopes(taken, program, trace, audited, ours) if smooth else None
+        return Evidence(trace, fresh, tried, magnitudes, audited, coarser, slopes, objected)
 
 
 def compile(

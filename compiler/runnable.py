@@ -17,6 +17,7 @@ from ..runtime.errors import ModelError
 from ..runtime.session import NoKernelError
 from .graph import Graph, reread
 from .observer import Observer
+from .paths import PathObserver, is_composite
 from .scope import Scope
 
 _TARGET = 17  # an operator set that onnxruntime runs everywhere
@@ -28,7 +29,7 @@ class Runnable:
 
     graph: Graph
     scope: Scope
-    observer: Observer
+    observer: Observer | PathObserver
     notes: tuple[str, ...] = ()
 
 
@@ -44,7 +45,7 @@ def runnable(graph: Graph, scoped: Callable[[Graph], Scope], providers: Sequence
         ModelError: nothing runs it; the error is onnxruntime's.
     """
     scope = scoped(graph)
-    observer = Observer(graph, scope, providers)
+    observer = _observer(graph, scope, providers)
     try:
         if observer.dtype.name == "bfloat16" and not providers:
             raise NoKernelError("onnxruntime hands out no bfloat16 tensors")
@@ -67,7 +68,7 @@ def _up_to_date(graph: Graph, scoped: Callable[[Graph], Scope]) -> Runnable | No
     try:
         newer = reread(graph, onnx.version_converter.convert_version(graph.proto, _TARGET))
         scope = scoped(newer)
-        observer = Observer(newer, scope, None)
+        observer = _observer(newer, scope)
         observer.prepare()
     except (ModelError, RuntimeError, ValueError, onnx.checker.ValidationError):
         return None
@@ -79,10 +80,17 @@ def _by_reference(graph: Graph, scope: Scope, refused: ModelError) -> Runnable |
     """The model in onnx's reference evaluator, if onnxruntime only lacks an implementation."""
     if not isinstance(refused, NoKernelError):
         return None
-    observer = Observer(graph, scope, None, by_reference=True)
+    observer = _observer(graph, scope, by_reference=True)
     try:
         observer.prepare()
     except ModelError:
         return None
     note = f"observed with onnx's reference evaluator instead of onnxruntime, which is slow ({refused})"
     return Runnable(graph, scope, observer, (note,))
+
+
+def _observer(
+    graph: Graph, scope: Scope, providers: Sequence[str] | None = None, *, by_reference: bool = False
+) -> Observer | PathObserver:
+    kind = PathObserver if is_composite(scope) else Observer
+    return kind(graph, scope, providers, by_reference=by_reference)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 
 import numpy as np
 
@@ -14,7 +15,8 @@ from ..runtime.errors import UnknownTensorError, UnsupportedError
 from ..runtime.primitives import Array
 from ..runtime.program import Kind
 from ..runtime.session import evaluate_constants
-from .graph import Graph, Node, TensorInfo
+from .composite import composite_of, judge_composite
+from .graph import Graph, Node, TensorInfo, ancestors
 
 
 @dataclass(frozen=True)
@@ -28,12 +30,14 @@ class Verdict:
     entry: Entry | None = None  # what serves it
     observed: frozenset[int] = frozenset()  # positions of inputs whose values at x the rule reads
     held: frozenset[int] = frozenset()  # positions of inputs that depend on x and are taken as parameters
+    moved: tuple[str, ...] = ()  # outputs of a composite node that vary with x
+    without_rule: Node | None = None  # what is in the way: this node, or one that it is written out in
 
     @property
     def varying(self) -> tuple[str, ...]:
         """Outputs that vary with the inputs ("" where left out); indices and masks do not."""
         constant = self.entry.constant_outputs if self.entry else ()
-        return tuple(name for i, name in enumerate(self.node.outputs) if i not in constant)
+        return self.moved or tuple(name for i, name in enumerate(self.node.outputs) if i not in constant)
 
     @property
     def watched(self) -> tuple[str, ...]:
@@ -82,7 +86,7 @@ def scope_of(
     """
     wanted_inputs = _chosen(graph, inputs, graph.inputs, "inputs")
     wanted_outputs = _chosen(graph, outputs, graph.outputs, "outputs")
-    needed = _ancestors(graph, wanted_outputs, stop=set(wanted_inputs))
+    needed = ancestors(graph, wanted_outputs, stop=set(wanted_inputs))
     verdicts = judge(graph, wanted_inputs, reading)
     on_the_way = [v for v in verdicts if v.node.position in needed]
     for verdict in on_the_way:
@@ -93,16 +97,16 @@ def scope_of(
     ends = {*wanted_outputs, *(name for verdict in discrete for name in verdict.node.inputs)}
     uses = _leading_to(ends, [v for v in moved if v.kind is not Kind.LOCALLY_CONSTANT])
     active = frozenset(wanted_inputs).union(*(use.varying for use in uses)) - {""}
-    constant = _constant_tensors(graph)
+    constant = constant_tensors(graph)
     held = [use.node.inputs[position] for use in uses for position in use.held]
-    read = [name for use in uses for name in use.node.inputs if name and name not in active]
+    read = [name for use in uses if use.entry for name in use.node.inputs if name and name not in active]
     fixed = [name for name in wanted_outputs if name not in active]
-    constants = _constants(graph, {*read, *fixed} & constant)
+    constants = constant_values(graph, {*read, *fixed} & constant)
     observed = [name for name in (*read, *held, *wanted_outputs) if name not in constants]
     observed += [use.node.inputs[position] for use in uses for position in use.observed]
     watched = {name for verdict in discrete for name in verdict.watched if name}
     observed += sorted(watched - constant)
-    constants |= _constants(graph, watched & constant)
+    constants |= constant_values(graph, watched & constant)
     names = tuple(dict.fromkeys(observed))
     return Scope(wanted_inputs, wanted_outputs, uses, discrete, active, constants, names, reading)
 
@@ -127,7 +131,7 @@ def judge(
         if not touched:
             verdicts.append(Verdict(node, Kind.AFFINE, False))
             continue
-        verdict = _judge_active(node, active, weighing, reading)
+        verdict = _judge_active(graph, node, active, weighing, reading)
         verdicts.append(verdict)
         if verdict.kind is Kind.LOCALLY_CONSTANT:
             continue
@@ -161,10 +165,17 @@ def _weighs(verdict: Verdict, active: set[str], weighing: set[str]) -> bool:
     return all(name in weighing for name in names if name in active)
 
 
-def _judge_active(node: Node, active: set[str], weighing: set[str], reading: Reading) -> Verdict:
+def _judge_active(
+    graph: Graph, node: Node, active: set[str], weighing: set[str], reading: Reading
+) -> Verdict:
     entry = entry_of(node, reading)
     if entry is None:
-        return Verdict(node, None, True, _no_rule(node, active))
+        if composite_of(node) is None:
+            return Verdict(node, None, True, _no_rule(node, active), without_rule=node)
+        found = judge_composite(graph, node, active, partial(judge, reading=reading))
+        stuck = found.without_rule
+        reason = _no_rule(node, active, stuck) if stuck and found.kind is None else found.reason
+        return Verdict(node, found.kind, True, reason, moved=found.varying, without_rule=stuck)
     if entry.kind is Kind.LOCALLY_CONSTANT:
         return Verdict(node, entry.kind, True, "", entry)
     moving = frozenset(i for i, name in enumerate(node.inputs) if name in active)
@@ -210,9 +221,11 @@ def _held(node: Node, entry: Entry, moving: frozenset[int], weighing: set[str]) 
     return frozenset(held)
 
 
-def _no_rule(node: Node, active: set[str]) -> str:
+def _no_rule(node: Node, active: set[str], inner: Node | None = None) -> str:
     family = sorted(op for domain, op in REGISTRY if domain == node.domain)
-    file = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", node.op_type).lower()
+    missing = (inner or node).op_type
+    file = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", missing).lower()
+    written = f", and written out in simpler nodes it holds {inner}, which has none either" if inner else ""
     supported = (
         f"{len(family)} operators of this domain are supported (`ilin inspect --operators` lists them)"
         if family
@@ -220,8 +233,9 @@ def _no_rule(node: Node, active: set[str]) -> str:
     )
     before = [name for name in (*node.inputs, *node.captured) if name in active]
     return (
-        f"no rule for this operator; {supported}; name a tensor before it in outputs (it reads "
-        f"{before[0]!r}), or write its rule in ops/{file}.py (CONTRIBUTING.md)"
+        f"no rule for this operator{written}; {supported}; name a tensor before it in outputs (it reads "
+        f"{before[0]!r}), or write {f'the rule of {missing}' if inner else 'its rule'} in ops/{file}.py "
+        "(CONTRIBUTING.md)"
     )
 
 
@@ -265,18 +279,8 @@ def _suggest(name: str, known: set[str], declared: Sequence[TensorInfo]) -> str:
     return "the model declares " + ", ".join(put.name for put in declared)
 
 
-def _ancestors(graph: Graph, outputs: Sequence[str], stop: set[str]) -> set[int]:
-    """Positions of the nodes that an output depends on, not going beyond the tensors in `stop`."""
-    wanted = set(outputs) - stop
-    needed = set()
-    for node in reversed(graph.nodes):
-        if wanted.intersection(node.outputs):
-            needed.add(node.position)
-            wanted.update(name for name in (*node.inputs, *node.captured) if name and name not in stop)
-    return needed
-
-
-def _constant_tensors(graph: Graph) -> set[str]:
+def constant_tensors(graph: Graph) -> set[str]:
+    """Tensors that depend on no input at all."""
     constant = set(graph.initializers)
     for node in graph.nodes:
         if not node.random and all(name in constant for name in (*node.inputs, *node.captured) if name):
@@ -284,7 +288,7 @@ def _constant_tensors(graph: Graph) -> set[str]:
     return constant
 
 
-def _constants(graph: Graph, needed: set[str]) -> dict[str, Array]:
+def constant_values(graph: Graph, needed: set[str]) -> dict[str, Array]:
     """Values of the needed constants; subgraphs without input are run once, here."""
     values = {name: graph.initializers[name] for name in needed if name in graph.initializers}
     computed = sorted(needed - set(values))
@@ -296,7 +300,7 @@ def _constants(graph: Graph, needed: set[str]) -> dict[str, Array]:
             values[name] = literal[name].attributes["value"]
     computed = [name for name in computed if name not in values]
     if computed:
-        positions = sorted(_ancestors(graph, computed, stop=set()))
+        positions = sorted(ancestors(graph, computed))
         values.update(evaluate_constants(graph.proto, positions, computed))
     for name, value in values.items():
         if not isinstance(value, np.ndarray):

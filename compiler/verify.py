@@ -81,6 +81,7 @@ class Evidence:
     audited: Mapping[str, Array]  # every tensor of the program at x, as onnxruntime computes it
     arithmetic: Arithmetic  # the coarser of the model's and the composition's
     slopes: Check | None = None  # of smooth steps
+    objection: str = ""  # why what was looked at is not the model, if so
 
     @property
     def places(self) -> list[Trace]:
@@ -104,7 +105,8 @@ def deviations(
     found = []
     for place, bounds in zip(evidence.places, rounding, strict=True):
         z = place.stacked(program.inputs).astype(np.float64)
-        y = place.stacked(program.outputs)[rows].astype(np.float64)
+        y = place.answered(program.outputs)[rows].astype(np.float64)
+        bounds = bounds + np.abs(y - place.stacked(program.outputs)[rows])  # 0 where nothing was expanded
         difference = np.abs(_product(W, z) + b.astype(W.dtype) - y)
         ratios = difference / (bounds + np.finfo(np.float32).tiny)
         found.append((float(difference.max(initial=0.0)), float(ratios.max(initial=0.0))))
@@ -146,7 +148,7 @@ def certificate_of(
         points_held=len(evidence.fresh),
         ties=sum(guard.ties for guard in guards),
         guards=sum(guard.choice.size for guard in guards),
-        reason=_reason(steps, evidence.slopes, at_x[1], in_region[1]),
+        reason=evidence.objection or _reason(steps, evidence.slopes, at_x[1], in_region[1]),
         slopes=evidence.slopes,
     )
 

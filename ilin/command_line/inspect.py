@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from ..compiler.graph import load
+from ..expansions import EXPANSIONS
 from ..ops import REGISTRY
 from ._guard import GuardedCommand, native_messages
 from ._text import say
@@ -42,6 +43,8 @@ Exit codes:
   2  bad usage or bad input
   3  an obstacle lies on the way to its outputs
 """
+
+_BY_NODES = "as its nodes are"  # the verdict on an operator that is written out in others
 
 
 @click.command(
@@ -88,14 +91,18 @@ def inspect_main(
 
 def _operators(as_json: bool) -> None:
     """Every registered operator."""
+    rules = {key: (str(entry.kind), entry.module) for key, entry in REGISTRY.items()}
+    written_out = {
+        key: (str(put.kind or _BY_NODES), put.expand.__module__) for key, put in EXPANSIONS.items()
+    }
     found = [
         {
-            "domain": entry.domain or "ai.onnx",
-            "op": entry.op_type,
-            "kind": str(entry.kind),
-            "file": entry.module.removeprefix("ilin.").replace(".", "/") + ".py" if entry.module else None,
+            "domain": domain or "ai.onnx",
+            "op": op_type,
+            "kind": kind,
+            "file": module.removeprefix("ilin.").replace(".", "/") + ".py" if module else None,
         }
-        for entry in sorted(REGISTRY.values(), key=lambda entry: (entry.domain, entry.op_type))
+        for (domain, op_type), (kind, module) in sorted({**written_out, **rules}.items())
     ]
     if as_json:
         say(json.dumps({"operators": found}, indent=2, allow_nan=False))

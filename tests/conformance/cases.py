@@ -14,6 +14,11 @@ import onnx.inliner
 from onnx import numpy_helper
 from onnx.backend.test.loader import load_model_tests
 
+import ilin
+from ilin.compiler.graph import Node, load
+from ilin.compiler.scope import Verdict, judge
+from ilin.expansions import EXPANSIONS
+from ilin.expansions._function import function_of
 from ilin.ops import REGISTRY, Entry, Reading
 from ilin.runtime.program import Kind
 
@@ -62,22 +67,20 @@ class Case:
 
     @cached_property
     def without_rule(self) -> tuple[str, ...]:
-        """Operators that depend on a floating input and that ilin does not know."""
-        moving = set(self.floating_inputs)
-        found = set()
-        for node in self.model.graph.node:
-            if moving.intersection((*node.input, *_captured(node))):
-                entry = entry_of(node)
-                if entry is None:
-                    found.add(label(node))
-                if entry is None or entry.kind is not Kind.LOCALLY_CONSTANT:
-                    moving.update(node.output)
-        return tuple(sorted(found))
+        """Operators that depend on a floating input, and neither have a rule nor can be written out."""
+        try:
+            graph = load(self.model)
+        except ilin.ModelError as error:
+            return (f"a valid model ({error})",)
+        groups = dict.fromkeys([self.floating_inputs, *((name,) for name in self.floating_inputs)])
+        verdicts = [verdict for active in groups for verdict in judge(graph, active)]
+        stuck = [verdict.without_rule or verdict.node for verdict in verdicts if _unknown(verdict)]
+        return tuple(sorted({label(node) for node in stuck}))
 
     @cached_property
     def subject(self) -> str:
-        """The operator to report the case under: the last one that has a rule, if any has."""
-        known = [label(node) for node in self.model.graph.node if entry_of(node) is not None]
+        """The operator to report the case under: the last one that ilin knows, if it knows any."""
+        known = [label(node) for node in self.model.graph.node if is_known(self.model, node)]
         return known[-1] if known else label(self.model.graph.node[-1])
 
 
@@ -125,12 +128,12 @@ def relevant_cases() -> tuple[Case, ...]:
 
 @cache
 def blocked_cases() -> tuple[Case, ...]:
-    """Cases with an operator that has a rule, and with another that would need one."""
+    """Cases with an operator that ilin knows, and with another that would need a rule."""
     return tuple(case for case in _with_rule() if case.without_rule)
 
 
 def _with_rule() -> list[Case]:
-    return [case for case in all_cases() if any(entry_of(node) is not None for node in case.model.graph.node)]
+    return [case for case in all_cases() if any(is_known(case.model, node) for node in case.model.graph.node)]
 
 
 # -- which inputs are active -------------------------------------------------------------------------------
@@ -185,7 +188,20 @@ def entry_of(node: onnx.NodeProto) -> Entry | None:
     return None if entry is None else entry.serving(given, Reading())
 
 
-def label(node: onnx.NodeProto) -> str:
+def is_known(model: onnx.ModelProto, node: onnx.NodeProto) -> bool:
+    """Whether an operator has a rule, or can be written out in others."""
+    domain = "" if node.domain == "ai.onnx" else node.domain
+    if (domain, node.op_type) in EXPANSIONS or entry_of(node) is not None:
+        return True
+    opsets = {"" if put.domain == "ai.onnx" else put.domain: put.version for put in model.opset_import}
+    return function_of(node.op_type, domain, opsets.get(domain, 1)) is not None
+
+
+def _unknown(verdict: Verdict) -> bool:
+    return verdict.without_rule is not None or (verdict.kind is None and verdict.node.random)
+
+
+def label(node: onnx.NodeProto | Node) -> str:
     return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
 
 
@@ -213,8 +229,3 @@ def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _floating(put: onnx.ValueInfoProto) -> bool:
     return put.type.HasField("tensor_type") and put.type.tensor_type.elem_type in FLOATS
-
-
-def _captured(node: onnx.NodeProto) -> set[str]:
-    graphs = [graph for attribute in node.attribute for graph in (attribute.g, *attribute.graphs)]
-    return {name for graph in graphs for inner in graph.node for name in (*inner.input, *_captured(inner))}

@@ -52,8 +52,16 @@ def declared_reference_of(model: onnx.ModelProto) -> Runner:
 
 def reference_of(model: onnx.ModelProto) -> Runner:
     """The model run by the reference evaluator in float64."""
-    run = _evaluated(ReferenceEvaluator(as_float64(model)))
-    return lambda feeds: run({name: _widened(value) for name, value in feeds.items()})
+    evaluated = _evaluated(ReferenceEvaluator(as_float64(model)))
+
+    def run(feeds: Feeds) -> dict[str, np.ndarray]:
+        found = evaluated({name: _widened(value) for name, value in feeds.items()})
+        for name, value in found.items():
+            if isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.dtype != np.float64:
+                raise TypeError(f"it computes {name!r} in {value.dtype}")
+        return found
+
+    return run
 
 
 def _evaluated(evaluator: ReferenceEvaluator) -> Runner:
