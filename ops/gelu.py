@@ -17,7 +17,7 @@ from ._smooth import elementwise
 
 _CUBIC = 0.044715
 _STEEP = 2 * math.sqrt(2 / math.pi)
-_FLAT = 20.0  # beyond it the approximation is 0 or 1 in every floating type
+_FLAT = 25.0  # beyond it the approximation is 0 or 1 in every floating type
 
 
 @lowers("Gelu", kind=Kind.SMOOTH, observes=(0,))

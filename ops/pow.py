@@ -35,7 +35,7 @@ def power(site: Site) -> Local:
         if site.active(0):
             terms.append((0, _scale(site, 0, finite(site, _base_slope(base, exponent)))))
         if site.active(1):
-            terms.append((1, _scale(site, 1, finite(site, _exponent_slope(base, exponent, y)))))
+            terms.append((1, _scale(site, 1, finite(site, _exponent_slope(base, exponent, y), 1))))
         return tangent(site, y, terms)
 
 

@@ -208,7 +208,8 @@ def smooth_slope(
 
     The difference between two step sizes bounds what curvature does to the smaller one, three times over.
     Where x sits on kinks, any slope between those of the two sides passes; where it sits at the end of the
-    function's domain, such as 0 of x^1.5, the differences are those towards the inside.
+    function's domain, such as 0 of x^1.5, the differences are those towards the inside, which may converge as
+    slowly as √h.
     """
     h = accuracy.step
     far_above, above, here, below, far_below = (function(x + k * h * d) for k in (2, 1, 0, -1, -2))
@@ -216,7 +217,8 @@ def smooth_slope(
     for close, further, sign in ((above, far_above, 1), (below, far_below, -1)):
         inside = ~np.isfinite(near) & np.isfinite(further)
         near = np.where(inside, sign * (close - here) / h, near)
-        far = np.where(inside, sign * (further - here) / (2 * h), far)
+        outer = sign * (further - here) / (2 * h)
+        far = np.where(inside, near + (outer - near) / (np.sqrt(2) - 1), far)
     rounding = 64 * accuracy.roundoff / h * (1 + np.abs(here))
     tolerance = accuracy.relative * np.maximum(size, np.abs(near)) + rounding + np.abs(near - far)
     if kinks:
