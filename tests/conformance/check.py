@@ -16,6 +16,7 @@ from .oracle import (
     IN_FLOAT16,
     IN_FLOAT32,
     IN_FLOAT64,
+    ROUNDED,
     Accuracy,
     Function,
     Slopes,
@@ -39,9 +40,6 @@ BY_DESIGN = {
 # onnxruntime computes the coordinates of Resize in float32, and its rule does as onnxruntime; the reference
 # evaluator computes them in float64.
 LOOSER = {"Resize": 2e-5, "Upsample": 2e-5}
-
-# The reference evaluator's erf rounds to float32.
-SINGLE = {"Erf", "Gelu"}
 
 ENGINES = ("matrix-free", "adjoint")  # beside "sparse", where all inputs that may be active are
 
@@ -206,7 +204,7 @@ def oracle_of(case: Case, active: tuple[str, ...], y: np.ndarray) -> tuple[Funct
     else:
         why = _disagreement(here, y, 64 * epsilon)
         if not why:
-            single = any(node.op_type in SINGLE for node in case.model.graph.node)
+            single = any(node.op_type in ROUNDED for node in case.model.graph.node)
             return function, IN_FLOAT32 if single else IN_FLOAT64, "reference evaluator"
     runner = onnxruntime_of(case.model)
     function = flat_function(runner, case.feeds, active, case.floating_outputs, keep_type=True)

@@ -21,6 +21,7 @@ Runner = Callable[[Feeds], dict[str, np.ndarray]]
 Function = Callable[[np.ndarray], np.ndarray]  # flat active inputs -> flat outputs, both float64
 
 FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16}
+ROUNDED = {"Erf", "Gelu"}  # the reference evaluator's erf is in float32
 _TYPE_ATTRIBUTES = {("Cast", "to"), ("EyeLike", "dtype")}
 
 

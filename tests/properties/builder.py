@@ -96,6 +96,7 @@ class Builder:
     seed: int
     on_grid: bool  # values from a coarse grid, so that many entries tie
     dtype: np.dtype = field(default_factory=lambda: np.dtype(np.float32))
+    smooth: bool = False  # operators that are not piecewise linear may come up
     with_empty: bool = False  # tensors without elements may come up
     feeds: dict[str, np.ndarray] = field(default_factory=dict)
     values: dict[str, np.ndarray] = field(default_factory=dict)
