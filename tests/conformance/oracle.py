@@ -207,7 +207,8 @@ def smooth_slope(
 ) -> Slope:
     """The slope of `function` at x along d.
 
-    The difference between two step sizes bounds what curvature does to the smaller one, three times over.
+    The difference between two step sizes is three times what curvature does to the smaller one, and about as
+    large where the slope itself has a kink (Softsign at 0); it counts twice.
     Where x sits on kinks, any slope between those of the two sides passes; where it sits at the end of the
     function's domain, such as 0 of x^1.5, the differences are those towards the inside, which may converge as
     slowly as √h.
@@ -221,7 +222,7 @@ def smooth_slope(
         outer = sign * (further - here) / (2 * h)
         far = np.where(inside, near + (outer - near) / (np.sqrt(2) - 1), far)
     rounding = 64 * accuracy.roundoff / h * (1 + np.abs(here))
-    tolerance = accuracy.relative * np.maximum(size, np.abs(near)) + rounding + np.abs(near - far)
+    tolerance = accuracy.relative * np.maximum(size, np.abs(near)) + rounding + 2 * np.abs(near - far)
     if kinks:
         tolerance = tolerance + np.abs(above - 2 * here + below) / (2 * h)
     return Slope(near, tolerance)

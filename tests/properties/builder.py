@@ -32,7 +32,9 @@ REFERENCE_IS_WRONG = {
     "Pad": "refuses negative pads",
     "Resize": "knows no Resize-10; other coordinates with align_corners, other rounding between two entries",
     "Slice": "leaves nothing of an axis where a start below -n with a negative step is clamped to 0",
+    "Softsign": "fails for scalars",
     "Squeeze": "before opset 13 it squeezes one axis after another, which negative axes do not survive",
+    "Unsqueeze": "inserts one axis after another, which negative axes do not survive",
     "Upsample": "knows mode nearest by whole numbers alone, and these only as an input",
 }
 

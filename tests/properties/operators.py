@@ -81,12 +81,12 @@ _ATTRIBUTES = {
 
 def _above(b: Builder, x: str, least: float) -> str:
     """|x| + least, for operators that are not defined everywhere."""
-    return b.add("Add", [b.add("Abs", [x]), b.held(b.scalar(least))])
+    return b.add("Add", [b.add("Abs", [x]), b.held(b.scalar(least), fixed=True)])
 
 
 def _inside(b: Builder, x: str) -> str:
     """0.9 sin(x), for operators that are not defined or steep outside of [-1, 1]."""
-    return b.add("Mul", [b.add("Sin", [x]), b.held(b.scalar(0.9))])
+    return b.add("Mul", [b.add("Sin", [x]), b.held(b.scalar(0.9), fixed=True)])
 
 
 @emits("Sigmoid", "Tanh", "Erf", "Sin", "Cos", "Atan", "Asinh", "Softplus", "Softsign", "Exp", "Sinh", "Cosh")
@@ -121,7 +121,7 @@ def of_positive_values(b: Builder, op: str) -> object:
 def power(b: Builder, op: str) -> object:
     x = b.pick()
     if b.flag():
-        return b.add(op, [x, b.held(b.scalar(float(b.integer(1, 3))))])
+        return b.add(op, [x, b.held(b.scalar(float(b.integer(1, 3))), fixed=True)])
     exponent = b.pick(_compatible(b.shape(x))) if b.flag() else b.held(b.broadcastable(b.shape(x)))
     return b.add(op, [_above(b, x, 0.5), exponent])
 
