@@ -97,14 +97,14 @@ def test_local_functions_are_inlined():
 
 def test_an_operator_without_a_rule_is_named_with_a_remedy():
     proto = model(
-        [make_node("Relu", ["x"], ["a"]), make_node("Det", ["a"], ["y"], name="the_det")], x=(2, 2), y=()
+        [make_node("Relu", ["x"], ["a"]), make_node("DFT", ["a"], ["y"], name="the_dft")], x=(2, 2), y=(2, 2)
     )
     with pytest.raises(ilin.UnsupportedError) as error:
         ilin.compile(proto)
     text = str(error.value)
-    assert text.startswith("node 'the_det' (Det, ai.onnx opset 17): no rule for this operator; ")
+    assert text.startswith("node 'the_dft' (DFT, ai.onnx opset 17): no rule for this operator; ")
     assert (
-        "name a tensor before it in outputs (it reads 'a'), or write its rule in ops/det.py (CONTRIBUTING.md)"
+        "name a tensor before it in outputs (it reads 'a'), or write its rule in ops/dft.py (CONTRIBUTING.md)"
         in text
     )
     assert error.value.exit_code == 3

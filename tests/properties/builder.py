@@ -38,8 +38,9 @@ REFERENCE_IS_WRONG = {
     "RoiAlign": "takes the half_pixel of opset 16 for opset 10 too",
     "Resize": "knows no Resize-10; other coordinates with align_corners, other rounding between two entries",
     "Slice": "leaves nothing of an axis where a start below -n with a negative step is clamped to 0",
+    "Softsign": "fails for scalars",
     "Squeeze": "before opset 13 it squeezes one axis after another, which negative axes do not survive",
-    "Unsqueeze": "before opset 13 it inserts axes in the order given, which fails where the last comes first",
+    "Unsqueeze": "inserts one axis after another, which negative axes do not survive",
     "Upsample": "knows mode nearest by whole numbers alone, and these only as an input",
 }
 
@@ -103,6 +104,7 @@ class Builder:
     seed: int
     on_grid: bool  # values from a coarse grid, so that many entries tie
     dtype: np.dtype = field(default_factory=lambda: np.dtype(np.float32))
+    smooth: bool = False  # operators that are not piecewise linear may come up
     with_empty: bool = False  # tensors without elements may come up
     feeds: dict[str, np.ndarray] = field(default_factory=dict)
     values: dict[str, np.ndarray] = field(default_factory=dict)

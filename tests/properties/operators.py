@@ -68,6 +68,71 @@ def unary(b: Builder, op: str) -> object:
     return b.add(op, [b.pick()])
 
 
+_SINCE = {"Celu": 12, "Gelu": 20, "HardSwish": 14, "Mish": 18, "Swish": 24}
+_SINCE |= dict.fromkeys(("Erf", "Sinh", "Cosh", "Asinh", "Acosh", "Atanh"), 9)
+_ATTRIBUTES = {
+    "Elu": [{}, {"alpha": 0.5}],
+    "Celu": [{}, {"alpha": 2.0}],
+    "Selu": [{}, {"alpha": 0.5, "gamma": 2.0}],
+    "Gelu": [{}, {"approximate": "tanh"}],
+    "Swish": [{}, {"alpha": 1.5}],
+}
+
+
+def _above(b: Builder, x: str, least: float) -> str:
+    """|x| + least, for operators that are not defined everywhere."""
+    return b.add("Add", [b.add("Abs", [x]), b.held(b.scalar(least), fixed=True)])
+
+
+def _inside(b: Builder, x: str) -> str:
+    """0.9 sin(x), for operators that are not defined or steep outside of [-1, 1]."""
+    return b.add("Mul", [b.add("Sin", [x]), b.held(b.scalar(0.9), fixed=True)])
+
+
+@emits("Sigmoid", "Tanh", "Erf", "Sin", "Cos", "Atan", "Asinh", "Softplus", "Softsign", "Exp", "Sinh", "Cosh")
+def smooth(b: Builder, op: str) -> object:
+    if b.opset < _SINCE.get(op, 0):
+        raise Refused
+    return b.add(op, [b.pick()])
+
+
+@emits("Elu", "Celu", "Selu", "Gelu", "Mish", "Swish", "HardSwish")
+def activation(b: Builder, op: str) -> object:
+    if b.opset < _SINCE.get(op, 0):
+        raise Refused
+    return b.add(op, [b.pick()], **b.choose(_ATTRIBUTES.get(op, [{}])))
+
+
+@emits("Asin", "Acos", "Atanh", "Tan")
+def of_small_values(b: Builder, op: str) -> object:
+    if b.opset < _SINCE.get(op, 0):
+        raise Refused
+    return b.add(op, [_inside(b, b.pick())])
+
+
+@emits("Log", "Sqrt", "Reciprocal", "Acosh")
+def of_positive_values(b: Builder, op: str) -> object:
+    if b.opset < _SINCE.get(op, 0):
+        raise Refused
+    return b.add(op, [_above(b, b.pick(), 1.25)])
+
+
+@emits("Pow")
+def power(b: Builder, op: str) -> object:
+    x = b.pick()
+    if b.flag():
+        return b.add(op, [x, b.held(b.scalar(float(b.integer(1, 3))), fixed=True)])
+    exponent = b.pick(_compatible(b.shape(x))) if b.flag() else b.held(b.broadcastable(b.shape(x)))
+    return b.add(op, [_above(b, x, 0.5), exponent])
+
+
+@emits("Det")
+def det(b: Builder, op: str) -> object:
+    if b.opset < 11:
+        raise Refused
+    return b.add(op, [b.pick(lambda shape: len(shape) > 1 and shape[-1] == shape[-2])])
+
+
 @emits("LeakyRelu")
 def leaky_relu(b: Builder, op: str) -> object:
     return b.add(op, [b.pick()], **b.choose([{}, {"alpha": 0.3}, {"alpha": -0.5}, {"alpha": 0.0}]))
@@ -100,13 +165,6 @@ def shrink(b: Builder, op: str) -> object:
     return b.add(op, [b.pick()], lambd=end, bias=end)
 
 
-@emits("HardSwish")
-def hard_swish(b: Builder, op: str) -> object:
-    if b.opset < 14:
-        raise Refused
-    return b.add(op, [b.pick()])
-
-
 @emits("PRelu")
 def prelu(b: Builder, op: str) -> object:
     x = b.pick()
@@ -114,7 +172,8 @@ def prelu(b: Builder, op: str) -> object:
     own = [1 if b.flag() else size for size in shape][b.integer(0, max(0, len(shape) - 1)) :]
     if b.flag() and b.flag():
         # Not larger than x, says the specification; onnxruntime would take it.
-        return b.add(op, [x, b.computed(lambda other: fits(other) and _fills(shape, other))])
+        choose = b.pick if b.smooth else b.computed
+        return b.add(op, [x, choose(lambda other: fits(other) and _fills(shape, other))])
     return b.add(op, [x, b.held(b.array(*own))])
 
 
@@ -126,10 +185,16 @@ def clip(b: Builder, op: str) -> object:
         ends.reverse()  # the upper bound wins
     if b.opset < 11:
         return b.add(op, [x], **({"min": ends[0]} if low else {}), **({"max": ends[1]} if high else {}))
-    names = [b.held(b.scalar(end)) if given else "" for end, given in zip(ends, (low, high), strict=True)]
+    names = [_bound(b, end) if given else "" for end, given in zip(ends, (low, high), strict=True)]
     while names and not names[-1]:
         names.pop()
     return b.add(op, [x, *names])
+
+
+def _bound(b: Builder, end: float) -> str:
+    """A bound of Clip; now and then one that depends on x."""
+    scalars = [name for name in b.active if b.shape(name) == ()]
+    return b.choose(scalars) if scalars and b.flag() else b.held(b.scalar(end))
 
 
 @emits("Dropout")
@@ -172,6 +237,8 @@ def variadic(b: Builder, op: str) -> object:
 @emits("Mul")
 def mul(b: Builder, op: str) -> object:
     x = b.pick()
+    if b.smooth and b.flag():
+        return b.add(op, [x, b.pick(_compatible(b.shape(x)))])
     by = b.flag() and b.flag()
     other = b.computed(_compatible(b.shape(x))) if by else b.held(b.broadcastable(b.shape(x)))
     return b.add(op, [x, other] if b.flag() else [other, x])
@@ -180,6 +247,8 @@ def mul(b: Builder, op: str) -> object:
 @emits("Div")
 def div(b: Builder, op: str) -> object:
     x = b.pick()
+    if b.smooth and b.flag():
+        return b.add(op, [x, _above(b, b.pick(_compatible(b.shape(x))), 0.5)])
     other = b.broadcastable(b.shape(x))
     return b.add(op, [x, b.held(np.where(other < 0, other - 0.5, other + 0.5).astype(b.dtype))])
 
@@ -261,6 +330,9 @@ def gemm(b: Builder, op: str) -> object:
 def matmul(b: Builder, op: str) -> object:
     x = b.pick(lambda shape: len(shape) > 0)
     *lead, rows, columns = (1, *b.shape(x)) if len(b.shape(x)) == 1 else b.shape(x)
+    if b.smooth and len(b.shape(x)) > 1 and b.flag():
+        others = b.pick(lambda s: len(s) > 1 and s[-2] == columns and _compatible(tuple(lead))(s[:-2]))
+        return b.add(op, [x, others])
     stack = [1 if b.flag() else size for size in lead][b.integer(0, len(lead)) :]
     if b.flag():
         shape = (columns,) if b.flag() and b.flag() else (*stack, columns, b.integer(1, 3))
