@@ -31,12 +31,16 @@ BY_DESIGN = {
     "training mode": r"training_mode",
     "two active operands are multiplied": r"multiplies two values that both depend on x",
     "an active parameter": r"its parameter .* depends on x",
+    "no tangent at x": r"has no tangent",
     "cast of an active value to integers": r"casts a value that depends on x to a type that is not floating",
 }
 
 # onnxruntime computes the coordinates of Resize in float32, and its rule does as onnxruntime; the reference
 # evaluator computes them in float64.
 LOOSER = {"Resize": 2e-5, "Upsample": 2e-5}
+
+# Where the reference evaluator is right at x and wrong beside it.
+MISTAKEN = {"test_l1normalization_axis_last": "the reference evaluator leaves the absolute value out"}
 
 ENGINES = ("matrix-free", "adjoint")  # beside "sparse", where all inputs that may be active are
 
@@ -103,11 +107,12 @@ def check_slopes(case: Case, affine: ilin.AffineMap, x: np.ndarray, y: np.ndarra
     def function(flat: np.ndarray) -> np.ndarray:
         return every(flat)[affine.rows]
 
+    curved = affine.kind == "smooth"
     compared = kinks = 0
     kinked = np.zeros(len(affine.rows), bool)
     for signs in ([1.0], [-1.0, 1.0], [-1.0, 1.0]):
         d = random.uniform(0.25, 1.0, x.shape) * random.choice(signs, x.shape)
-        found = slopes(function, x, d, accuracy, np.abs(affine.W) @ np.abs(d))
+        found = slopes(function, x, d, accuracy, np.abs(affine.W) @ np.abs(d), curved=curved)
         ours = affine.W @ d
         wrong = np.where(found.kinked, found.outside(ours), found.misses(ours))
         assert not wrong.any(), _describe(wrong, ours, found)
@@ -117,7 +122,7 @@ def check_slopes(case: Case, affine: ilin.AffineMap, x: np.ndarray, y: np.ndarra
         # Where several entries tie, a slope along d may lie between the two sides; along an axis it may not.
         d = np.zeros_like(x)
         d[column] = 1
-        found = slopes(function, x, d, accuracy, 1.0)
+        found = slopes(function, x, d, accuracy, 1.0, curved=curved)
         wrong = found.misses(affine.W[:, column]) & kinked
         assert not wrong.any(), _describe(wrong, affine.W[:, column], found)
     return Outcome(oracle, compared, kinks)
@@ -166,7 +171,7 @@ def oracle_of(case: Case, active: tuple[str, ...], y: np.ndarray) -> tuple[Funct
     except Exception as error:  # it raises whatever numpy raises
         why = f"the reference evaluator fails: {_one_line(error)}"
     else:
-        why = _disagreement(here, y, 64 * epsilon)
+        why = MISTAKEN.get(case.name) or _disagreement(here, y, 64 * epsilon)
         if not why:
             return function, IN_FLOAT64, "reference evaluator"
     runner = onnxruntime_of(case.model)

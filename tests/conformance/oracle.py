@@ -21,7 +21,7 @@ Runner = Callable[[Feeds], dict[str, np.ndarray]]
 Function = Callable[[np.ndarray], np.ndarray]  # flat active inputs -> flat outputs, both float64
 
 FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16}
-_TYPE_ATTRIBUTES = {("Cast", "to"), ("EyeLike", "dtype")}
+_TYPE_ATTRIBUTES = {("Cast", "to"), ("EyeLike", "dtype"), ("GroupNormalization", "stash_type")}
 
 
 # -- the two evaluators --------------------------------------------------------------------------------
@@ -79,6 +79,8 @@ def _widen_graph(graph: onnx.GraphProto) -> None:
 
 def _widen_nodes(nodes: Sequence[onnx.NodeProto]) -> None:
     for node in nodes:
+        if node.op_type == "GroupNormalization" and all(a.name != "stash_type" for a in node.attribute):
+            node.attribute.append(helper.make_attribute("stash_type", TensorProto.FLOAT))  # the default
         for attribute in node.attribute:
             if (node.op_type, attribute.name) in _TYPE_ATTRIBUTES and attribute.i in FLOATS:
                 attribute.i = TensorProto.DOUBLE
@@ -170,14 +172,28 @@ IN_FLOAT16 = Accuracy(step=2.0**-4, roundoff=2.0**-11, relative=1e-3)
 
 
 def slopes(
-    function: Function, x: np.ndarray, d: np.ndarray, accuracy: Accuracy, size: np.ndarray | float
+    function: Function,
+    x: np.ndarray,
+    d: np.ndarray,
+    accuracy: Accuracy,
+    size: np.ndarray | float,
+    *,
+    curved: bool = False,
 ) -> Slopes:
     """Both one-sided differences of `function` at x along d.
 
-    `size` bounds the terms that add up to each slope, for the relative tolerance.
+    `size` bounds the terms that add up to each slope, for the relative tolerance. Where the function is
+    `curved`, a third point on each side takes the curvature out.
     """
     step = accuracy.step
     above, here, below = function(x + step * d), function(x), function(x - step * d)
     ahead, behind = (above - here) / step, (here - below) / step
+    bent: np.ndarray | float = 0.0  # what the third derivative leaves
+    if curved:
+        near = ahead + behind
+        ahead = 2 * ahead - (function(x + 2 * step * d) - here) / (2 * step)
+        behind = 2 * behind - (here - function(x - 2 * step * d)) / (2 * step)
+        bent = np.abs(ahead + behind - near) / 2
     rounding = 64 * accuracy.roundoff / step * (1 + np.abs(here))
-    return Slopes(ahead, behind, accuracy.relative * np.maximum(size, np.abs(ahead)) + rounding)
+    rounding = rounding + 4 * accuracy.roundoff / step * np.abs(x).max(initial=0) * size  # of x + step d
+    return Slopes(ahead, behind, accuracy.relative * np.maximum(size, np.abs(ahead)) + rounding + bent)
