@@ -65,6 +65,8 @@ class Outcome:
 def check(case: Case, active: tuple[str, ...]) -> Outcome:
     """Raise AssertionError where ilin is wrong, SkippedCase where nothing can be said."""
     expected = observed(case)
+    if not all(np.isfinite(case.feeds[name].astype(np.float64)).all() for name in case.floating_inputs):
+        raise SkippedCase("an input at x is infinite or NaN")
     y = flattened([expected[name] for name in case.floating_outputs])
     x = flattened([case.feeds[name] for name in active])
     epsilon = max(_epsilon(expected[name]) for name in case.floating_outputs)

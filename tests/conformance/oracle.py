@@ -21,7 +21,12 @@ Runner = Callable[[Feeds], dict[str, np.ndarray]]
 Function = Callable[[np.ndarray], np.ndarray]  # flat active inputs -> flat outputs, both float64
 
 FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16}
-_TYPE_ATTRIBUTES = {("Cast", "to"), ("EyeLike", "dtype"), ("GroupNormalization", "stash_type")}
+_TYPE_ATTRIBUTES = {
+    ("Cast", "to"),
+    ("EyeLike", "dtype"),
+    ("GroupNormalization", "stash_type"),
+    ("Attention", "softmax_precision"),
+}
 
 
 # -- the two evaluators --------------------------------------------------------------------------------
