@@ -80,8 +80,6 @@ def _ratios(
             size = size + L.magnitude().apply(np.abs(d[name])[None])[0]
         sizes = np.abs(at[0.0][index]) if step.offset_size is None else np.abs(step.offset_size)
         bound = growth(step.fan_in + 16, arithmetic.u) * size + np.abs(near - far)
-        if any(guard.ties for guard in step.guards):  # on a kink, the slope is that of one side
-            bound += np.abs(at[_STEP][index] + at[-_STEP][index] - 2 * at[0.0][index]) / (2 * _STEP)
         bound = bound + growth(step.fan_in + 16, _DOUBLE.u) * (sizes + size) / _STEP + arithmetic.eta
         ratio = float(np.max(np.abs(ours - near) / bound, initial=0.0))
         ratios.append(ratio if np.isfinite(ratio) else float("inf"))

@@ -44,10 +44,10 @@ def gelu(site: Site) -> Local:
     """Weigh u by the normal distribution's share below it."""
 
     def gate(u: Array) -> Array:
-        return (1 + erf(u / np.asarray(math.sqrt(2), u.dtype))) / 2
+        return np.asarray((1 + erf(u / np.asarray(math.sqrt(2), u.dtype))) / 2)
 
     def density(u: Array) -> Array:
-        return np.exp(-(u**2) / 2) / np.asarray(math.sqrt(2 * math.pi), u.dtype)
+        return np.asarray(np.exp(-(u**2) / 2) / np.asarray(math.sqrt(2 * math.pi), u.dtype))
 
     return _weighed(site, gate, density)
 
@@ -62,7 +62,7 @@ def fast_gelu(site: Site) -> Local:
 
     def slope(u: Array) -> Array:
         rise = np.asarray(twice * (1 + 3 * 0.044715 * u**2), u.dtype)
-        return logistic(inner(u)) * logistic(-inner(u)) * rise
+        return np.asarray(logistic(inner(u)) * logistic(-inner(u)) * rise)
 
     return _weighed(site, lambda u: logistic(inner(u)), slope)
 

@@ -11,7 +11,7 @@ from ._normalised import Groups, Layout, normalised, over_deviation
 from ._rule import Local, Site, lowers
 from ._smooth import TRANSCENDENTAL, tangent
 
-EPSILON = 1e-5  # by default, where a schema of onnxruntime gives none
+EPSILON = 1e-5  # the default
 
 
 @lowers("LayerNormalization", kind=Kind.SMOOTH, observes=(0, 1, 2), products=((0, 1),), tangent=True)
@@ -32,11 +32,11 @@ def rms_normalization(site: Site) -> tuple[Local, ...]:
     return layer_outputs(site, centred=False)
 
 
-def layer_outputs(site: Site, *, centred: bool) -> tuple[Local, ...]:
+def layer_outputs(site: Site, *, centred: bool, epsilon: float = EPSILON) -> tuple[Local, ...]:
     """Y, and what else the node returns: the mean (where it is taken away) and 1 / sqrt(var + epsilon)."""
     shape = site.shape()
     axes = tuple(range(site.attribute("axis", -1) % len(shape), len(shape)))
-    inverse = over_deviation(site.attribute("epsilon", EPSILON))
+    inverse = over_deviation(site.attribute("epsilon", epsilon))
     y = normalised(Layout(site, shape), axes, inverse, centred=centred)
     if len(site.outputs) == 1:
         return (y,)

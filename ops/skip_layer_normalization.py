@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..runtime.primitives import Array, chain
+from ..runtime.primitives import chain
 from ..runtime.program import Kind
 from ._rule import Local, Operand, Site, lowers
 from .fused_activations import MICROSOFT
@@ -39,35 +39,35 @@ def skip_simplified_layer_normalization(site: Site) -> tuple[Local, ...]:
 def _skipped(
     site: Site, added: tuple[int, ...], parameters: tuple[int, ...], *, centred: bool
 ) -> tuple[Local, ...]:
-    """Normalise the sum of some operands as one operand, and hand its terms on to each of them.
-
-    The statistics between the first output and the sum are declared, but onnxruntime's CPU does not fill
-    them: a node that uses them is refused.
-    """
+    """Normalise the sum of some operands as one operand, and hand its terms on to each of them."""
     if any(site.outputs[1:3]):
-        raise site.refuse("its mean and inverse deviation are not computed by onnxruntime's CPU kernels")
+        raise site.refuse("of its outputs the statistics are not lowered, only both sums")
     shape = site.shape()
     present = [position for position in added if site.has(position)]
-    total = sum(np.broadcast_to(site.value(position), shape) for position in present)
-    held = sum(np.broadcast_to(site.value(p), shape) for p in present if not site.active(p))
-    inner = replace(
+    moving = [position for position in present if site.active(position)]
+    total, held = np.zeros(shape, site.value().dtype), np.zeros(shape, site.value().dtype)
+    for position in present:
+        total = total + site.value(position)
+        held = held + (0 if position in moving else site.value(position))
+    of_sum = replace(
         site,
-        inputs=(
-            Operand("", shape, True, total),
-            *(site.inputs[p] if site.has(p) else None for p in parameters),
-        ),
+        inputs=(Operand("", shape, True, total), *(_given(site, p) for p in parameters)),
         outputs=site.outputs[:1],
     )
-    (y,) = layer_outputs(inner, centred=centred)
-    moving = [position for position in present if site.active(position)]
-    terms = [(p, chain(site.spread(p, shape), L)) for _, L in y.by_position for p in moving]
-    offset = y.offset
-    if len(moving) < len(present):
-        share: Array = sum(L.apply(held[None])[0] for _, L in y.by_position)
-        offset = share if offset is None else offset + share
-    outputs = [replace(y, terms=terms, offset=offset)]
-    if len(site.outputs) == 4:
-        spread = [(p, site.spread(p, shape)) for p in moving]
-        outputs += [outputs[0], outputs[0]]  # left out
-        outputs.append(Local(spread, held if len(moving) < len(present) else None, kind=Kind.AFFINE))
+    (y,) = layer_outputs(of_sum, centred=centred, epsilon=1e-12)
+    offset, size = (
+        np.zeros(shape, total.dtype) if part is None else part for part in (y.offset, y.offset_size)
+    )
+    for _, L in y.by_position:
+        offset = offset + L.apply(held[None])[0]
+        size = size + L.magnitude().apply(np.abs(held)[None])[0]
+    on_sum = [(p, site.spread(p, shape)) for p in moving]
+    terms = [(p, chain(spread, L)) for p, spread in on_sum for _, L in y.by_position]
+    bare = y.offset is None and len(moving) == len(present)
+    normal = replace(y, terms=terms, offset=None if bare else offset, offset_size=size)
+    outputs = [normal, normal, normal, Local(on_sum, held, kind=Kind.AFFINE)]  # the second and third left out
     return tuple(outputs[: len(site.outputs)])
+
+
+def _given(site: Site, position: int) -> Operand | None:
+    return site.inputs[position] if site.has(position) else None

@@ -1,0 +1,38 @@
+"""Models of one node, for what the backend's own cases leave out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from ..conformance.cases import Case
+from ..conformance.oracle import onnxruntime_of
+
+Values = Mapping[str, np.ndarray | None]
+
+
+def case_of(op_type: str, inputs: Values, opset: int, outputs: int = 1, **attributes: object) -> Case:
+    """One node, all of whose inputs are graph inputs; None leaves an optional one out.
+
+    The graph's output is the node's first, y, in the shape in which onnxruntime computes it.
+    """
+    given = {name: np.asarray(value) for name, value in inputs.items() if value is not None}
+    names = [name if name in given else "" for name in inputs]
+    node = helper.make_node(op_type, names, ["y", *(f"y{i}" for i in range(1, outputs))], **attributes)
+    puts = [_declared(name, value) for name, value in given.items()]
+    y = onnxruntime_of(_model(node, puts, onnx.ValueInfoProto(name="y"), opset))(given)["y"]
+    return Case(op_type, _model(node, puts, _declared("y", y), opset), tuple(given.values()))
+
+
+def _declared(name: str, value: np.ndarray) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
+
+
+def _model(
+    node: onnx.NodeProto, puts: list[onnx.ValueInfoProto], result: onnx.ValueInfoProto, opset: int
+) -> onnx.ModelProto:
+    graph = helper.make_graph([node], "one", puts, [result])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
