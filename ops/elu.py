@@ -30,18 +30,18 @@ def _exponential_unit(site: Site, a: float, b: float, c: float) -> Local:
 
 @lowers("Elu", kind=Kind.SMOOTH, observes=(0,))
 def elu(site: Site) -> Local:
-    """alpha (exp(x) - 1) below 0."""
+    """Alpha (exp(x) - 1) below 0."""
     return _exponential_unit(site, float(site.attribute("alpha", 1.0)), 1.0, 1.0)
 
 
 @lowers("Celu", kind=Kind.SMOOTH, observes=(0,))
 def celu(site: Site) -> Local:
-    """alpha (exp(x / alpha) - 1) below 0."""
+    """Alpha (exp(x / alpha) - 1) below 0."""
     alpha = float(site.attribute("alpha", 1.0))
     return _exponential_unit(site, alpha, alpha, 1.0)
 
 
 @lowers("Selu", kind=Kind.SMOOTH, observes=(0,))
 def selu(site: Site) -> Local:
-    """gamma alpha (exp(x) - 1) below 0, gamma x above."""
+    """Gamma alpha (exp(x) - 1) below 0, gamma x above."""
     return _exponential_unit(site, float(site.attribute("alpha")), 1.0, float(site.attribute("gamma")))

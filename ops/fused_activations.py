@@ -31,12 +31,11 @@ def _weighed(site: Site, gate: Function, slope: Function) -> Local:
         return chain(site.spread(position, shape), Scale(shape, factor))
 
     terms = [(position, into(position)) for position in (0, 1) if site.active(position)]
+    size = np.abs(u)  # what onnxruntime's roundings are relative to, also where g is next to nothing
     if site.reading.frozen:
         held = sum(site.value(i) for i in (0, 1) if site.has(i) and not site.active(i))
-        offset = g * held if site.has(1) and len(terms) < 2 else None
-        return Local(terms, offset, frozen=True, roundings=TRANSCENDENTAL)
-    # It is u that is rounded to a few units, also where g is next to nothing.
-    return tangent(site, g * u, terms, size=np.abs(u), roundings=TRANSCENDENTAL)
+        return Local(terms, g * held, offset_size=size, frozen=True, roundings=TRANSCENDENTAL)
+    return tangent(site, g * u, terms, size=size)
 
 
 @lowers("Gelu", "BiasGelu", domain=MICROSOFT, kind=Kind.SMOOTH, observes=(0, 1))

@@ -1,7 +1,6 @@
 """Operators of onnxruntime (com.microsoft): by themselves, and as its optimiser makes them.
 
-Slopes are compared with float64 differences of the plain operators in onnx's reference evaluator, or of the
-formula.
+Slopes are compared with float64 differences of the formula.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from scipy.special import erf
 
 import ilin
 
-from ..conformance.oracle import onnxruntime_of, reference_of
+from ..conformance.oracle import onnxruntime_of
 
 RANDOM = np.random.default_rng(0)
 
@@ -146,7 +145,7 @@ def test_the_tangent_is_the_slope_of_the_formula(name):
 
 @pytest.mark.parametrize("name", SINGLE)
 def test_frozen_maps_are_exact_at_x(name):
-    model, inputs, formula = single(name)
+    model, inputs, _ = single(name)
     affine = ilin.linearize(model, dict(inputs), mode="frozen")
     assert affine.certificate.verified, str(affine.certificate)
     _, _, held, _, _ = SINGLE[name]
@@ -211,6 +210,11 @@ def block():
     return model_of(made, {"x": X}, X.shape, held)
 
 
+def feed_forward(x):
+    a, ab, c, cb, g, b = (BLOCK[name].astype(float) for name in ("a", "ab", "c", "cb", "g", "b"))
+    return normalised(gelu(x @ a + ab) @ c + cb + x, g, b)
+
+
 def optimised(model, level, path):
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, f"ORT_ENABLE_{level}")
@@ -225,8 +229,7 @@ def test_optimised_models_have_the_plain_models_map(level, tmp_path):
     plain = block()
     fused = optimised(plain, level, tmp_path / "fused.onnx")
     assert {"BiasGelu", "Gelu", "SkipLayerNormalization"} & {node.op_type for node in fused.graph.node}
-    evaluate = reference_of(plain)
     affine = ilin.linearize(fused, X, dtype="float64")
-    compare(affine, lambda given: evaluate(given)["y"], {"x": X})
+    compare(affine, lambda given: feed_forward(given["x"]), {"x": X})
     np.testing.assert_allclose(affine.y, onnxruntime_of(plain)({"x": X})["y"], rtol=1e-5, atol=1e-6)
     assert ilin.linearize(fused, X, mode="frozen").certificate.verified
