@@ -109,12 +109,11 @@ def check_slopes(case: Case, affine: ilin.AffineMap, x: np.ndarray, y: np.ndarra
     def function(flat: np.ndarray) -> np.ndarray:
         return every(flat)[affine.rows]
 
-    curved = affine.kind == "smooth"
     compared = kinks = 0
     kinked = np.zeros(len(affine.rows), bool)
     for signs in ([1.0], [-1.0, 1.0], [-1.0, 1.0]):
         d = random.uniform(0.25, 1.0, x.shape) * random.choice(signs, x.shape)
-        found = slopes(function, x, d, accuracy, np.abs(affine.W) @ np.abs(d), curved=curved)
+        found = slopes(function, x, d, accuracy, np.abs(affine.W) @ np.abs(d))
         ours = affine.W @ d
         wrong = np.where(found.kinked, found.outside(ours), found.misses(ours))
         assert not wrong.any(), _describe(wrong, ours, found)
@@ -124,7 +123,7 @@ def check_slopes(case: Case, affine: ilin.AffineMap, x: np.ndarray, y: np.ndarra
         # Where several entries tie, a slope along d may lie between the two sides; along an axis it may not.
         d = np.zeros_like(x)
         d[column] = 1
-        found = slopes(function, x, d, accuracy, 1.0, curved=curved)
+        found = slopes(function, x, d, accuracy, 1.0)
         wrong = found.misses(affine.W[:, column]) & kinked
         assert not wrong.any(), _describe(wrong, affine.W[:, column], found)
     return Outcome(oracle, compared, kinks)

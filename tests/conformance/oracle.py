@@ -177,28 +177,14 @@ IN_FLOAT16 = Accuracy(step=2.0**-4, roundoff=2.0**-11, relative=1e-3)
 
 
 def slopes(
-    function: Function,
-    x: np.ndarray,
-    d: np.ndarray,
-    accuracy: Accuracy,
-    size: np.ndarray | float,
-    *,
-    curved: bool = False,
+    function: Function, x: np.ndarray, d: np.ndarray, accuracy: Accuracy, size: np.ndarray | float
 ) -> Slopes:
     """Both one-sided differences of `function` at x along d.
 
-    `size` bounds the terms that add up to each slope, for the relative tolerance. Where the function is
-    `curved`, a third point on each side takes the curvature out.
+    `size` bounds the terms that add up to each slope, for the relative tolerance.
     """
     step = accuracy.step
     above, here, below = function(x + step * d), function(x), function(x - step * d)
     ahead, behind = (above - here) / step, (here - below) / step
-    bent: np.ndarray | float = 0.0  # what the third derivative leaves
-    if curved:
-        near = ahead + behind
-        ahead = 2 * ahead - (function(x + 2 * step * d) - here) / (2 * step)
-        behind = 2 * behind - (here - function(x - 2 * step * d)) / (2 * step)
-        bent = np.abs(ahead + behind - near) / 2
     rounding = 64 * accuracy.roundoff / step * (1 + np.abs(here))
-    rounding = rounding + 4 * accuracy.roundoff / step * np.abs(x).max(initial=0) * size  # of x + step d
-    return Slopes(ahead, behind, accuracy.relative * np.maximum(size, np.abs(ahead)) + rounding + bent)
+    return Slopes(ahead, behind, accuracy.relative * np.maximum(size, np.abs(ahead)) + rounding)
