@@ -22,6 +22,7 @@ X, SCALE, BIAS, MEAN, VAR = range(5)
     linear_in=(X, SCALE, BIAS, MEAN),
     products=((X, SCALE), (SCALE, MEAN)),
     constant_outputs=(1, 2, 3, 4),
+    observes=(SCALE,),
     tangent=True,
 )
 def batch_normalization(site: Site) -> Local:
@@ -43,25 +44,31 @@ def batch_normalization(site: Site) -> Local:
 
     def slope(position: int) -> Array:
         if position in (X, MEAN):
-            return value(SCALE) * (rate if position == X else -rate)
+            return np.asarray(value(SCALE) * (rate if position == X else -rate))
         normal = (value(X) - value(MEAN)) * rate
-        return normal if position == SCALE else -value(SCALE) * normal * rate**2 / 2
+        return np.asarray(normal if position == SCALE else -value(SCALE) * normal * rate**2 / 2)
 
     def term(position: int, weight: float = 1.0) -> tuple[int, Primitive]:
         spread = site.spread(position, shape, shape if position == X else per_channel)
         return position, chain(spread, Scale(shape, weight * slope(position)))
 
+    def shares(*positions: int) -> list[Array]:
+        return [np.asarray(slope(position) * value(position)) for position in positions]
+
+    def size(parts: list[Array]) -> Array | float:
+        return sum(map(np.abs, parts), start=0.0)
+
     moved, weighed = site.active(X) or site.active(MEAN), site.active(SCALE)
     active = [position for position in (X, SCALE, MEAN, VAR) if site.active(position)]
     if site.active(VAR) or (moved and weighed and not site.reading.frozen):
-        parts = [slope(position) * value(position) for position in (X, MEAN)]
-        y = tangent(site, sum(parts), [term(position) for position in active], size=sum(map(np.abs, parts)))
+        parts = shares(X, MEAN)
+        y = tangent(site, parts[0] + parts[1], [term(position) for position in active], size=size(parts))
     elif weighed and not moved:
-        y = Local([term(SCALE)])
+        y = Local([term(SCALE)], 0.0, offset_size=size(shares(X, MEAN)))
     else:
         half = 0.5 if weighed else 1.0  # what frozen mode lets either factor count
-        parts = [half * slope(position) * value(position) for position in (X, MEAN) if position not in active]
+        parts = [half * part for part in shares(*({X, MEAN} - set(active)))]
         y = Local([term(position, half) for position in active], frozen=weighed)
         if parts:
-            y = replace(y, offset=sum(parts), offset_size=sum(map(np.abs, parts)))
+            y = replace(y, offset=sum(parts), offset_size=size(parts))
     return plus(site, y, BIAS, shape, per_channel)

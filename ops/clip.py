@@ -1,8 +1,8 @@
 """Clip: y = min(max(x, lo), hi).
 
 At x: entries in (lo, hi] pass; the others are the bound that holds them (min(·, hi) is applied last, so hi
-wins where lo > hi). Bounds may depend on x, too. Guards: the side of each bound, and of the two bounds against
-each other where one depends on x; equals count as below.
+wins where lo > hi). Bounds may depend on x, too. Guards: the side of each bound, and of the two bounds
+against each other where one depends on x; equals count as below.
 https://onnx.ai/onnx/operators/onnx__Clip.html
 """
 

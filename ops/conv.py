@@ -1,7 +1,7 @@
 """Conv: y = w ⋆ x + b, in any number of spatial axes, with groups, strides, dilations and padding.
 
-Linear in x for a fixed w: a matrix with one row for each output position and channel. Linear in w for a fixed x:
-a product of w and the patches of x. Smooth where both depend on x; linear in b.
+Linear in x for a fixed w: a matrix with one row for each output position and channel. Linear in w for a
+fixed x: a product of w and the patches of x. Smooth where both depend on x; linear in b.
 https://onnx.ai/onnx/operators/onnx__Conv.html
 """
 
@@ -20,7 +20,7 @@ from ._windows import transposed_window_of, window_of
 
 
 def _with_channel_bias(site: Site, factor: Callable[[int], Primitive], shape: Shape) -> Local:
-    """A product of x and w, completed by the bias (input 2), one value for each channel of (N, C, *spatial)."""
+    """A product of x and w with its bias (input 2), one value for each channel of (N, C, *spatial)."""
     multiplied = product(site, factor)
     if not site.has(2):
         return multiplied
@@ -43,7 +43,7 @@ def conv(site: Site) -> Local:
 
 
 def _over_patches(x: Array, window: Window, group: int, kernel: Shape, shape: Shape) -> Primitive:
-    """The map of the kernel (M, C/G, *taps) to y (N, M, *out): the kernel as a matrix times the patches of x."""
+    """The map of the kernel (M, C/G, *taps) to y (N, M, *out): a matrix times the patches of x."""
     taken = window.positions()  # (outputs, taps)
     images = x.reshape(*x.shape[:2], math.prod(x.shape[2:]))
     patches = np.where(taken < 0, 0, images[:, :, taken])  # (N, C, outputs, taps)

@@ -1,7 +1,7 @@
 """CumProd: yᵢ = x₁ · … · xᵢ along an axis; without xᵢ itself where exclusive, from the end where reverse.
 
-Smooth: the slope of yᵢ in a factor is the product of the others, a triangle for each line along the axis. Frozen
-mode lets each of the factors count the same share, as a product of two does.
+Smooth: the slope of yᵢ in a factor is the product of the others, a triangle for each line along the axis.
+Frozen mode lets each of the factors count the same share, as a product of two does.
 https://onnx.ai/onnx/operators/onnx__CumProd.html
 """
 
@@ -25,7 +25,7 @@ def cum_prod(site: Site) -> Local:
     reverse = bool(site.attribute("reverse", 0))
     x = site.value(0).transpose(order).reshape(lines, n)[:, :: -1 if reverse else 1]
     count = np.arange(n) + (0 if site.attribute("exclusive", 0) else 1)  # of factors of each output
-    # Row j holds 1 before its own factor's place in the line, so that its running products leave that factor out.
+    # Row j holds 1 in the place of factor j, so that its running products leave that factor out.
     others = np.where(np.eye(n, dtype=bool), 1, x[:, None, :])
     running = np.concatenate([np.ones((lines, n, 1), x.dtype), np.cumprod(others, axis=2)], axis=2)
     slope = np.where(np.arange(n)[:, None] < count, running[:, :, count], 0)  # (lines, factor, output)

@@ -1,7 +1,7 @@
 """Det: y = det A, for each matrix A of a stack.
 
-Smooth: the slope in A is its matrix of cofactors, det(A) A⁻ᵀ where A is regular. Of A = U diag(s) Vᵀ these are
-det(U) det(V) U diag(∏ₖ≠ᵢ sₖ) Vᵀ, which holds for singular matrices as well.
+Smooth: the slope in A is its matrix of cofactors, det(A) A⁻ᵀ where A is regular. Of A = U diag(s) Vᵀ these
+are det(U) det(V) U diag(∏ₖ≠ᵢ sₖ) Vᵀ, which holds for singular matrices as well.
 https://onnx.ai/onnx/operators/onnx__Det.html
 """
 
@@ -21,7 +21,7 @@ def det(site: Site) -> Local:
     kept = (*stack, 1, 1)
     add_up = (Sum(shape, kept), Reshape(kept, tuple(stack)))
     J = chain(Scale(shape, _cofactors(matrices)), *add_up)
-    # Elimination is off by at most n roundings of n |A| in each entry of A, as Wilkinson found pivots to grow.
+    # Elimination gives det(A + E) with |E| ≤ n u |L||U|, and |L||U| is about n |A| where pivots do not grow.
     return tangent(site, np.linalg.det(matrices), [(0, J)], roundings=rows * rows)
 
 

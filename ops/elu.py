@@ -1,7 +1,8 @@
 """Elu, Celu, Selu: y = c x where x > 0, c a (exp(x / b) - 1) elsewhere.
 
-Elu has c = b = 1 and a = alpha, Celu c = 1 and a = b = alpha, Selu b = 1, a = alpha and c = gamma. Linear where
-every entry is positive, else smooth; at 0 the slope is the exponential's. Guard: the sign of each entry.
+Elu has c = b = 1 and a = alpha, Celu c = 1 and a = b = alpha, Selu b = 1, a = alpha and c = gamma.
+Linear where every entry is positive, else smooth; at 0 the slope is the exponential's. Guard: the sign of
+each entry.
 https://onnx.ai/onnx/operators/onnx__Elu.html, …Celu.html, …Selu.html
 """
 
@@ -30,18 +31,18 @@ def _exponential_unit(site: Site, a: float, b: float, c: float) -> Local:
 
 @lowers("Elu", kind=Kind.SMOOTH, observes=(0,))
 def elu(site: Site) -> Local:
-    """Alpha (exp(x) - 1) below 0."""
+    """Elu: a = alpha, b = c = 1."""
     return _exponential_unit(site, float(site.attribute("alpha", 1.0)), 1.0, 1.0)
 
 
 @lowers("Celu", kind=Kind.SMOOTH, observes=(0,))
 def celu(site: Site) -> Local:
-    """Alpha (exp(x / alpha) - 1) below 0."""
+    """Celu: a = b = alpha, c = 1."""
     alpha = float(site.attribute("alpha", 1.0))
     return _exponential_unit(site, alpha, alpha, 1.0)
 
 
 @lowers("Selu", kind=Kind.SMOOTH, observes=(0,))
 def selu(site: Site) -> Local:
-    """Gamma alpha (exp(x) - 1) below 0, gamma x above."""
+    """Selu: a = alpha, b = 1, c = gamma."""
     return _exponential_unit(site, float(site.attribute("alpha")), 1.0, float(site.attribute("gamma")))

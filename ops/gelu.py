@@ -1,5 +1,6 @@
-"""Gelu: y = x Φ(x), Φ the cumulative normal distribution or its approximation ½ (1 + tanh(√(2/π) (x + 0.044715 x³))).
+"""Gelu: y = x Φ(x) with Φ the cumulative normal distribution, or its approximation by tanh.
 
+The approximation is ½ (1 + tanh(√(2/π) (x + 0.044715 x³))).
 Smooth: at x the slope is Φ(x) + x Φ'(x). Frozen mode holds Φ, the gate.
 https://onnx.ai/onnx/operators/onnx__Gelu.html
 """

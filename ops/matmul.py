@@ -1,6 +1,7 @@
 """MatMul: numpy.matmul of two operands; N-D operands are stacks of matrices.
 
-Linear in one operand where the other is fixed: the fixed one's matrices as blocks. Smooth where both depend on x.
+Linear in one operand where the other is fixed: the fixed one's matrices as blocks. Smooth where both depend
+on x.
 https://onnx.ai/onnx/operators/onnx__MatMul.html
 """
 

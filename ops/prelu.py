@@ -1,7 +1,7 @@
 """PRelu: y = x where x > 0, slope x elsewhere; the slope is an operand of its own for each channel or entry.
 
-At x: a diagonal of ones and slopes; at 0 the given slope. Guard: the sign of each entry. Linear in the slope, by
-the entries that are not positive; smooth where both depend on x.
+At x: a diagonal of ones and slopes; at 0 the given slope. Guard: the sign of each entry. Linear in the slope
+for a fixed x, by the entries that are not positive; smooth where both depend on x.
 https://onnx.ai/onnx/operators/onnx__PRelu.html
 """
 

@@ -1,9 +1,11 @@
 """Swish, SwiGLU, Mish, HardSwish: y = x g(x) with a gate g; SwiGLU: y = x₁ g(x₁) x₂.
 
-Swish, SwiGLU: g = 1 / (1 + exp(-alpha x)). Mish: g = tanh(log(1 + exp(x))). HardSwish: g = min(1, max(0, x/6 + 1/2)).
-Smooth: at x the slope is g(x) + x g'(x). HardSwish is 0 or x where every entry lies outside of (-3, 3]; guards:
-the side of each end, an end itself counts as below it. Frozen mode holds g.
-https://onnx.ai/onnx/operators/onnx__Swish.html, …Mish.html, …HardSwish.html
+Swish, SwiGLU: g = 1 / (1 + exp(-alpha x)). Mish: g = tanh(log(1 + exp(x))).
+HardSwish: g = min(1, max(0, x/6 + 1/2)).
+Smooth: at x the slope is g(x) + x g'(x). HardSwish is 0 or x where every entry lies outside of (-3, 3];
+guards: the side of each end, an end itself counts as below it. Frozen mode holds g, and of SwiGLU all that
+weighs x₂.
+https://onnx.ai/onnx/operators/onnx__Swish.html, …SwiGLU.html, …Mish.html, …HardSwish.html
 """
 
 import numpy as np
@@ -56,7 +58,7 @@ def mish(site: Site) -> Local:
         return np.asarray(np.tanh(softplus(x)))
 
     def slope(x: Array) -> Array:
-        return gate(x) + x * sech2(softplus(x)) * logistic(x)
+        return np.asarray(gate(x) + x * sech2(softplus(x)) * logistic(x))
 
     return elementwise(site, lambda x: x * gate(x), slope, gate=gate, size=_rounded_at_one(site))
 

@@ -13,11 +13,11 @@ from ._smooth import Function, elementwise
 
 
 def _tan_slope(x: Array) -> Array:
-    return 1 + np.tan(x) ** 2
+    return np.asarray(1 + np.tan(x) ** 2)
 
 
 def _asin_slope(x: Array) -> Array:
-    return 1 / np.sqrt((1 - x) * (1 + x))  # 1 - x² would cancel near ±1
+    return np.asarray(1 / np.sqrt((1 - x) * (1 + x)))  # 1 - x² would cancel near ±1
 
 
 _FUNCTIONS: dict[str, tuple[Function, Function]] = {  # with their slopes

@@ -188,3 +188,45 @@ def slopes(
     ahead, behind = (above - here) / step, (here - below) / step
     rounding = 64 * accuracy.roundoff / step * (1 + np.abs(here))
     return Slopes(ahead, behind, accuracy.relative * np.maximum(size, np.abs(ahead)) + rounding)
+
+
+@dataclass(frozen=True)
+class Slope:
+    """Central differences of each output along one direction, of a function that is smooth there."""
+
+    value: np.ndarray
+    tolerance: np.ndarray  # absolute, for each output
+
+    def misses(self, ours: np.ndarray) -> np.ndarray:
+        """Outputs whose slope is another, or whose differences are not finite."""
+        return ~(np.abs(ours - self.value) <= self.tolerance)
+
+
+def smooth_slope(
+    function: Function,
+    x: np.ndarray,
+    d: np.ndarray,
+    accuracy: Accuracy,
+    size: np.ndarray | float,
+    *,
+    kinks: bool = False,
+) -> Slope:
+    """The slope of `function` at x along d.
+
+    The difference between two step sizes bounds what curvature does to the smaller one, three times over.
+    Where x sits on kinks, any slope between those of the two sides passes; where it sits at the end of the
+    function's domain, such as 0 of x^1.5, the differences are those towards the inside.
+    """
+    h = accuracy.step
+    far_above, above, here, below, far_below = (function(x + k * h * d) for k in (2, 1, 0, -1, -2))
+    near, far = (above - below) / (2 * h), (far_above - far_below) / (4 * h)
+    for close, further, sign in ((above, far_above, 1), (below, far_below, -1)):
+        inside = ~np.isfinite(near) & np.isfinite(further)
+        near = np.where(inside, sign * (close - here) / h, near)
+        far = np.where(inside, sign * (further - here) / (2 * h), far)
+    rounding = 64 * accuracy.roundoff / h * (1 + np.abs(here))
+    rounding = rounding + 4 * accuracy.roundoff / h * np.abs(x).max(initial=0) * size  # of x + h d itself
+    tolerance = accuracy.relative * np.maximum(size, np.abs(near)) + rounding + np.abs(near - far)
+    if kinks:
+        tolerance = tolerance + np.abs(above - 2 * here + below) / (2 * h)
+    return Slope(near, tolerance)
