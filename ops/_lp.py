@@ -23,11 +23,10 @@ def norm(site: Site, p: int, total: Primitive) -> Local:
         total: sums entries over each group.
     """
     x = site.value()
-    size = np.abs(x)
-    largest = np.max(size, initial=0) or np.ones((), x.dtype)  # powers of what is at most 1 do not overflow
-    relative = size / largest
+    size = np.abs(x).astype(np.float64)  # in which powers of what float32 holds do not overflow
+    relative = size / (np.max(size, initial=0) or 1)
     y = total.apply((relative**p)[None])[0] ** (1 / p)
     slope = relative ** (p - 1) * np.sign(x)
     divisor = np.where(y > 0, np.where(y > 0, y, 1) ** (1 - p), 0)
-    L = chain(Scale(x.shape, slope), total, Scale(y.shape, divisor))
+    L = chain(Scale(x.shape, slope.astype(x.dtype)), total, Scale(total.out_shape, divisor.astype(x.dtype)))
     return Local(L, kind=Kind.SMOOTH, roundings=L.fan_in + 2 * TRANSCENDENTAL)

@@ -162,6 +162,36 @@ def test_the_sum_beside_a_skip_normalisation_is_affine(mode):
     np.testing.assert_allclose(affine.b, SKIP.ravel())
 
 
+ANGLES = RANDOM.uniform(0, 6, (7, 2))
+
+
+def turned(x, places, interleaved):
+    """Pairs of heads of four entries as complex numbers, (B, L, 8), times exp(i · angle)."""
+    heads = x.reshape(*x.shape[:2], 2, 4)
+    first, second = (heads[..., ::2], heads[..., 1::2]) if interleaved else (heads[..., :2], heads[..., 2:])
+    z = (first + 1j * second) * np.exp(1j * ANGLES[places])[..., None, :]
+    parts = (z.real, z.imag)
+    y = np.stack(parts, -1) if interleaved else np.stack(parts, -2)
+    return y.reshape(x.shape)
+
+
+@pytest.mark.parametrize("interleaved", [0, 1])
+@pytest.mark.parametrize("places", [np.array([2]), np.array([[0, 3, 1], [4, 5, 6]])])
+def test_rotary_embeddings_turn_pairs(places, interleaved):
+    node = helper.make_node(
+        "RotaryEmbedding", ["x", "places", "cos", "sin"], ["y"], domain=MS, interleaved=interleaved
+    )
+    held = {f: getattr(np, f)(ANGLES).astype(np.float32) for f in ("cos", "sin")}
+    model = model_of([node], {"x": X}, X.shape, {"places": places, **held})
+    affine = ilin.linearize(model, X, dtype="float64")
+    assert affine.kind == "affine"
+    assert affine.certificate.verified, str(affine.certificate)
+    every = places if places.ndim == 2 else np.broadcast_to(places + np.arange(3), (2, 3))
+    np.testing.assert_allclose(
+        affine.W @ X.ravel(), turned(X.astype(float), every, interleaved).ravel(), atol=1e-6
+    )
+
+
 @pytest.mark.parametrize(
     ("node", "message"),
     [
