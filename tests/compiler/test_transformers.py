@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnxruntime
 import pytest
+from onnx import helper, numpy_helper
 
 import ilin
 from benchmarks.transformers import decoder, embeddings, vision
@@ -82,3 +83,35 @@ def test_what_onnxruntime_makes_of_a_model_has_the_same_map(model, level, tmp_pa
         assert theirs.certificate.verified, str(theirs.certificate)
         np.testing.assert_allclose(theirs.W, plain.W, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(theirs.b, plain.b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["tangent", "frozen"])
+def test_attention_spelled_out_has_the_map_of_the_operator(mode):
+    random = np.random.default_rng(0)
+    held = {name: random.standard_normal((8, 8)).astype(np.float32) for name in ("wq", "wk", "wv")}
+    held |= {"scale": np.float32(8**-0.5), "mask": np.triu(np.full((4, 4), -1e4, np.float32), 1)}
+    project = [("MatMul", ["x", f"w{p}"], p, {}) for p in "qkv"]
+    spelled = [
+        ("Transpose", ["k"], "kt", {"perm": [0, 2, 1]}),
+        ("MatMul", ["q", "kt"], "products", {}),
+        ("Mul", ["products", "scale"], "scaled", {}),
+        ("Add", ["scaled", "mask"], "scores", {}),
+        ("Softmax", ["scores"], "weights", {}),
+        ("MatMul", ["weights", "v"], "y", {}),
+    ]
+    whole = [("Attention", ["q", "k", "v"], "y", {"q_num_heads": 1, "kv_num_heads": 1, "is_causal": 1})]
+    x = random.standard_normal((1, 4, 8)).astype(np.float32)
+    maps = []
+    for nodes in (spelled, whole):
+        graph = helper.make_graph(
+            [helper.make_node(op, inputs, [out], **given) for op, inputs, out, given in project + nodes],
+            "attention",
+            [helper.make_tensor_value_info("x", 1, [1, 4, 8])],
+            [helper.make_tensor_value_info("y", 1, [1, 4, 8])],
+            [numpy_helper.from_array(value, name) for name, value in held.items()],
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=10)
+        maps.append(ilin.linearize(model, x, mode=mode, dtype="float64"))
+    assert all(affine.certificate.verified for affine in maps)
+    np.testing.assert_allclose(maps[0].W, maps[1].W, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(maps[0].b, maps[1].b, rtol=1e-4, atol=1e-5)
