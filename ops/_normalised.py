@@ -153,7 +153,7 @@ def normalised(
     roundings = groups.count + TRANSCENDENTAL
     sizes = np.abs(scale * normal)
     if by_difference:  # a rounding of mean(x²), relative to v
-        sizes = sizes * (1 + (groups.mean * r) ** 2)
+        sizes = sizes * (1 + (groups.mean * r) ** 2) + np.abs(scale * groups.mean * r)
     size = layout.outer(sizes + np.abs(bias))
     terms = layout.parameter_terms(normal)
     if not site.active(0):

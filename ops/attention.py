@@ -24,7 +24,9 @@ def attention(site: Site) -> tuple[Local, ...]:
     q = headed(site, [Q], site.attribute("q_num_heads", 0))
     k = headed(site, [PAST_KEY, K], site.attribute("kv_num_heads", 0))
     v = headed(site, [PAST_VALUE, V], site.attribute("kv_num_heads", 0))
-    scale = site.attribute("scale") or 1 / math.sqrt(max(q.value.shape[3], 1))
+    # onnxruntime scales queries and keys by the same root, in float32 whatever the model's type.
+    root = np.sqrt(np.float32(site.attribute("scale") or 1 / math.sqrt(max(q.value.shape[3], 1))))
+    scale = float(root) ** 2
     at_x = Attention(site, q, k, v, _mask(site, q, k), scale, site.attribute("softcap", 0.0))
     batch, heads, length, width = *q.value.shape[:3], v.value.shape[3]
     by_head = (batch, heads, length, width)

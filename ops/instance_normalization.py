@@ -2,13 +2,21 @@
 
 GroupNormalization: the same over groups of channels. Scale and bias belong to channels; to groups in
 GroupNormalization below opset 21. Smooth; frozen mode holds the deviations. onnxruntime expands
-GroupNormalization to a graph in which the variance is mean(x²) - mean².
+GroupNormalization to a graph in which the variance is mean(x²) - mean², in float32 unless `stash_type` says
+otherwise.
 https://onnx.ai/onnx/operators/onnx__InstanceNormalization.html, …GroupNormalization.html
 """
 
+from dataclasses import replace
+
+import numpy as np
+
 from ..runtime.program import Kind
+from ..runtime.rounding import Arithmetic, growth
 from ._normalised import Layout, normalised, over_deviation
 from ._rule import Local, Site, lowers
+
+FLOAT32 = 1  # as ONNX numbers its types
 
 
 @lowers("InstanceNormalization", kind=Kind.SMOOTH, observes=(0, 1, 2), products=((0, 1),), tangent=True)
@@ -31,9 +39,13 @@ def group_normalization(site: Site) -> Local:
         (batch, groups, each, *spatial),
         (groups, each if by_channel else 1, *(1 for _ in spatial)),
     )
-    return normalised(
+    local = normalised(
         layout,
         tuple(range(2, 3 + len(spatial))),
         over_deviation(site.attribute("epsilon", 1e-5)),
         by_difference=True,
     )
+    if site.attribute("stash_type", FLOAT32) != FLOAT32 or local.offset_size is None:
+        return local
+    slack = growth(local.roundings, Arithmetic.of(np.float32).u) * local.offset_size
+    return replace(local, slack=slack)

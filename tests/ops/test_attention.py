@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 import ilin
 
 from ..conformance.check import check
-from .nodes import case_of
+from .nodes import case_of, in_type
 
 RANDOM = np.random.default_rng(0)
 
@@ -45,10 +45,15 @@ def weights_of(q, k, *, scale, softcap=0.0, mask=0.0):
     return powers / powers.sum(-1, keepdims=True)
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_the_tangent_is_the_value_and_the_slope(name):
+# In float64 onnxruntime's scale is not the reference evaluator's, and its own differences are too coarse there.
+TYPES = ("float16", "float32", "float64")
+TYPED = [(name, dtype) for name in CASES for dtype in TYPES if (name, dtype) != ("large scores", "float64")]
+
+
+@pytest.mark.parametrize(("name", "dtype"), TYPED)
+def test_the_tangent_is_the_value_and_the_slope(name, dtype):
     inputs, attributes = CASES[name]
-    case = case_of("Attention", inputs, 23, **attributes)
+    case = case_of("Attention", in_type(inputs, dtype), 23, **attributes)
     check(case, case.floating_inputs)
 
 
