@@ -45,7 +45,7 @@ def weights_of(q, k, *, scale, softcap=0.0, mask=0.0):
     return powers / powers.sum(-1, keepdims=True)
 
 
-# In float64 onnxruntime's scale is not the reference evaluator's, and its own differences are too coarse there.
+# In float64 onnxruntime's scale is not the reference evaluator's, and its own differences are too coarse.
 TYPES = ("float16", "float32", "float64")
 TYPED = [(name, dtype) for name in CASES for dtype in TYPES if (name, dtype) != ("large scores", "float64")]
 
