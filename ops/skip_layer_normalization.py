@@ -1,6 +1,6 @@
 """SkipLayerNormalization of onnxruntime (com.microsoft): LayerNormalization of input + skip (+ bias).
 
-SkipSimplifiedLayerNormalization takes no mean away. Smooth in all operands; frozen mode holds the deviation.
+SkipSimplifiedLayerNormalization takes no mean away. Smooth in what is added; frozen mode holds the deviation.
 The fourth output is the sum itself.
 https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
 """
