@@ -228,15 +228,35 @@ def _load_external_data(proto: onnx.ModelProto, path: Path) -> None:
         ) from error
 
 
+# Operators that onnxruntime's optimiser writes into ONNX's own domain, at versions that do not have them.
+_ONNXRUNTIMES = {"LayerNormalization", "SimplifiedLayerNormalization"}
+
+
 def _check(proto: onnx.ModelProto) -> None:
     try:
-        onnx.checker.check_model(proto)
+        onnx.checker.check_model(_checkable(proto))
     except onnx.checker.ValidationError as error:
         raise ModelError(f"not a valid ONNX model (onnx.checker): {_one_line(error)}") from error
     except ValueError as error:  # over 2 GB: the checker cannot see it, onnxruntime will
         raise ModelError(
             f"the model is too large for one protobuf message (2 GB): {_one_line(error)}"
         ) from error
+
+
+def _checkable(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model as the checker can read it: onnxruntime's operators in onnxruntime's domain."""
+    version = next((entry.version for entry in proto.opset_import if not _domain(entry.domain)), 1)
+    foreign = {op for op in _ONNXRUNTIMES if not onnx.defs.has(op, version, "")}
+    if not any(node.op_type in foreign and not _domain(node.domain) for node in proto.graph.node):
+        return proto
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    for node in copy.graph.node:
+        if node.op_type in foreign and not _domain(node.domain):
+            node.domain = "com.microsoft"
+    if all(entry.domain != "com.microsoft" for entry in copy.opset_import):
+        copy.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    return copy
 
 
 def _sort_topologically(graph: onnx.GraphProto) -> None:

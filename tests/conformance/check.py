@@ -36,6 +36,7 @@ BY_DESIGN = {
     "two active operands are multiplied": r"multiplies two values that both depend on x",
     "an active parameter": r"its parameter .* depends on x",
     "a smooth activation within the node": r"its activation .* is smooth",
+    "no tangent at x": r"has no tangent",
     "an infinite slope": r"its slope in .* is not finite",
     "cast of an active value to integers": r"casts a value that depends on x to a type that is not floating",
     "the bits of an active value": r"reads the bits of a value that depends on x",
@@ -57,6 +58,9 @@ NORMWISE = {"DFT", "STFT"}
 
 # Operators that the reference evaluator computes in float32, though it returns float64.
 SINGLE_ONLY = {"DynamicQuantizeLinear", "LinearAttention"}
+
+# Where the reference evaluator is right at x and wrong beside it.
+MISTAKEN = {"test_l1normalization_axis_last": "the reference evaluator leaves the absolute value out"}
 
 ENGINES = ("matrix-free", "adjoint")  # beside "sparse", where all inputs that may be active are
 
@@ -83,6 +87,8 @@ class Outcome:
 def check(case: Case, active: tuple[str, ...]) -> Outcome:
     """Raise AssertionError where ilin is wrong, SkippedCase where nothing can be said."""
     expected = observed(case)
+    if not all(np.isfinite(case.feeds[name].astype(np.float64)).all() for name in case.floating_inputs):
+        raise SkippedCase("an input at x is infinite or NaN")
     y = flattened([expected[name] for name in case.floating_outputs])
     x = flattened([case.feeds[name] for name in active])
     epsilon = max(_epsilon(expected[name]) for name in case.floating_outputs)
@@ -126,8 +132,8 @@ def check_slopes(case: Case, affine: ilin.AffineMap, x: np.ndarray, y: np.ndarra
     """W d is the difference of the function along d, on either side where x sits on a kink."""
     every, accuracy, oracle = oracle_of(case, tuple(affine.inputs), y)
     relative = max(accuracy.relative, LOOSER.get(case.subject, 0), LOOSER.get(case.name, 0))
-    several = len(case.model.graph.node) > 1
-    if several:  # slopes are made of values between the nodes, which onnxruntime rounds
+    several = len(affine.layers) > 1
+    if several:  # slopes are made of values between the steps, which onnxruntime rounds
         relative = max(relative, 64 * max(_epsilon(observed(case)[name]) for name in case.floating_outputs))
     accuracy = Accuracy(accuracy.step, accuracy.roundoff, relative)
     random = np.random.default_rng(zlib.crc32(case.name.encode()))
@@ -260,8 +266,8 @@ def oracle_of(case: Case, active: tuple[str, ...], y: np.ndarray) -> tuple[Funct
     except Exception as error:  # it raises whatever numpy raises
         why = f"the reference evaluator fails: {_one_line(error)}"
     else:
-        why = "the reference evaluator computes it in float32" if case.subject in SINGLE_ONLY else ""
-        why = why or _disagreement(here, y, 64 * epsilon)
+        mistaken = "the reference evaluator computes it in float32" if case.subject in SINGLE_ONLY else ""
+        why = mistaken or MISTAKEN.get(case.name, "") or _disagreement(here, y, 64 * epsilon)
         if not why:
             single = any(node.op_type in ROUNDED for node in case.model.graph.node)
             return function, IN_FLOAT32 if single else IN_FLOAT64, "reference evaluator"

@@ -22,7 +22,12 @@ Function = Callable[[np.ndarray], np.ndarray]  # flat active inputs -> flat outp
 
 FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16}
 ROUNDED = {"Erf", "Gelu"}  # the reference evaluator's erf is in float32
-_TYPE_ATTRIBUTES = {("Cast", "to"), ("EyeLike", "dtype")}
+_TYPE_ATTRIBUTES = {
+    ("Cast", "to"),
+    ("EyeLike", "dtype"),
+    ("GroupNormalization", "stash_type"),
+    ("Attention", "softmax_precision"),
+}
 
 
 # -- the two evaluators --------------------------------------------------------------------------------
@@ -97,6 +102,8 @@ def _widen_graph(graph: onnx.GraphProto) -> None:
 
 def _widen_nodes(nodes: Sequence[onnx.NodeProto]) -> None:
     for node in nodes:
+        if node.op_type == "GroupNormalization" and all(a.name != "stash_type" for a in node.attribute):
+            node.attribute.append(helper.make_attribute("stash_type", TensorProto.FLOAT))  # the default
         for attribute in node.attribute:
             if (node.op_type, attribute.name) in _TYPE_ATTRIBUTES and attribute.i in FLOATS:
                 attribute.i = TensorProto.DOUBLE
@@ -239,6 +246,7 @@ def smooth_slope(
         outer = sign * (further - here) / (2 * h)
         far = np.where(inside, near + (outer - near) / (np.sqrt(2) - 1), far)
     rounding = 64 * accuracy.roundoff / h * (1 + np.abs(here))
+    rounding = rounding + 4 * accuracy.roundoff / h * np.abs(x).max(initial=0) * size  # of x + h d itself
     tolerance = accuracy.relative * np.maximum(size, np.abs(near)) + rounding + 2 * np.abs(near - far)
     if kinks:
         tolerance = tolerance + np.abs(above - 2 * here + below) / (2 * h)

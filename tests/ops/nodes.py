@@ -36,3 +36,11 @@ def _model(
 ) -> onnx.ModelProto:
     graph = helper.make_graph([node], "one", puts, [result])
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+
+
+def in_type(inputs: Values, dtype: str) -> Values:
+    """The same inputs with those in float32 in another floating type."""
+    return {
+        name: value.astype(dtype) if value is not None and value.dtype == np.float32 else value
+        for name, value in inputs.items()
+    }
