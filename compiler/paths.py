@@ -20,6 +20,7 @@ from ..runtime.surgery import with_outputs
 from .composite import composite_of
 from .engine import Engine
 from .expand import Answer, Decisions, Draft, Question, expand, with_shapes
+from .finite import with_finite_constants
 from .graph import Graph, descendants, graph_of
 from .lower import Cache
 from .observer import Observer
@@ -136,7 +137,8 @@ class PathObserver:
         start = tuple(sorted(shapes.items()))
         way = self._starts.get(start)
         if way is None:
-            way = self._following(Draft(with_shapes(self._graph.proto, shapes)))
+            written = with_finite_constants(self._graph.proto)
+            way = self._following(Draft(with_shapes(written, shapes)))
             _keep(self._starts, start, way)
         while isinstance(way, _Fork):
             answers = way.answers(feeds)
@@ -160,7 +162,8 @@ class PathObserver:
         given = {put.name for put in draft.model.graph.input}
         inner = [name for name in self._scope.inputs if name not in given]
         decided = [name for name, _ in draft.decisions if name not in given]
-        model = with_outputs(draft.model, list(dict.fromkeys([*self._scope.outputs, *inner, *decided])))
+        wanted = list(dict.fromkeys([*self._scope.outputs, *inner, *decided]))
+        model = with_outputs(with_finite_constants(draft.model), wanted)
         graph = graph_of(model, self._graph.sha256, self._graph.name)
         scope = scope_of(graph, self._scope.inputs, self._scope.outputs, self._scope.reading)
         fixed = _fixed(graph)

@@ -15,6 +15,7 @@ import onnx.version_converter
 
 from ..runtime.errors import ModelError
 from ..runtime.session import NoKernelError
+from .finite import holds_infinities
 from .graph import Graph, reread
 from .observer import Observer
 from .paths import PathObserver, is_composite
@@ -92,5 +93,6 @@ def _by_reference(graph: Graph, scope: Scope, refused: ModelError) -> Runnable |
 def _observer(
     graph: Graph, scope: Scope, providers: Sequence[str] | None = None, *, by_reference: bool = False
 ) -> Observer | PathObserver:
-    kind = PathObserver if is_composite(scope) else Observer
+    written_out = is_composite(scope) or holds_infinities(graph.proto)
+    kind = PathObserver if written_out else Observer
     return kind(graph, scope, providers, by_reference=by_reference)

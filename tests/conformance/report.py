@@ -50,12 +50,15 @@ def group_of(case: Case) -> str:
     if not case.floating_inputs or not case.floating_outputs:
         return "integer"
     try:
-        verdicts = judge(load(case.model), case.floating_inputs)
+        graph = load(case.model)
     except ilin.IlinError:
         return "unsupported"
-    moved = [verdict for verdict in verdicts if verdict.depends_on_x]
-    kinds = {verdict.kind for verdict in moved}
-    if None in kinds:
+    for active in choices(case):
+        moved = [verdict for verdict in judge(graph, active) if verdict.depends_on_x]
+        kinds = {verdict.kind for verdict in moved}
+        if None not in kinds:
+            break
+    else:
         return "unsupported"
     if Kind.SMOOTH in kinds:
         alone = any(verdict.entry is not None and verdict.entry.kind is Kind.SMOOTH for verdict in moved)
