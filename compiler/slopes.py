@@ -7,11 +7,12 @@ compared with its differences.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from ..runtime.certificate import Check
+from ..runtime.errors import UnsupportedError
 from ..runtime.primitives import Array
 from ..runtime.program import Kind, LinearProgram, Step
 from ..runtime.rounding import Arithmetic, growth
@@ -20,6 +21,7 @@ from .scope import Scope, Verdict
 from .trace import Trace
 
 _STEP = 2.0**-16  # relative to the size of what is moved: balances f's curvature and float64's rounding
+_SHORT = 2.0**-28  # relative to each entry: inside of f's domain, and of x's piece, wherever x is
 _DOUBLE = Arithmetic.of(np.float64)
 
 
@@ -65,29 +67,56 @@ def _ratios(
     """For each of a node's steps, the largest deviation of its slope over its bound."""
     names = {name for step in steps for name, _ in step.terms}
     u = {name: np.asarray(observed[name], np.float64) for name in names}
-    d = {name: random.choice([-1.0, 1.0], value.shape) * _scale(value) for name, value in u.items()}
-    at = {
-        h: _values(use, steps, scope, trace, {name: u[name] + h * d[name] for name in names})
-        for h in (-2 * _STEP, -_STEP, 0.0, _STEP, 2 * _STEP)
-    }
-    ratios = []
-    for index, step in enumerate(steps):
-        near = (at[_STEP][index] - at[-_STEP][index]) / (2 * _STEP)
-        far = (at[2 * _STEP][index] - at[-2 * _STEP][index]) / (4 * _STEP)
-        ours, size = np.zeros(step.shape), np.zeros(step.shape)
-        for name, L in step.terms:
-            ours = ours + L.apply(d[name][None])[0]
-            size = size + L.magnitude().apply(np.abs(d[name])[None])[0]
-        sizes = np.abs(at[0.0][index]) if step.offset_size is None else np.abs(step.offset_size)
-        bound = growth(step.fan_in + 16, arithmetic.u) * size + np.abs(near - far)
-        bound = bound + growth(step.fan_in + 16, _DOUBLE.u) * (sizes + size) / _STEP + arithmetic.eta
-        ratio = float(np.max(np.abs(ours - near) / bound, initial=0.0))
-        ratios.append(ratio if np.isfinite(ratio) else float("inf"))
-    return ratios
+    signs = {name: random.choice([-1.0, 1.0], value.shape) for name, value in u.items()}
+
+    def along(d: Mapping[str, Array], h: float) -> list[float]:
+        points = ({name: u[name] + factor * h * d[name] for name in names} for factor in (-2, -1, 0, 1, 2))
+        try:
+            with np.errstate(all="ignore"):  # a point outside of f's domain counts as a deviation
+                at = [_values(use, steps, scope, trace, point) for point in points]
+        except UnsupportedError:  # a slope that is not finite, next to where it is
+            return [float("inf")] * len(steps)
+        return [
+            _ratio(step, [values[index] for values in at], d, h, arithmetic)
+            for index, step in enumerate(steps)
+        ]
+
+    ratios = along({name: signs[name] * _scale(u[name]) for name in names}, _STEP)
+    if max(ratios) <= 1:
+        return ratios
+    closer = along({name: signs[name] * np.abs(u[name]) for name in names}, _SHORT)
+    return [min(pair) for pair in zip(ratios, closer, strict=True)]
 
 
 def _scale(value: Array) -> float:
     return float(np.abs(value).mean()) or 1.0
+
+
+def _ratio(
+    step: Step, at: Sequence[Array], d: Mapping[str, Array], h: float, arithmetic: Arithmetic
+) -> float:
+    """The largest deviation of a step's slope along d over its bound.
+
+    Args:
+        step: the step at u.
+        at: f at u - 2hd, u - hd, u, u + hd and u + 2hd.
+        d: what the inputs are moved by.
+        h: the step size.
+        arithmetic: that the Jacobian was computed in.
+    """
+    near, far = (at[3] - at[1]) / (2 * h), (at[4] - at[0]) / (4 * h)
+    ours, size = np.zeros(step.shape), np.zeros(step.shape)
+    for name, L in step.terms:
+        ours = ours + L.apply(d[name][None])[0]
+        size = size + L.magnitude().apply(np.abs(d[name])[None])[0]
+    sizes = np.abs(at[2]) if step.offset_size is None else np.abs(step.offset_size)
+    n = step.fan_in + 16
+    bound = growth(n, arithmetic.u) * size + np.abs(near - far) + arithmetic.eta
+    bound = bound + growth(n, _DOUBLE.u) * (sizes + size) / h
+    if step.guards and h == _SHORT:  # on a kink, any slope between those of its two sides
+        bound = bound + np.abs(at[4] - 2 * at[2] + at[0]) / (2 * h)
+    ratio = float(np.max(np.abs(ours - near) / bound, initial=0.0))
+    return ratio if np.isfinite(ratio) else float("inf")
 
 
 def _values(

@@ -104,10 +104,20 @@ class Site:
         """The common shape of all operands by numpy's rules."""
         return np.broadcast_shapes(*(operand.shape for operand in self.inputs if operand is not None))
 
-    def spread(self, position: int, shape: Shape) -> Primitive:
-        """The map from an operand to its copy in a larger shape: broadcasting, solved once."""
+    def spread(self, position: int, shape: Shape, aligned: Shape | None = None) -> Primitive:
+        """The map from an operand to its copy in a larger shape: broadcasting, solved once.
+
+        Args:
+            position: of the operand.
+            shape: the larger one.
+            aligned: what the operand is read as before it is broadcast, by default its own shape.
+        """
         own = self.shape(position)
-        return Reshape(own, own) if own == shape else Broadcast(own, shape)
+        small = own if aligned is None else aligned
+        if small == shape:
+            return Reshape(own, shape)
+        copies = Broadcast(small, shape)
+        return copies if own == small else chain(Reshape(own, small), copies)
 
     def refuse(self, reason: str) -> UnsupportedError:
         """An error that names this node, for a use that no rule can lower exactly."""
