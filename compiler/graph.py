@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,11 +32,17 @@ class TensorInfo:
     name: str
     dtype: np.dtype[Any] | None  # None where it is no tensor
     shape: tuple[int | str | None, ...] | None  # None where even the rank is open
+    columns: str = ""  # of maps that ZipMap makes: the tensor whose columns they name
 
     @property
     def floating(self) -> bool:
         """Whether it holds floating-point values."""
         return self.dtype is not None and is_floating(self.dtype)
+
+    @property
+    def explained(self) -> str:
+        """The floating-point tensor to explain for it; "" where there is none."""
+        return self.name if self.floating else self.columns
 
     def __str__(self) -> str:
         dims = "?" if self.shape is None else "×".join("?" if d is None else str(d) for d in self.shape)
@@ -140,7 +146,7 @@ def graph_of(proto: onnx.ModelProto, digest: str, name: str) -> Graph:
     return Graph(
         name=name,
         inputs=tuple(_info(put) for put in proto.graph.input if put.name not in initializers),
-        outputs=tuple(_info(put) for put in proto.graph.output),
+        outputs=_outputs(proto.graph),
         initializers=initializers,
         nodes=tuple(_node(position, node, opsets) for position, node in enumerate(proto.graph.node)),
         sha256=digest,
@@ -303,6 +309,12 @@ def _info(put: onnx.ValueInfoProto) -> TensorInfo:
     if not tensor.HasField("shape"):
         return TensorInfo(put.name, dtype, None)
     return TensorInfo(put.name, dtype, tuple(_dimension(dim) for dim in tensor.shape.dim))
+
+
+def _outputs(graph: onnx.GraphProto) -> tuple[TensorInfo, ...]:
+    """The declared outputs."""
+    columns = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "ZipMap"}
+    return tuple(replace(_info(put), columns=columns.get(put.name, "")) for put in graph.output)
 
 
 def _dimension(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:

@@ -91,6 +91,7 @@ class Observer:
         """The coarsest floating type that the model declares or casts to."""
         puts = (*self._graph.inputs, *self._graph.outputs)
         declared = [put.dtype for put in puts if put.dtype is not None and put.floating]
+        declared += [np.dtype(np.float32) for put in puts if put.columns]  # which ZipMap asks for
         declared += [cast for node in self._scope.nodes if (cast := floating_target(node)) is not None]
         return max(declared, key=lambda dtype: Arithmetic.of(dtype).u, default=np.dtype(np.float32))
 

@@ -407,7 +407,9 @@ def compile(
     reading = Reading(frozen=mode == "frozen", straight_through=quantized == "straight-through")
     found = runnable(graph, lambda one: scope_of(one, inputs, outputs, reading), providers)
     options = (np.dtype(dtype), engine, direction, memory_limit)
-    return CompiledModel(found.graph, found.scope, *options, found.notes, found.observer, kept)
+    return CompiledModel(
+        found.graph, found.scope, *options, (*found.scope.notes, *found.notes), found.observer, kept
+    )
 
 
 def linearize(model: ModelSource, x: Given, *, rows: Rows = "all", **options: Any) -> AffineMap:

@@ -59,6 +59,7 @@ class Scope:
     constants: Mapping[str, Array]  # tensors that depend on no input at all, where a rule needs them
     observed: tuple[str, ...]  # tensors that rules need at x, the outputs included
     reading: Reading
+    notes: tuple[str, ...] = ()  # on what was chosen
 
     @property
     def nodes(self) -> tuple[Node, ...]:
@@ -77,7 +78,8 @@ def scope_of(
     Args:
         graph: the model.
         inputs: tensors to differentiate by; None for every floating-point graph input.
-        outputs: tensors to explain; None for every floating-point graph output.
+        outputs: tensors to explain; None for every floating-point graph output, and in place of maps that
+            ZipMap makes, the tensors that they are made of.
         reading: how operators are read that are not piecewise linear.
 
     Raises:
@@ -108,7 +110,12 @@ def scope_of(
     observed += sorted(watched - constant)
     constants |= constant_values(graph, watched & constant)
     names = tuple(dict.fromkeys(observed))
-    return Scope(wanted_inputs, wanted_outputs, uses, discrete, active, constants, names, reading)
+    notes = tuple(
+        f"output {put.name!r} is a sequence of maps; explained is {put.columns!r}, which it is made of"
+        for put in graph.outputs
+        if outputs is None and put.columns
+    )
+    return Scope(wanted_inputs, wanted_outputs, uses, discrete, active, constants, names, reading, notes)
 
 
 def judge(
@@ -243,7 +250,7 @@ def _chosen(
     graph: Graph, asked: Sequence[str] | None, declared: Sequence[TensorInfo], role: str
 ) -> tuple[str, ...]:
     if asked is None:
-        names = tuple(put.name for put in declared if put.floating)
+        names = tuple(dict.fromkeys(put.explained for put in declared if put.explained))
         if not names:
             kinds = ", ".join(str(put) for put in declared) or "none"
             raise UnsupportedError(
@@ -264,8 +271,9 @@ def _chosen(
             )
         for put in declared:
             if put.name == name and not put.floating:
+                instead = f"; name {put.columns!r}, which its maps are made of" if put.columns else ""
                 raise UnsupportedError(
-                    f"{name!r} in {role} is {put.dtype or 'no tensor'}, not floating point"
+                    f"{name!r} in {role} is {put.dtype or 'no tensor'}, not floating point{instead}"
                 )
     if not asked:
         raise UnknownTensorError(f"no name given in {role}")

@@ -22,6 +22,7 @@ from .trace import Trace
 
 _STEP = 2.0**-16  # relative to the size of what is moved: balances f's curvature and float64's rounding
 _SHORT = 2.0**-28  # relative to each entry: inside of f's domain, and of x's piece, wherever x is
+_INFINITE = 1e30  # what a mask holds for it
 _DOUBLE = Arithmetic.of(np.float64)
 
 
@@ -88,8 +89,11 @@ def _ratios(
     return [min(pair) for pair in zip(ratios, closer, strict=True)]
 
 
-def _scale(value: Array) -> float:
-    return float(np.abs(value).mean()) or 1.0
+def _scale(value: Array) -> Array:
+    """How far each entry is moved: about as far as entries are large, but those that stand for infinity not."""
+    finite = np.abs(value) < _INFINITE
+    size = float(np.abs(value[finite]).mean()) if finite.any() else 0.0
+    return np.asarray(finite * (size or 1.0))
 
 
 def _ratio(

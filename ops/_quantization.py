@@ -108,6 +108,14 @@ def onto_grid(
     )
 
 
+def requantized(site: Site, terms: Mapping[int, Primitive], offset: Array, grid: np.dtype[Any]) -> Local:
+    """Straight through: `onto_grid` of integers of a type, with the values at x of the terms' operands."""
+    at_x = offset
+    for position, L in terms.items():
+        at_x = at_x + L.apply(site.value(position)[None])[0]
+    return onto_grid(site, terms, offset, at_x, *integer_range(site, grid))
+
+
 def _end(at_x: Array, end: float, terms: Mapping[int, Primitive], offset: Array | float) -> Guard:
     """Guard of one end of the range, on the inputs of the map."""
     plain = threshold(at_x, end)

@@ -13,6 +13,7 @@ from ._rule import Local, Site, lowers
 
 
 @lowers("DequantizeLinear", products=((0, 1),), linear_in=(0, 1))
+@lowers("DequantizeLinear", domain="com.microsoft", products=((0, 1),), linear_in=(0, 1))
 def dequantize(site: Site) -> Local:
     """Scale the distance to the zero point."""
     shape = site.shape(0)

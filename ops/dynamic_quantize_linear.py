@@ -27,6 +27,13 @@ def _grid(x: Array) -> tuple[Array, Array]:
     return scale, np.asarray(zero, x.dtype)
 
 
+def grid_of(x: Array) -> tuple[Array, Array]:
+    """The scale, and how many steps each entry lies from the zero point."""
+    scale, zero = _grid(x)
+    steps = np.clip(np.rint(x / scale) + zero, 0, _STEPS) - zero if scale else np.zeros_like(x)
+    return scale, np.asarray(steps)
+
+
 @lowers(
     "DynamicQuantizeLinear",
     kind=Kind.PIECEWISE_LINEAR,

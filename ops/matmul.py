@@ -17,13 +17,12 @@ _BATCH = "abcdefgh"
 @lowers("MatMul", products=((0, 1),), tangent=True)
 def matmul(site: Site) -> Local:
     """Multiply each active stack of matrices by the other."""
-    return product(site, lambda position: _times(site, position))
+    return product(site, lambda position: times(site.shape(position), site.value(1 - position), position))
 
 
-def _times(site: Site, position: int) -> Primitive:
-    """The map of one operand with the other at its value."""
-    weight = site.value(1 - position)
-    own, other = site.shape(position), weight.shape
+def times(own: Shape, weight: Array, position: int) -> Primitive:
+    """The map of one operand, the left one at position 0, with the other fixed."""
+    other = weight.shape
     # A vector is a matrix with one row (left) or one column (right); that axis is dropped again at the end.
     x_shape = _as_matrix(own, position)
     weight = weight.reshape(_as_matrix(other, 1 - position))

@@ -22,6 +22,7 @@ from ._rule import Local, Site, jumps, lowers, stays
 
 
 @jumps("QuantizeLinear", when=exact)
+@jumps("QuantizeLinear", domain="com.microsoft", when=exact)
 def quantize_exactly(site: Site) -> tuple[Guard, ...]:
     """The cell of each entry."""
     x, grid = site.value(0), zero_point_type(site, 2)
@@ -32,6 +33,14 @@ def quantize_exactly(site: Site) -> tuple[Guard, ...]:
 
 
 @lowers("QuantizeLinear", kind=Kind.PIECEWISE_LINEAR, observes=(0,), linear_in=(0,), when=straight_through)
+@lowers(
+    "QuantizeLinear",
+    domain="com.microsoft",
+    kind=Kind.PIECEWISE_LINEAR,
+    observes=(0,),
+    linear_in=(0,),
+    when=straight_through,
+)
 def quantize_straight_through(site: Site) -> Local:
     """Divide by the scale."""
     x = site.value(0)

@@ -7,6 +7,7 @@ https://onnx.ai/onnx/operators/onnx__Floor.html, …Ceil.html, …Round.html, �
 
 import numpy as np
 
+from ..runtime.primitives import Array
 from ..runtime.program import Guard
 from ._rule import Site, between, jumps, sign_of, stays, to_other
 
@@ -43,5 +44,10 @@ def cast(site: Site) -> tuple[Guard, ...]:
         return (sign_of(x),)
     if to == _STRING:
         return (stays(x),)
+    return (towards_zero(x),)
+
+
+def towards_zero(x: Array) -> Guard:
+    """Guard of the integer part of each entry of operand 0."""
     y = np.trunc(x)
-    return (between(x, np.where(y > 0, y, y - 1), np.where(y < 0, y, y + 1)),)
+    return between(x, np.where(y > 0, y, y - 1), np.where(y < 0, y, y + 1))

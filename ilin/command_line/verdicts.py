@@ -26,7 +26,7 @@ def inspected(graph: Graph, inputs: Sequence[str] | None, outputs: Sequence[str]
     except UnsupportedError as error:
         reason = str(error)
     free = inputs or [put.name for put in graph.inputs if put.floating]
-    asked = outputs or [put.name for put in graph.outputs if put.floating]
+    asked = outputs or [put.explained for put in graph.outputs if put.explained]
     needed = _needed(graph, asked, set(free))
     verdicts = judge(graph, free)
     nodes = [_node(verdict, verdict.node.position in needed) for verdict in verdicts]

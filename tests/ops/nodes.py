@@ -11,17 +11,29 @@ from onnx import helper
 from ..conformance.cases import Case
 from ..conformance.oracle import onnxruntime_of
 
+_AROUND = 17  # the opset of ai.onnx beside a node of another domain
 Values = Mapping[str, np.ndarray | None]
 
 
-def case_of(op_type: str, inputs: Values, opset: int, outputs: int = 1, **attributes: object) -> Case:
+def case_of(
+    op_type: str,
+    inputs: Values,
+    opset: int,
+    outputs: int = 1,
+    *,
+    domain: str = "",
+    output: int = 0,
+    **attributes: object,
+) -> Case:
     """One node, all of whose inputs are graph inputs; None leaves an optional one out.
 
-    The graph's output is the node's first, y, in the shape in which onnxruntime computes it.
+    The graph's output is the node's first, or the one at another position, y, in the shape in which
+    onnxruntime computes it. The opset is that of the node's domain.
     """
     given = {name: np.asarray(value) for name, value in inputs.items() if value is not None}
     names = [name if name in given else "" for name in inputs]
-    node = helper.make_node(op_type, names, ["y", *(f"y{i}" for i in range(1, outputs))], **attributes)
+    results = [f"y{i}" if i != output else "y" for i in range(max(outputs, output + 1))]
+    node = helper.make_node(op_type, names, results, domain=domain, **attributes)
     puts = [_declared(name, value) for name, value in given.items()]
     y = onnxruntime_of(_model(node, puts, onnx.ValueInfoProto(name="y"), opset))(given)["y"]
     return Case(op_type, _model(node, puts, _declared("y", y), opset), tuple(given.values()))
