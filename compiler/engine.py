@@ -13,7 +13,7 @@ from ..runtime.errors import OptionError
 from ..runtime.primitives import Array
 from ..runtime.program import LinearProgram
 from ..runtime.stack import Kept
-from .adjoint import Adjoint, adjoint_of
+from .adjoint import Adjoint, adjoint_of, emitted
 from .fused import FusedStore, fused_available, fused_rows
 from .multiplier import MatrixStore, Multiplier, explicit, matrix_free
 from .plan import EngineName, Leg
@@ -68,7 +68,7 @@ class Engine:
         return bounds_back(program, self._multiplier(leg, program, rows, dtype), dtype, magnitudes)
 
     def _adjoint(self, program: LinearProgram, dtype: np.dtype[Any], *, bounds: bool) -> Adjoint:
-        key = (program.structure(), str(dtype), bounds)
+        key = (program.structure(), dtype, bounds)
         if key not in self._adjoints:
             self._adjoints[key] = adjoint_of(program, dtype, self.providers, bounds=bounds)
         return self._adjoints[key]
@@ -77,7 +77,6 @@ class Engine:
         self, name: EngineName, program: LinearProgram, rows: Array, dtype: np.dtype[Any]
     ) -> LinearOperator:
         """W of a program as a linear operator."""
-        from ..runtime.emitted import emitted
         from ..runtime.operator import operator_of
 
         work = sum(L.work for step in program.steps for _, L in step.terms)

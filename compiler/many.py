@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
@@ -36,7 +36,7 @@ def instances_of(X: Given) -> Iterator[Given]:
     """Each instance along axis 0 of an array, or of all arrays of a mapping.
 
     Raises:
-        InputError: arrays of different lengths, or without an axis 0.
+        InputError: arrays of different lengths, or without an axis 0; a mapping of nothing.
     """
     if isinstance(X, Iterator):
         return X
@@ -49,30 +49,52 @@ def instances_of(X: Given) -> Iterator[Given]:
         return iter(stack)
     stacks = {name: np.asarray(values) for name, values in X.items()}
     counts = {name: len(values) if values.ndim else None for name, values in stacks.items()}
+    if not counts:
+        raise InputError("X names no input; give a mapping from input name to instances along axis 0")
     if len(set(counts.values())) > 1 or None in counts.values():
         raise InputError(f"every input needs as many instances along axis 0 as the others, not {counts}")
-    count = next(iter(counts.values()), 0) or 0
+    count = next(iter(counts.values())) or 0
     return ({name: values[index] for name, values in stacks.items()} for index in range(count))
 
 
 def answers(
     compiled: CompiledModel, points: Iterator[Given], rows: Rows, workers: int | None
 ) -> Iterator[AffineMap]:
-    """Maps of all points in their order."""
+    """Maps of all points in their order; an error says which instance it is about."""
+
+    def alone(numbered: tuple[int, Given]) -> AffineMap:
+        index, point = numbered
+        with naming(index):
+            return compiled.at(point, rows)
+
+    numbered = enumerate(points)
     if workers is None:
-        yield from _in_batches(compiled, points, rows)
+        yield from _in_batches(compiled, numbered, rows)
         workers = max(1, processors() // 4)  # the rest, where they cannot share a sweep
-    yield from in_order(partial(compiled.at, rows=rows), points, workers)
+    yield from in_order(alone, numbered, workers)
 
 
-def _in_batches(compiled: CompiledModel, points: Iterator[Given], rows: Rows) -> Iterator[AffineMap]:
+@contextmanager
+def naming(index: int) -> Iterator[None]:
+    """Say which instance an error is about, counted from 0."""
+    try:
+        yield
+    except IlinError as error:
+        raise type(error)(f"instance {index}: {error}") from error
+
+
+def _in_batches(
+    compiled: CompiledModel, points: Iterator[tuple[int, Given]], rows: Rows
+) -> Iterator[AffineMap]:
     """Maps by one sweep for several points, as long as that can be: the first batch is one point."""
     size = 1
     while batch := list(islice(points, size)):
         asked: list[Asked] = []
         failure: IlinError | None = None
         try:
-            asked.extend(compiled.asked(point, rows) for point in batch)
+            for index, point in batch:
+                with naming(index):
+                    asked.append(compiled.asked(point, rows))
         except IlinError as error:  # raised in its turn, behind the maps of the points before
             failure = error
         together: list[Composed] | None = None
@@ -81,8 +103,10 @@ def _in_batches(compiled: CompiledModel, points: Iterator[Given], rows: Rows) ->
                 together = compiled.compose_together(asked)
             except NotStackable:
                 size = 0
-        for index, one in enumerate(asked):
-            yield compiled.answer(one, together[index] if together else compiled.compose(one))
+        for position, ((index, _), one) in enumerate(zip(batch, asked, strict=False)):
+            with naming(index):
+                composed = together[position] if together else compiled.compose(one)
+            yield compiled.answer(one, composed)
         if failure:
             raise failure
         size = min(size and _points_at_once(asked[0].plan), _MOST)

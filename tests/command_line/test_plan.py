@@ -15,6 +15,8 @@ def test_a_plan(ilin, identity):
     assert result.exit_code == 0
     assert "W          1,000 × 1,000, 3.8 MiB" in result.stdout
     assert "1,000 passes" in result.stdout
+    alone = ilin("plan", identity, "--rows", "5")
+    assert "multiply-adds, 1 pass\n" in alone.stdout
 
 
 def test_a_plan_at_a_point_for_machines(ilin, model, x):

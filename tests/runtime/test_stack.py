@@ -106,7 +106,7 @@ def test_a_bad_point_within_a_batch_raises_in_its_turn():
     maps = compiled.at_many(points)
     for x in points[:5]:
         np.testing.assert_array_equal(next(maps).x[0], x)
-    with pytest.raises(ilin.NonFiniteError):
+    with pytest.raises(ilin.NonFiniteError, match=r"^instance 5: "):
         next(maps)
 
 
