@@ -297,7 +297,7 @@ def _constants(graph: Graph, needed: set[str]) -> dict[str, Array]:
     computed = [name for name in computed if name not in values]
     if computed:
         positions = sorted(_ancestors(graph, computed, stop=set()))
-        values.update(evaluate_constants(graph.proto, positions, computed))
+        values.update(evaluate_constants(graph.proto, positions, computed, graph.surroundings))
     for name, value in values.items():
         if not isinstance(value, np.ndarray):
             raise UnsupportedError(f"constant {name!r} is no dense tensor; store it densely")
