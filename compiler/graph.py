@@ -103,6 +103,7 @@ def load(model: ModelSource, custom_ops: Sequence[str | os.PathLike[str]] = ()) 
     proto, content, name = _read(model)
     folder = Path(model).parent if isinstance(model, str | os.PathLike) else None
     sha256 = digest(content, proto, folder)
+    del content  # up to 2 GB
     take_in_attributes(proto, folder)
     return _graph(
         proto, sha256, name, Surroundings(folder, tuple(os.fspath(library) for library in custom_ops))

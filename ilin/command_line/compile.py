@@ -125,6 +125,13 @@ READING_OPTIONS = {  # what a verdict depends on, by the name that `compile` has
         show_default=True,
         help="Quantisation as locally constant, which it is, or as linear inside its range.",
     ),
+    "custom_ops": click.option(
+        "--custom-ops",
+        multiple=True,
+        type=click.Path(),
+        metavar="LIBRARY",
+        help="A shared library of operators for onnxruntime; may be repeated.",
+    ),
 }
 _MODEL_OPTIONS = {
     **READING_OPTIONS,
@@ -151,13 +158,6 @@ _MODEL_OPTIONS = {
     ),
     "memory_limit": click.option(
         "--memory-limit", metavar="SIZE", help="Such as 4GiB.  [default: 80 % of what is available]"
-    ),
-    "custom_ops": click.option(
-        "--custom-ops",
-        multiple=True,
-        type=click.Path(),
-        metavar="LIBRARY",
-        help="A shared library of operators for onnxruntime; may be repeated.",
     ),
 }
 rules_option = click.option(

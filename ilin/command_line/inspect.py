@@ -88,7 +88,7 @@ def inspect_main(
         raise click.UsageError("Missing argument 'MODEL'.", ctx)
     with native_messages(shown=False):
         reading = Reading.of(options["mode"], options["quantized"])
-        facts = inspected(load(model), options["inputs"], options["outputs"], reading)
+        facts = inspected(load(model, options["custom_ops"]), options["inputs"], options["outputs"], reading)
     if as_json:
         say(json.dumps(facts, indent=2, allow_nan=False))
     else:

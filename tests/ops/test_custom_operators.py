@@ -225,3 +225,28 @@ def test_libraries_that_cannot_be_loaded(given, message):
     proto = model("g (float[1, 3] x) => (float[1, 3] y) { y = Relu (x) }")
     with pytest.raises(ilin.OptionError, match=message):
         ilin.compile(proto, custom_ops=given)
+
+
+def test_operators_of_a_library():
+    """NegPos of onnxruntime-extensions, where that is installed: (min(x, 0), max(x, 0))."""
+    library = pytest.importorskip("onnxruntime_extensions").get_library_path()
+    proto = model(
+        """g (float[1, 3] x) => (float[1, 3] y)
+        { n, p = ai.onnx.contrib.NegPos (x) y = Sub (p, n) }""",
+        domains=("ai.onnx.contrib",),
+    )
+
+    @ilin.lowers("NegPos", domain="ai.onnx.contrib", kind=ilin.Kind.PIECEWISE_LINEAR, observes=(0,))
+    def parts(site):
+        side = ilin.threshold(site.value())
+        return tuple(
+            ilin.Local(primitives.Scale(site.shape(), mask), guards=(side,))
+            for mask in (~side.choice, side.choice)
+        )
+
+    with pytest.raises(ilin.ModelError, match="NegPos"):
+        ilin.compile(proto)
+    affine = ilin.linearize(proto, X, custom_ops=[library])
+    np.testing.assert_array_equal(affine.W, np.diag([1, -1, 1]))
+    assert affine.certificate.verified
+    assert affine.certificate.points_held
