@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx.inliner
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]
 from onnx import numpy_helper
 
 from ..ops import registered_by_others
@@ -84,6 +84,11 @@ class Graph:
     proto: onnx.ModelProto = field(repr=False)  # for onnxruntime alone
     surroundings: Surroundings = ALONE  # likewise
 
+    @property
+    def weights(self) -> int:
+        """Number of floating-point parameters."""
+        return sum(value.size for value in self.initializers.values() if is_floating(value.dtype))
+
     def tensors(self) -> set[str]:
         """Names of everything that is computed or given."""
         computed = {name for node in self.nodes for name in node.outputs if name}
@@ -101,13 +106,16 @@ def load(model: ModelSource, custom_ops: Sequence[str | os.PathLike[str]] = ()) 
         ModelError: no such file, not ONNX, corrupt, missing external data, or refused by onnx.checker.
     """
     proto, content, name = _read(model)
-    folder = Path(model).parent if isinstance(model, str | os.PathLike) else None
+    folder = Path(model).absolute().parent if isinstance(model, str | os.PathLike) else None
     sha256 = digest(content, proto, folder)
     del content  # up to 2 GB
     take_in_attributes(proto, folder)
-    return _graph(
-        proto, sha256, name, Surroundings(folder, tuple(os.fspath(library) for library in custom_ops))
-    )
+    return _graph(proto, sha256, name, Surroundings(folder, tuple(map(_library, custom_ops))))
+
+
+def _library(path: str | os.PathLike[str]) -> str:
+    """A library by a path that means the same from everywhere; a bare name may be one of the system's."""
+    return str(Path(path).absolute()) if Path(path).exists() else os.fspath(path)
 
 
 def reread(graph: Graph, proto: onnx.ModelProto) -> Graph:
@@ -169,7 +177,7 @@ def _read(model: ModelSource) -> tuple[onnx.ModelProto, bytes, str]:
         proto.CopyFrom(model)
         try:
             return proto, model.SerializeToString(deterministic=True), model.graph.name
-        except ValueError as error:
+        except (ValueError, EncodeError) as error:
             raise ModelError(
                 "the model is too large for one protobuf message (2 GB); save it with external data "
                 "(onnx.save(…, save_as_external_data=True)) and give the path"
@@ -204,7 +212,7 @@ def _check(proto: onnx.ModelProto) -> None:
         onnx.checker.check_model(without_data(proto))
     except onnx.checker.ValidationError as error:
         raise ModelError(f"not a valid ONNX model (onnx.checker): {_one_line(error)}") from error
-    except ValueError as error:
+    except (ValueError, EncodeError) as error:
         raise ModelError(
             f"the model is too large for one protobuf message (2 GB); keep its tensors as external data: "
             f"{_one_line(error)}"

@@ -117,14 +117,14 @@ def _steps(place: Place, known: _Known, *, fixed: bool) -> Iterator[Step]:
         for i, (name, shape) in enumerate(zip(place.use.node.inputs, place.shapes, strict=True))
     )
     result = rule(_site(place.use.node, operands, place.reading))
-    locals_ = (result,) if isinstance(result, Local) else result
-    _require_fit(place, locals_)
-    for output, local in zip(place.outputs, locals_, strict=True):
+    answers = (result,) if isinstance(result, Local) else result
+    _require_fit(place, answers)
+    for output, local in zip(place.outputs, answers, strict=True):
         if output:
             yield _step(place, output, local, fixed)
 
 
-def _require_fit(place: Place, locals_: Sequence[Local]) -> None:
+def _require_fit(place: Place, answers: Sequence[Local]) -> None:
     """Refuse what a rule made of another node than this one: a mistake in the rule.
 
     Raises:
@@ -132,12 +132,12 @@ def _require_fit(place: Place, locals_: Sequence[Local]) -> None:
     """
     entry, node = place.use.entry, place.use.node
     assert entry is not None
-    if len(locals_) != len(place.outputs):
+    if len(answers) != len(place.outputs):
         raise ValueError(
-            f"the rule of {node} in {entry.module} gives {len(locals_)} outputs, "
+            f"the rule of {node} in {entry.module} gives {len(answers)} outputs, "
             f"but {len(place.outputs)} vary with x"
         )
-    for local in locals_:
+    for local in answers:
         for position, L in local.by_position:
             if L.in_shape != place.shapes[position]:
                 raise ValueError(

@@ -379,11 +379,11 @@ def compile(
         raise OptionError(f"unknown value {quantized!r} of quantized; choose from {', '.join(QUANTIZED)}")
     limit_of(memory_limit)
     require_providers(providers)
-    kept = Engine(providers)
-    kept.candidates(engine, np.dtype(dtype))
     if isinstance(custom_ops, str | bytes | os.PathLike):
         raise OptionError(f"custom_ops must be a list of paths, not {custom_ops!r}")
     graph = load(model, custom_ops)
+    kept = Engine(providers, graph.weights)
+    kept.candidates(engine, np.dtype(dtype))
     reading = Reading.of(mode, quantized)
     found = runnable(graph, lambda one: scope_of(one, inputs, outputs, reading), providers)
     options = (np.dtype(dtype), engine, direction, memory_limit)

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import onnx
+from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
 
 from .errors import ModelError, OptionError
 from .primitives import Array
@@ -68,13 +69,13 @@ class Session:
         # Its threads would go on spinning after a run, and take the cores from numpy's.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         if surroundings.folder is not None:
-            folder = str(surroundings.folder.resolve())
+            folder = str(surroundings.folder)
             options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
         for library in surroundings.custom_ops:
             _register(options, library)
         try:
             serialized = with_outputs(proto, outputs).SerializeToString()
-        except ValueError as error:
+        except (ValueError, EncodeError) as error:
             raise ModelError(
                 "the model is too large for one protobuf message (2 GB); keep its tensors as external data: "
                 f"{error}"

@@ -40,7 +40,7 @@ _MAPPED: dict[int, str] = {  # element types that lie in a file as numpy has the
 class Surroundings:
     """Where a model's external data lies, and the shared libraries that implement operators of its own."""
 
-    folder: Path | None = None  # None: the model came without a path
+    folder: Path | None = None  # absolute; None: the model came without a path
     custom_ops: tuple[str, ...] = ()
 
 
