@@ -48,8 +48,8 @@ class Engine:
         emittable = self._emittable(dtype)
         if name in ("adjoint", "fused") and not emittable:
             raise OptionError(
-                f"engine {name!r} emits the model's weights in one ONNX message of 2 GB at most, which is too "
-                f"little for {self.weights:,} of them; use 'matrix-free', or leave the choice to 'auto'"
+                f"engine {name!r} emits the model's weights in one ONNX message, which {self.weights:,} of "
+                "them are too many for; use 'matrix-free', or leave the choice to 'auto'"
             )
         if name != "auto":
             return (name,)
