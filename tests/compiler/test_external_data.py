@@ -17,6 +17,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import ilin
+from ilin.compiler.engine import Engine
 
 A = np.random.default_rng(0).standard_normal((4, 3)).astype(np.float32)
 B = np.random.default_rng(1).standard_normal((3, 2)).astype(np.float32)
@@ -198,6 +199,15 @@ def test_what_onnx_evaluates_and_what_is_written_has_the_data(path, tmp_path):
     session = onnxruntime.InferenceSession(alone, providers=["CPUExecutionProvider"])
     W = session.run(["W"], {"x": X})[0]
     np.testing.assert_allclose(W, compiled.at(X).W, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["adjoint", "fused"])
+def test_weights_that_no_message_holds_are_swept_without_emitting(name):
+    few, many = Engine(weights=2**20), Engine(weights=2**30)
+    assert "adjoint" in few.candidates("auto", np.dtype(np.float32))
+    assert many.candidates("auto", np.dtype(np.float32)) == ("matrix-free",)
+    with pytest.raises(ilin.OptionError, match=f"engine '{name}' .*; use 'matrix-free', or leave the choice"):
+        many.candidates(name, np.dtype(np.float32))
 
 
 MEASURED = """
