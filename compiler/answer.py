@@ -20,6 +20,7 @@ from ..runtime.primitives import Array
 from ..runtime.program import Kind, LinearProgram
 from .graph import Graph
 from .plan import Plan
+from .scope import Scope
 from .trace import Trace, all_finite
 
 
@@ -58,6 +59,7 @@ def require_representable(**arrays: Array) -> None:
 
 def affine_map(
     graph: Graph,
+    scope: Scope,
     asked: Asked,
     W: Any,
     b: Array,
@@ -75,6 +77,7 @@ def affine_map(
         "engine": plan.engine,
         "direction": plan.direction,
         "dtype": str(W.dtype),
+        **scope.reading.names,
         "opsets": {domain or "ai.onnx": version for domain, version in graph.opsets.items()},
         "producer": graph.producer,
     }

@@ -17,6 +17,7 @@ from onnx import numpy_helper
 from ..expansions import Composite, Container, Expansion, Facts, Names, Tensor
 from ..runtime.errors import UnsupportedError
 from ..runtime.primitives import Array, Shape
+from ..runtime.surroundings import ALONE, Surroundings
 from .composite import composite_of
 from .graph import Graph, Node, ancestors, graph_of
 from .scope import Scope, constant_tensors, constant_values, judge
@@ -41,6 +42,7 @@ class Draft:
     answers: Mapping[Question, Answer] = field(default_factory=dict)
     sequences: Mapping[str, Container] = field(default_factory=dict)
     decisions: Decisions = ()
+    surroundings: Surroundings = ALONE
 
     def answered(self, answers: Mapping[Question, Answer]) -> Draft:
         """The same with more known; values that were asked for are decisions."""
@@ -81,7 +83,7 @@ def expand(draft: Draft, scope: Scope) -> tuple[Draft, tuple[Question, ...]]:
         UnsupportedError: a node that cannot be expanded.
     """
     while True:
-        graph = graph_of(draft.model, "", "")
+        graph = graph_of(draft.model, "", "", draft.surroundings)
         types, containers = graph.types
         chosen = _chosen(graph, scope, draft, containers)
         if not chosen:

@@ -20,6 +20,7 @@ from ..runtime.errors import UnsupportedError
 from ..runtime.primitives import Array, Shape
 from ..runtime.program import LinearProgram, Step
 from ..runtime.surgery import with_outputs
+from ..runtime.surroundings import embedded
 from .adjoint import sweep_back
 from .graph import Graph, Node
 from .rows import Rows, choose_rows
@@ -50,8 +51,9 @@ def export_explainer(
         UnsupportedError: a node whose slopes cannot be computed in the graph, or an operator set that
             cannot be brought up to date.
         RowsError: rows outside the output.
+        OutputError: the model's external data is too large for one file.
     """
-    model = _up_to_date(with_outputs(graph.proto, scope.outputs))
+    model = _up_to_date(embedded(with_outputs(graph.proto, scope.outputs), graph.surroundings.folder))
     taken = _names(model.graph)
     prefix = _free("ilin/", lambda prefix: any(name.startswith(prefix) for name in taken))
     builder = Builder(np.dtype(dtype), prefix=prefix)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,13 +12,23 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx.inliner
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]
 from onnx import numpy_helper
 
 from ..expansions import Tensor
+from ..ops import registered_by_others
 from ..runtime.errors import ModelError, UnsupportedError
 from ..runtime.primitives import Array
 from ..runtime.surgery import captured
+from ..runtime.surroundings import (
+    ALONE,
+    Surroundings,
+    digest,
+    external_tensor,
+    is_external,
+    take_in_attributes,
+    without_data,
+)
 from .types import inferred
 
 ModelSource = str | os.PathLike[str] | bytes | onnx.ModelProto
@@ -71,7 +80,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Graph:
-    """Nodes in topological order, local functions inlined."""
+    """Nodes in topological order, local functions inlined but for those that have a rule."""
 
     name: str
     inputs: tuple[TensorInfo, ...]
@@ -82,6 +91,12 @@ class Graph:
     producer: str
     opsets: Mapping[str, int]
     proto: onnx.ModelProto = field(repr=False)  # for onnxruntime alone
+    surroundings: Surroundings = ALONE  # likewise
+
+    @property
+    def weights(self) -> int:
+        """Number of floating-point parameters."""
+        return sum(value.size for value in self.initializers.values() if is_floating(value.dtype))
 
     @cached_property
     def types(self) -> tuple[dict[str, Tensor], set[str]]:
@@ -94,16 +109,27 @@ class Graph:
         return computed | {put.name for put in self.inputs} | set(self.initializers)
 
 
-def load(model: ModelSource) -> Graph:
+def load(model: ModelSource, custom_ops: Sequence[str | os.PathLike[str]] = ()) -> Graph:
     """Read and check a model.
 
     Args:
         model: path of an ONNX file, its bytes, or a ModelProto (which is not changed).
+        custom_ops: shared libraries that implement operators of its own for onnxruntime.
 
     Raises:
         ModelError: no such file, not ONNX, corrupt, missing external data, or refused by onnx.checker.
     """
-    return _graph(*_read(model))
+    proto, content, name = _read(model)
+    folder = Path(model).absolute().parent if isinstance(model, str | os.PathLike) else None
+    sha256 = digest(content, proto, folder)
+    del content  # up to 2 GB
+    take_in_attributes(proto, folder)
+    return _graph(proto, sha256, name, Surroundings(folder, tuple(map(_library, custom_ops))))
+
+
+def _library(path: str | os.PathLike[str]) -> str:
+    """A library by a path that means the same from everywhere; a bare name may be one of the system's."""
+    return str(Path(path).absolute()) if Path(path).exists() else os.fspath(path)
 
 
 def reread(graph: Graph, proto: onnx.ModelProto) -> Graph:
@@ -112,13 +138,13 @@ def reread(graph: Graph, proto: onnx.ModelProto) -> Graph:
     Raises:
         ModelError: as `load`.
     """
-    return _graph(proto, graph.sha256, graph.name)
+    return _graph(proto, graph.sha256, graph.name, graph.surroundings)
 
 
-def _graph(proto: onnx.ModelProto, digest: str, name: str) -> Graph:
+def _graph(proto: onnx.ModelProto, sha256: str, name: str, surroundings: Surroundings) -> Graph:
     if proto.functions:
         try:
-            proto = onnx.inliner.inline_local_functions(proto)
+            proto = onnx.inliner.inline_selected_functions(proto, _with_rules(proto), exclude=True)
         except (onnx.checker.ValidationError, RuntimeError, ValueError) as error:
             raise ModelError(f"its local functions cannot be inlined: {_one_line(error)}") from error
     if proto.graph.sparse_initializer:
@@ -130,29 +156,35 @@ def _graph(proto: onnx.ModelProto, digest: str, name: str) -> Graph:
         )
     _sort_topologically(proto.graph)
     _check(proto)
-    return graph_of(proto, digest, name)
+    return graph_of(proto, sha256, name, surroundings)
 
 
-def graph_of(proto: onnx.ModelProto, digest: str, name: str) -> Graph:
+def graph_of(proto: onnx.ModelProto, sha256: str, name: str, surroundings: Surroundings = ALONE) -> Graph:
     """A graph of a model in topological order.
 
     Args:
         proto: the model, which is kept.
-        digest: SHA-256 of the file that it comes from.
+        sha256: of the file that it comes from.
         name: of that file.
+        surroundings: what the model needs beside itself.
     """
     opsets = {_domain(entry.domain): entry.version for entry in proto.opset_import}
-    initializers = {tensor.name: _array(tensor) for tensor in proto.graph.initializer}
+    initializers = {
+        tensor.name: external_tensor(tensor, surroundings.folder) if is_external(tensor) else _array(tensor)
+        for tensor in proto.graph.initializer
+    }
+    functions = {(_domain(function.domain), function.name): function for function in proto.functions}
     return Graph(
         name=name,
         inputs=tuple(_info(put) for put in proto.graph.input if put.name not in initializers),
         outputs=_outputs(proto.graph),
         initializers=initializers,
-        nodes=tuple(_node(position, node, opsets) for position, node in enumerate(proto.graph.node)),
-        sha256=digest,
+        nodes=tuple(_node(i, node, opsets, functions) for i, node in enumerate(proto.graph.node)),
+        sha256=sha256,
         producer=f"{proto.producer_name} {proto.producer_version}".strip(),
         opsets=opsets,
         proto=proto,
+        surroundings=surroundings,
     )
 
 
@@ -189,17 +221,20 @@ def floating_target(node: Node) -> np.dtype[Any] | None:
     return dtype if is_floating(dtype) else None
 
 
-def _read(model: ModelSource) -> tuple[onnx.ModelProto, str, str]:
+def _read(model: ModelSource) -> tuple[onnx.ModelProto, bytes, str]:
+    """The model, its bytes, and a name for it."""
     if isinstance(model, onnx.ModelProto):
         proto = onnx.ModelProto()
         proto.CopyFrom(model)
-        return (
-            proto,
-            hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest(),
-            model.graph.name,
-        )
+        try:
+            return proto, model.SerializeToString(deterministic=True), model.graph.name
+        except (ValueError, EncodeError) as error:
+            raise ModelError(
+                "the model is too large for one protobuf message (2 GB); save it with external data "
+                "(onnx.save(…, save_as_external_data=True)) and give the path"
+            ) from error
     if isinstance(model, bytes | bytearray):
-        return _parse(bytes(model), "the given bytes"), hashlib.sha256(model).hexdigest(), "<bytes>"
+        return _parse(bytes(model), "the given bytes"), bytes(model), "<bytes>"
     if not isinstance(model, str | os.PathLike):
         raise ModelError(f"a model is a path, bytes or an onnx.ModelProto, not {type(model).__name__}")
     path = Path(model)
@@ -209,9 +244,7 @@ def _read(model: ModelSource) -> tuple[onnx.ModelProto, str, str]:
         raise ModelError(f"no such file: {path}") from None
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror}") from error
-    proto = _parse(content, str(path))
-    _load_external_data(proto, path)
-    return proto, hashlib.sha256(content).hexdigest(), path.name
+    return _parse(content, str(path)), content, path.name
 
 
 def _parse(content: bytes, source: str) -> onnx.ModelProto:
@@ -225,27 +258,19 @@ def _parse(content: bytes, source: str) -> onnx.ModelProto:
     return proto
 
 
-def _load_external_data(proto: onnx.ModelProto, path: Path) -> None:
-    try:
-        onnx.load_external_data_for_model(proto, str(path.parent))
-    except (onnx.checker.ValidationError, OSError, ValueError) as error:
-        raise ModelError(
-            f"external data of {path} is missing or unreadable; keep it beside the model: {_one_line(error)}"
-        ) from error
-
-
 # Operators that onnxruntime's optimiser writes into ONNX's own domain, at versions that do not have them.
 _ONNXRUNTIMES = {"LayerNormalization", "SimplifiedLayerNormalization"}
 
 
 def _check(proto: onnx.ModelProto) -> None:
     try:
-        onnx.checker.check_model(_checkable(proto))
+        onnx.checker.check_model(_checkable(without_data(proto)))
     except onnx.checker.ValidationError as error:
         raise ModelError(f"not a valid ONNX model (onnx.checker): {_one_line(error)}") from error
-    except ValueError as error:  # over 2 GB: the checker cannot see it, onnxruntime will
+    except (ValueError, EncodeError) as error:
         raise ModelError(
-            f"the model is too large for one protobuf message (2 GB): {_one_line(error)}"
+            f"the model is too large for one protobuf message (2 GB); keep its tensors as external data: "
+            f"{_one_line(error)}"
         ) from error
 
 
@@ -323,12 +348,26 @@ def _dimension(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
     return str(dim.dim_param) or None
 
 
-def _node(position: int, node: onnx.NodeProto, opsets: Mapping[str, int]) -> Node:
+Functions = Mapping[tuple[str, str], onnx.FunctionProto]  # by domain and name
+
+
+def _with_rules(proto: onnx.ModelProto) -> list[tuple[str, str]]:
+    """The local functions that stay nodes, as somebody registered a rule for them."""
+    ids = [(function.domain, function.name) for function in proto.functions]
+    return [(domain, name) for domain, name in ids if registered_by_others(name, _domain(domain))]
+
+
+def _node(position: int, node: onnx.NodeProto, opsets: Mapping[str, int], functions: Functions) -> Node:
     domain = _domain(node.domain)
     opset = opsets.get(domain, 1)
     attributes = {attribute.name: _attribute(attribute) for attribute in node.attribute}
     formal: tuple[str, ...] = ("",) * len(node.input)
-    if onnx.defs.has(node.op_type, opset, domain):
+    function = functions.get((domain, node.op_type))
+    if function is not None:
+        defaults = {attribute.name: _attribute(attribute) for attribute in function.attribute_proto}
+        attributes = {**defaults, **attributes}
+        formal = tuple(function.input[: len(node.input)])
+    elif onnx.defs.has(node.op_type, opset, domain):
         schema = onnx.defs.get_schema(node.op_type, opset, domain)
         for name, declared in schema.attributes.items():
             if name not in attributes and declared.default_value.type:
@@ -346,7 +385,7 @@ def _node(position: int, node: onnx.NodeProto, opsets: Mapping[str, int]) -> Nod
         formal,
         attributes,
         tuple(captured(node)),
-        _random(node),
+        _random(node, functions),
     )
 
 
@@ -365,14 +404,16 @@ _RANDOM = {
 }
 
 
-def _random(node: onnx.NodeProto) -> bool:
+def _random(node: onnx.NodeProto, functions: Functions) -> bool:
     inner = [
         child
         for attribute in node.attribute
         for graph in (attribute.g, *attribute.graphs)
         for child in graph.node
     ]
-    return node.op_type in _RANDOM or any(_random(child) for child in inner)
+    function = functions.get((_domain(node.domain), node.op_type))
+    inner += [] if function is None else function.node
+    return node.op_type in _RANDOM or any(_random(child, functions) for child in inner)
 
 
 def _attribute(attribute: onnx.AttributeProto) -> Any:

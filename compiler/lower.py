@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -117,9 +117,37 @@ def _steps(place: Place, known: _Known, *, fixed: bool) -> Iterator[Step]:
         for i, (name, shape) in enumerate(zip(place.use.node.inputs, place.shapes, strict=True))
     )
     result = rule(_site(place.use.node, operands, place.reading))
-    for output, local in zip(place.outputs, (result,) if isinstance(result, Local) else result, strict=True):
+    answers = (result,) if isinstance(result, Local) else result
+    _require_fit(place, answers)
+    for output, local in zip(place.outputs, answers, strict=True):
         if output:
             yield _step(place, output, local, fixed)
+
+
+def _require_fit(place: Place, answers: Sequence[Local]) -> None:
+    """Refuse what a rule made of another node than this one: a mistake in the rule.
+
+    Raises:
+        ValueError: another number of outputs, or a term of another shape than its operand.
+    """
+    entry, node = place.use.entry, place.use.node
+    assert entry is not None
+    if len(answers) != len(place.outputs):
+        raise ValueError(
+            f"the rule of {node} in {entry.module} gives {len(answers)} outputs, "
+            f"but {len(place.outputs)} vary with x"
+        )
+    for local in answers:
+        for position, L in local.by_position:
+            if L.in_shape != place.shapes[position]:
+                raise ValueError(
+                    f"the rule of {node} in {entry.module} gives a term that takes {list(L.in_shape)} "
+                    f"for input {position}, which holds {_listed(place.shapes[position])}"
+                )
+
+
+def _listed(shape: Shape | None) -> str:
+    return "nothing that depends on x" if shape is None else str(list(shape))
 
 
 def _site(node: Node, operands: tuple[Operand | None, ...], reading: Reading) -> Site:

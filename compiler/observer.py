@@ -41,8 +41,8 @@ class Observer:
 
     def _session(self, proto: onnx.ModelProto, names: Sequence[str]) -> Runner:
         if self._by_reference:
-            return ReferenceSession(proto, names)
-        return Session(proto, names, self._providers)
+            return ReferenceSession(proto, names, self._graph.surroundings)
+        return Session(proto, names, self._providers, surroundings=self._graph.surroundings)
 
     def trace(self, feeds: Mapping[str, Array]) -> Trace:
         """Observe what the rules need at a point, in one run.

@@ -138,7 +138,7 @@ class PathObserver:
         way = self._starts.get(start)
         if way is None:
             written = with_finite_constants(self._graph.proto)
-            way = self._following(Draft(with_shapes(written, shapes)))
+            way = self._following(Draft(with_shapes(written, shapes), surroundings=self._graph.surroundings))
             _keep(self._starts, start, way)
         while isinstance(way, _Fork):
             answers = way.answers(feeds)
@@ -164,7 +164,7 @@ class PathObserver:
         decided = [name for name, _ in draft.decisions if name not in given]
         wanted = list(dict.fromkeys([*self._scope.outputs, *inner, *decided]))
         model = with_outputs(with_finite_constants(draft.model), wanted)
-        graph = graph_of(model, self._graph.sha256, self._graph.name)
+        graph = graph_of(model, self._graph.sha256, self._graph.name, self._graph.surroundings)
         scope = scope_of(graph, self._scope.inputs, self._scope.outputs, self._scope.reading)
         fixed = _fixed(graph)
         decisions = tuple((name, value) for name, value in draft.decisions if name not in fixed)
@@ -192,8 +192,8 @@ class PathObserver:
 
     def _session(self, model: onnx.ModelProto, names: Sequence[str]) -> Runner:
         if self._by_reference:
-            return ReferenceSession(model, names)
-        return Session(model, names, self._providers)
+            return ReferenceSession(model, names, self._graph.surroundings)
+        return Session(model, names, self._providers, surroundings=self._graph.surroundings)
 
 
 def _answered(seen: Trace, path: Path, whole: Trace) -> Trace:

@@ -138,7 +138,7 @@ class CompiledModel:
     def answer(self, asked: Asked, composed: Composed) -> AffineMap:
         """The map, with a certificate to be made when it is read."""
         certify = partial(self._certify, asked.program, asked.trace, asked.rows, asked.plan, composed)
-        return affine_map(self.graph, asked, composed.W, composed.b, composed.shares, certify)
+        return affine_map(self.graph, self.scope, asked, composed.W, composed.b, composed.shares, certify)
 
     def in_blocks(self, asked: Asked, budget: int) -> tuple[InBlocks, Evidence]:
         """W in blocks of rows for a caller that keeps them elsewhere, and what each is to be compared with.
@@ -161,7 +161,7 @@ class CompiledModel:
         b = bias_of(asked.program, asked.rows, self.dtype)
         require_representable(b=b)
         certify = partial(self._certify_operator, asked.program, asked.trace, asked.rows, W, b)
-        return affine_map(self.graph, asked, W, b, None, certify)
+        return affine_map(self.graph, self.scope, asked, W, b, None, certify)
 
     def plan(self, x: Given = None, rows: Rows = "all") -> Plan:
         """What `at` would do and what it would cost: engine, passes, peak bytes, an estimate of the time.
@@ -218,7 +218,7 @@ class CompiledModel:
         trace, program = self._on_the_only_way(x)
         taken = self.prepared(trace)
         model = export_explainer(taken.graph, taken.scope, program, rows, self.dtype)
-        require_runnable(model, self.dtype)
+        require_runnable(model, self.dtype, surroundings=taken.graph.surroundings)
         write_model(path, model)
 
     def _anywhere(self, x: Given) -> tuple[Trace, LinearProgram]:
@@ -359,6 +359,7 @@ def compile(
     quantized: str = "exact",
     memory_limit: int | str | None = None,
     providers: Sequence[str] | None = None,
+    custom_ops: Sequence[str | os.PathLike[str]] = (),
 ) -> CompiledModel:
     """Read a model and prepare it to be linearised at many points.
 
@@ -382,12 +383,13 @@ def compile(
             as linear inside its range, with each rounding bounded by half a step of the grid.
         memory_limit: bytes, or a text such as "4GiB"; None for 80 % of what is available.
         providers: onnxruntime execution providers; the CPU's by default.
+        custom_ops: paths of shared libraries that implement operators of other domains for onnxruntime.
 
     Raises:
         ModelError: the model cannot be read, or onnxruntime does not accept it.
         UnsupportedError: it holds an operator, or a use of one, that cannot be linearised exactly.
         UnknownTensorError: a name that the graph does not have.
-        OptionError: an option outside its range.
+        OptionError: an option outside its range, or a library that cannot be loaded.
     """
     if engine not in ENGINES:
         raise OptionError(f"unknown engine {engine!r}; choose from {', '.join(ENGINES)}")
@@ -401,10 +403,12 @@ def compile(
         raise OptionError(f"unknown value {quantized!r} of quantized; choose from {', '.join(QUANTIZED)}")
     limit_of(memory_limit)
     require_providers(providers)
-    kept = Engine(providers)
+    if isinstance(custom_ops, str | bytes | os.PathLike):
+        raise OptionError(f"custom_ops must be a list of paths, not {custom_ops!r}")
+    graph = load(model, custom_ops)
+    kept = Engine(providers, graph.weights)
     kept.candidates(engine, np.dtype(dtype))
-    graph = load(model)
-    reading = Reading(frozen=mode == "frozen", straight_through=quantized == "straight-through")
+    reading = Reading.of(mode, quantized)
     found = runnable(graph, lambda one: scope_of(one, inputs, outputs, reading), providers)
     options = (np.dtype(dtype), engine, direction, memory_limit)
     return CompiledModel(

@@ -309,7 +309,7 @@ def constant_values(graph: Graph, needed: set[str]) -> dict[str, Array]:
     computed = [name for name in computed if name not in values]
     if computed:
         positions = sorted(ancestors(graph, computed))
-        values.update(evaluate_constants(graph.proto, positions, computed))
+        values.update(evaluate_constants(graph.proto, positions, computed, graph.surroundings))
     for name, value in values.items():
         if not isinstance(value, np.ndarray):
             raise UnsupportedError(f"constant {name!r} is no dense tensor; store it densely")

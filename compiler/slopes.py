@@ -90,7 +90,7 @@ def _ratios(
 
 
 def _scale(value: Array) -> Array:
-    """How far each entry is moved: about as far as entries are large, but those that stand for infinity not."""
+    """How far each entry is moved: as far as entries are large; those that stand for infinity not at all."""
     finite = np.abs(value) < _INFINITE
     size = float(np.abs(value[finite]).mean()) if finite.any() else 0.0
     return np.asarray(finite * (size or 1.0))

@@ -7,7 +7,19 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 from ..runtime.program import Guard
-from ._rule import EXPLANATIONS, REGISTRY, Entry, Local, Operand, Reading, Site, explains, lowers, stays
+from ._rule import (
+    EXPLANATIONS,
+    REGISTRY,
+    Entry,
+    Local,
+    Operand,
+    Reading,
+    Site,
+    explains,
+    lowers,
+    registered_by_others,
+    stays,
+)
 
 __all__ = [
     "EXPLANATIONS",
@@ -20,6 +32,7 @@ __all__ = [
     "Site",
     "explains",
     "lowers",
+    "registered_by_others",
     "stays",
 ]
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
@@ -21,6 +22,19 @@ class Reading:
 
     frozen: bool = False  # hold gates, attention weights and denominators instead of differentiating them
     straight_through: bool = False  # take quantisation as linear inside its range, not as locally constant
+
+    @classmethod
+    def of(cls, mode: str = "tangent", quantized: str = "exact") -> Self:
+        """The reading that goes by these names."""
+        return cls(frozen=mode == "frozen", straight_through=quantized == "straight-through")
+
+    @property
+    def names(self) -> dict[str, str]:
+        """The reading by the names of its options."""
+        return {
+            "mode": "frozen" if self.frozen else "tangent",
+            "quantized": "straight-through" if self.straight_through else "exact",
+        }
 
 
 @dataclass(frozen=True)
@@ -207,6 +221,7 @@ def lowers(
     tangent: bool = False,
     gate: bool = False,
     when: When | None = None,
+    replace: bool = False,
 ) -> Callable[[R], R]:
     """Register a rule for one or more operators.
 
@@ -222,6 +237,10 @@ def lowers(
             the values of all active inputs, and the node is smooth. Without it such uses are refused.
         gate: in frozen mode, a product holds what comes from this operator (a sigmoid, a softmax).
         when: which uses this rule serves, by the node's attributes; another may serve the others.
+        replace: take these uses from the rule that serves them; without it a second rule is an error.
+
+    Raises:
+        ValueError: the operator has a rule.
     """
 
     def register(rule: R) -> R:
@@ -233,20 +252,38 @@ def lowers(
                     tangent=tangent,
                     gate=gate,
                     when=when,
-                )
+                ),
+                replace,
             )
         return rule
 
     return register
 
 
-def _enter(entry: Entry) -> None:
-    """Add an entry to the registry, behind those that serve other uses of the operator."""
+def _enter(entry: Entry, replacing: bool = False) -> None:
+    """Add an entry to the registry, before those that serve other uses of the operator.
+
+    Raises:
+        ValueError: it would take uses from another entry, and is not meant to.
+    """
     key = (entry.domain, entry.op_type)
     before = REGISTRY.get(key)
-    if before is not None and (before.when is None or entry.when is None):
-        raise ValueError(f"two rules for {entry.op_type}: {before.module} and {entry.module}")
-    REGISTRY[key] = replace(entry, otherwise=before)
+    if before is not None and not replacing and (before.when is None or entry.when is None):
+        raise ValueError(
+            f"two rules for {entry.op_type}: {before.module} and {entry.module}; "
+            "replace=True takes the second"
+        )
+    REGISTRY[key] = dataclasses.replace(entry, otherwise=before if entry.when else None)
+
+
+def registered_by_others(op_type: str, domain: str) -> bool:
+    """Whether an operator has a rule that is not one of ilin's own."""
+    entry = REGISTRY.get((domain, op_type))
+    while entry is not None:
+        if not entry.module.startswith(f"{__package__}."):
+            return True
+        entry = entry.otherwise
+    return False
 
 
 Explanation = Callable[[Site, Builder], tuple[str, ...]]
@@ -285,22 +322,46 @@ def constant_by_shape(module: str, *op_types: str, domain: str = "") -> None:
         _enter(Entry(op_type, domain, Kind.LOCALLY_CONSTANT, None, module=module, by_shape=True))
 
 
-def locally_constant(module: str, *op_types: str, domain: str = "", when: When | None = None) -> None:
+def locally_constant(
+    module: str, *op_types: str, domain: str = "", when: When | None = None, replace: bool = False
+) -> None:
     """Register operators whose outputs only jump: evaluated, never lowered.
 
     They stand for W = 0. An answer holds as long as their outputs are those at x.
+
+    Args:
+        module: that registers them, `__name__`.
+        op_types: ONNX operator names.
+        domain: their domain; "" is ai.onnx.
+        when: as in `lowers`.
+        replace: as in `lowers`.
+
+    Raises:
+        ValueError: an operator has a rule.
     """
     for op_type in op_types:
-        _enter(Entry(op_type, domain, Kind.LOCALLY_CONSTANT, None, module=module, when=when))
+        _enter(Entry(op_type, domain, Kind.LOCALLY_CONSTANT, None, module=module, when=when), replace)
 
 
-def jumps(*op_types: str, domain: str = "", when: When | None = None) -> Callable[[Watch], Watch]:
-    """Register a locally constant operator with its guards, a function of the node with its values at x."""
+def jumps(
+    *op_types: str, domain: str = "", when: When | None = None, replace: bool = False
+) -> Callable[[Watch], Watch]:
+    """Register a locally constant operator with its guards, a function of the node with its values at x.
+
+    Args:
+        op_types: ONNX operator names.
+        domain: their domain; "" is ai.onnx.
+        when: as in `lowers`.
+        replace: as in `lowers`.
+
+    Raises:
+        ValueError: an operator has a rule.
+    """
 
     def register(watch: Watch) -> Watch:
         for op_type in op_types:
             kind, module = Kind.LOCALLY_CONSTANT, watch.__module__
-            _enter(Entry(op_type, domain, kind, None, None, module=module, watch=watch, when=when))
+            _enter(Entry(op_type, domain, kind, None, None, module=module, watch=watch, when=when), replace)
         return watch
 
     return register
@@ -349,7 +410,7 @@ def between(value: Array, low: Array, high: Array, position: int = 0) -> Guard:
 def sign_of(value: Array, position: int = 0) -> Guard:
     """Guard of the sign of each entry of an operand; 0 is a sign of its own."""
     low, high = np.where(value < 0, -np.inf, 0), np.where(value > 0, np.inf, 0)
-    return replace(between(value, low, high, position), choice=np.sign(value))
+    return dataclasses.replace(between(value, low, high, position), choice=np.sign(value))
 
 
 def side_of(site: Site, left: int = 0, right: int = 1) -> Guard:

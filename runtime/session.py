@@ -7,10 +7,12 @@ from typing import Any, Protocol
 
 import numpy as np
 import onnx
+from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
 
 from .errors import ModelError, OptionError
 from .primitives import Array
 from .surgery import constants_alone, with_outputs
+from .surroundings import ALONE, Surroundings, embedded
 
 
 class Runner(Protocol):
@@ -36,6 +38,7 @@ class Session:
         providers: Sequence[str] | None = None,
         *,
         rewrite: bool = False,
+        surroundings: Surroundings = ALONE,
     ) -> None:
         """Build the session.
 
@@ -44,9 +47,11 @@ class Session:
             outputs: tensor names to take out, in order.
             providers: onnxruntime execution providers, the CPU's by default.
             rewrite: let onnxruntime optimise the graph, for models that ilin itself emitted.
+            surroundings: where its external data lies, and libraries with operators of its own.
 
         Raises:
             ModelError: onnxruntime does not accept the model.
+            OptionError: it cannot load a library.
         """
         self.outputs = tuple(outputs)
         if not outputs:  # nothing to take out, and onnxruntime refuses a graph without nodes
@@ -63,10 +68,18 @@ class Session:
         options.log_severity_level = 4  # its findings reach the user as one line of ours
         # Its threads would go on spinning after a run, and take the cores from numpy's.
         options.add_session_config_entry("session.force_spinning_stop", "1")
+        if surroundings.folder is not None:
+            folder = str(surroundings.folder)
+            options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
+        for library in surroundings.custom_ops:
+            _register(options, library)
         try:
             serialized = with_outputs(proto, outputs).SerializeToString()
-        except ValueError as error:
-            raise ModelError(f"the model is too large for one protobuf message (2 GB): {error}") from error
+        except (ValueError, EncodeError) as error:
+            raise ModelError(
+                "the model is too large for one protobuf message (2 GB); keep its tensors as external data: "
+                f"{error}"
+            ) from error
         try:
             self._session = onnxruntime.InferenceSession(
                 serialized, options, providers=list(providers or ["CPUExecutionProvider"])
@@ -102,12 +115,18 @@ class NoKernelError(ModelError):
 class ReferenceSession:
     """The same by onnx's reference evaluator: plain numpy, slow, but with every operator of the standard."""
 
-    def __init__(self, proto: onnx.ModelProto, outputs: Sequence[str]) -> None:
+    def __init__(
+        self,
+        proto: onnx.ModelProto,
+        outputs: Sequence[str],
+        surroundings: Surroundings = ALONE,
+    ) -> None:
         """Prepare the evaluator.
 
         Args:
             proto: a valid model. It is not changed.
             outputs: tensor names to take out, in order.
+            surroundings: where its external data lies.
 
         Raises:
             NoKernelError: it does not know an operator either.
@@ -116,7 +135,7 @@ class ReferenceSession:
 
         self.outputs = tuple(outputs)
         try:
-            self._evaluator = ReferenceEvaluator(with_outputs(proto, outputs))
+            self._evaluator = ReferenceEvaluator(embedded(with_outputs(proto, outputs), surroundings.folder))
         except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
             raise NoKernelError(f"onnx's reference evaluator does not run it: {_one_line(error)}") from error
 
@@ -133,14 +152,26 @@ class ReferenceSession:
 
 
 def evaluate_constants(
-    proto: onnx.ModelProto, nodes: Sequence[int], outputs: Sequence[str]
+    proto: onnx.ModelProto,
+    nodes: Sequence[int],
+    outputs: Sequence[str],
+    surroundings: Surroundings = ALONE,
 ) -> dict[str, Any]:
     """Run the nodes at the given positions, which depend on no input, and return the named tensors."""
     alone = constants_alone(proto, nodes)
     try:
-        return Session(alone, outputs).run({})
+        return Session(alone, outputs, surroundings=surroundings).run({})
     except NoKernelError:
-        return ReferenceSession(alone, outputs).run({})
+        return ReferenceSession(alone, outputs, surroundings).run({})
+
+
+def _register(options: Any, library: str) -> None:
+    try:
+        options.register_custom_ops_library(library)
+    except _failures() as error:
+        raise OptionError(
+            f"onnxruntime cannot load the custom-op library {library}: {_one_line(error)}"
+        ) from error
 
 
 def require_providers(providers: Sequence[str] | None) -> None:

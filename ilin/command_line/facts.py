@@ -17,6 +17,7 @@ from ..runtime.primitives import Array, Shape
 
 Facts = dict[str, Any]
 LARGEST = 5  # outputs and contributions that are listed
+_SETTINGS = ("engine", "direction", "dtype", "mode", "quantized")
 
 
 def facts_of(affine: AffineMap, seconds: float, *, layers: bool = False) -> Facts:
@@ -40,7 +41,7 @@ def facts_of(affine: AffineMap, seconds: float, *, layers: bool = False) -> Fact
             "certificate": affine.certificate.as_dict(),
             "notes": list(affine.notes),
             "seconds": seconds,
-            "settings": {name: affine.provenance.get(name) for name in ("engine", "direction", "dtype")},
+            "settings": {name: affine.provenance.get(name) for name in _SETTINGS},
         }
     )
     return facts
@@ -107,7 +108,14 @@ def _map(affine: AffineMap, outputs: int) -> Facts:
         "nnz": nnz,
         "bytes": int(size),
         "kind": str(affine.kind),
+        "smooth": _smooth(affine),
     }
+
+
+def _smooth(affine: AffineMap) -> Facts | None:
+    """The steps that make a map smooth: the first, and how many there are."""
+    found = [layer for layer in affine.layers if layer.kind == "smooth"]
+    return {"node": found[0].name, "op": found[0].op, "count": len(found)} if found else None
 
 
 def _output(affine: AffineMap, row: int, y: Array) -> Facts:

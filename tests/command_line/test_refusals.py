@@ -46,8 +46,10 @@ def test_missing_external_data(refused, tmp_path, model, x):
     onnx.save(proto, model, save_as_external_data=True, location="weights.bin", size_threshold=0)
     (tmp_path / "weights.bin").unlink()
     message = refused(model, x)
-    start = f"external data of {model} is missing or unreadable; keep it beside the model: "
-    assert message.startswith(start) and "weights.bin" in message
+    assert message == (
+        "the external data of tensor 'U' ('weights.bin') is missing or unreadable; keep it beside the model, "
+        f"at {tmp_path / 'weights.bin'}"
+    )
 
 
 def test_unsupported_operator(refused, hopping, x):
