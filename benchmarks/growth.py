@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cases import Series
+from cases import Case, Series
 from compare import Limits, Log, compare
 from sides import OURS
 
@@ -27,10 +27,13 @@ def grow(series: Series, rate: float, engine: str, log: Log) -> dict[str, Any]:
     """
     points = []
     for value, case in zip(series.values, series.cases, strict=True):
-        result = compare(case, SIDES, LIMITS, engine, log)
-        calls = max(case.points, 1)
-        for side in result["sides"]:
-            work = side["facts"].get("multiply_adds")
-            side["floor_s"] = None if work is None else work * calls / rate
-        points.append({"value": value, **result})
+        points.append({"value": value, **with_floors(compare(case, SIDES, LIMITS, engine, log), case, rate)})
     return {"name": series.name, "network": series.network, "axis": series.axis, "points": points}
+
+
+def with_floors(result: dict[str, Any], case: Case, rate: float) -> dict[str, Any]:
+    """A case's results, each side with its floor: what its plan multiplies over the machine's rate."""
+    for side in result["sides"]:
+        work = side["facts"].get("multiply_adds")
+        side["floor_s"] = None if work is None else work * max(case.points, 1) / rate
+    return result

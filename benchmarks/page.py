@@ -21,7 +21,7 @@ def page(results: Results, folder: str, pictures: list[str]) -> str:
     if results["cases"]:
         parts += [_summary(results["cases"]), _picture(folder, pictures, "comparison.png", _COMPARISON)]
         parts += [_HOW, "## Each case", *(_case(case) for case in results["cases"])]
-    if "--growth" in results["command"] and not results["growth"]:
+    if not results["complete"]:
         parts.insert(1, _STOPPED)
     if results["growth"]:
         parts.append(_GROWTH)
@@ -37,9 +37,11 @@ _COMPARISON = "Milliseconds of one answer for every case and side, on a logarith
 _HOW = """“ilin” is a plain installation, “ilin[fast]” the one with numba. **Map** is W and b;
 **verified** adds the certificate: every step, the whole map at x and fresh points of the region, against
 onnxruntime. No peer has a counterpart of that, and of the peers only relucent gives b. A ratio is the time
-of the fastest peer over ilin's, median of the rounds: above 1 ilin is faster. First answer: reading the
-model, compiling what is compiled and one answer. Peak memory: the most that was resident in that side's
-process, its packages included; in brackets, what its packages alone take."""
+of the fastest peer over ilin's, median of the rounds: above 1 ilin is faster. Floor: what ilin's plan
+multiplies and adds, dead units included, over the rate of the matrix product above; the run of the model
+itself, which finds the active units, comes on top. First answer: reading the model, compiling what is
+compiled and one answer. Peak memory: the most that was resident in that side's process, its packages
+included; in brackets, what its packages alone take."""
 
 _STOPPED = (
     "**The run was stopped before its end: cases and series that are not listed here were not measured.**"
@@ -104,6 +106,7 @@ def _case(case: Results) -> str:
             _options(side["options"]),
             _time(side["median_s"]),
             "" if side["median_verified_s"] is None else _time(side["median_verified_s"]),
+            "" if side.get("floor_s") is None else _time(side["floor_s"]),
             _time(side["ready_s"]),
             f"{_mebibytes(side['peak_bytes'])} ({_mebibytes(side['base_bytes'])})",
             "" if side["deviation"] is None else f"{side['deviation']:.0e}",
@@ -115,11 +118,11 @@ def _case(case: Results) -> str:
     lines.append(
         _table(
             [
-                *("side", "how", "map", "verified", "first answer"),
+                *("side", "how", "map", "verified", "floor", "first answer"),
                 *("peak memory, MiB", "W off by", "rounds"),
             ],
             rows,
-            right=(2, 3, 4, 5, 6, 7),
+            right=(2, 3, 4, 5, 6, 7, 8),
         )
     )
     if case["skipped"]:

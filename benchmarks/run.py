@@ -1,6 +1,6 @@
 """ilin beside its peers, in one run: medians, ratios, peak memory, and how all of it grows.
 
-    python benchmarks/run.py [--only NAME] [--rounds 7] [--growth] [--out docs/performance]
+    python benchmarks/run.py [--only NAME] [--rounds 7] [--growth] [--resume] [--out docs/performance]
 
 Every side runs in a process of its own, with two threads, at the fastest of its options (jacrev's chunk
 sizes, onnx-ad's seeds in one run, …), which are tried first. Each side's W is compared with ilin's before
@@ -9,7 +9,7 @@ default and with the extra `[fast]`; both as W and b alone, and verified against
 Peers that are not installed are left out, and it is said so; benchmarks/README.md lists what to install.
 
 Results go to OUT/results.json, pictures to OUT/*.png and the page to OUT.md. The JSON is written after each
-case, so that a run that is interrupted loses nothing.
+case, so that a run that is interrupted loses nothing; `--resume` goes on with the cases that it lacks.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def main() -> int:
 def _measure(arguments: argparse.Namespace) -> None:
     machine.two_threads()  # before numpy is imported
     from compare import Limits, compare
-    from growth import grow
+    from growth import grow, with_floors
 
     sides = tuple(name for name in SIDES if not arguments.sides or name in arguments.sides)
     rate = machine.multiply_adds_per_second()
@@ -61,17 +61,22 @@ def _measure(arguments: argparse.Namespace) -> None:
         "machine": machine.facts(),
         "multiply_adds_per_second": rate,
         "versions": {},
+        "complete": False,
         "cases": [],
         "growth": [],
     }
     print(
         f"{results['machine']['processor']}, matrix product {rate / 1e9:.0f} billion multiply-adds/s, float32"
     )
+    if arguments.resume and (before := arguments.out / "results.json").exists():
+        results = json.loads(before.read_text())
+        rate = results["multiply_adds_per_second"]
+    done = {found["case"] for found in results["cases"]} | {found["name"] for found in results["growth"]}
     save = _saver(results, arguments.out / "results.json")
     limits = Limits(rounds=arguments.rounds, seconds=arguments.seconds)
     for case in CASES:
-        if arguments.only in case.name and not arguments.only_growth:
-            found = compare(case, sides, limits, arguments.engine, _log)
+        if arguments.only in case.name and case.name not in done and not arguments.only_growth:
+            found = with_floors(compare(case, sides, limits, arguments.engine, _log), case, rate)
             results["versions"] |= found.pop("versions")
             results["cases"].append(found)
             save()
@@ -79,12 +84,15 @@ def _measure(arguments: argparse.Namespace) -> None:
                 print(f"  {ratio['peer']} takes {ratio['map']:.2f} times {name}'s time, "
                       f"{ratio['verified']:.2f} times with its verification", flush=True)  # fmt: skip
     for series in SERIES if arguments.growth or arguments.only_growth else ():
-        if arguments.only in series.name or arguments.only in series.network:
+        wanted = arguments.only in series.name or arguments.only in series.network
+        if wanted and series.name not in done:
             found = grow(series, rate, arguments.engine, _log)
             for point in found["points"]:
                 results["versions"] |= point.pop("versions")
             results["growth"].append(found)
             save()
+    results["complete"] = True
+    save()
     print("\n" + ", ".join(f"{name} {version}" for name, version in results["versions"].items()))
 
 
@@ -120,6 +128,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--engine", default="auto", help="ilin's engine (default: auto)")
     parser.add_argument("--growth", action="store_true", help="also measure how time and memory grow")
     parser.add_argument("--only-growth", action="store_true", help="measure nothing else")
+    parser.add_argument(
+        "--resume", action="store_true", help="keep what OUT/results.json has, and measure only what it lacks"
+    )
     parser.add_argument("--page", action="store_true", help="measure nothing: draw OUT/results.json again")
     parser.add_argument("--out", type=Path, default=Path("docs/performance"), help="(default: %(default)s)")
     return parser.parse_args()

@@ -26,26 +26,34 @@ def layout_of(shape: Shape) -> Layout:
 
 @dataclass(frozen=True)
 class Rows:
-    """How K rows of W are laid out in a block."""
+    """How K rows of W are laid out in a block: whole vectors, and a rest that strips compute."""
 
     K: int
     dtype: np.dtype[Any]
-    lanes: int  # numbers in one vector
     vectors: int  # of each unit
+    rest: int  # numbers behind them
     stride: int  # numbers from unit to unit
 
     @classmethod
     def of(cls, K: int, dtype: np.dtype[Any]) -> Rows:
         """Vectors for K rows; an even number of them is followed by a gap, lest all units meet in one set."""
-        lanes = kernels.lanes_of(dtype.itemsize, K)
-        vectors = -(-K // lanes)
-        gap = 1 if vectors > 3 and vectors % 2 == 0 else 0
-        return cls(K, dtype, lanes, vectors, (vectors + gap) * lanes)
+        lanes = kernels.VECTOR_BYTES // dtype.itemsize
+        rest = kernels.rest_of(dtype.itemsize, K)
+        vectors, room = -(-(K - rest) // lanes), -(-K // lanes)
+        gap = 1 if room > 3 and room % 2 == 0 else 0
+        return cls(K, dtype, vectors, rest, (room + gap) * lanes if vectors else K)
 
     @property
     def used(self) -> int:
-        """Numbers of each unit that are computed: K and what fills its last vector."""
-        return self.vectors * self.lanes
+        """Numbers of each unit that are computed: K and what fills a last vector."""
+        return max(self.K, self.vectors * int(kernels.VECTOR_BYTES) // self.dtype.itemsize)
+
+
+def aligned(size: int) -> Array:
+    """Bytes, not cleared, that begin where a line of the cache does."""
+    buffer = np.empty(size + _ALIGNMENT, np.uint8)
+    start = -buffer.ctypes.data % _ALIGNMENT
+    return buffer[start : start + size]
 
 
 @dataclass
@@ -61,9 +69,7 @@ class Arena:
             fitting = [i for i, buffer in enumerate(self._free) if size <= buffer.nbytes <= 4 * size + 65536]
             if fitting:
                 return self._free.pop(min(fitting, key=lambda i: self._free[i].nbytes))
-        buffer = np.empty(size + _ALIGNMENT, np.uint8)
-        start = -buffer.ctypes.data % _ALIGNMENT
-        return buffer[start : start + size]
+        return aligned(size)
 
     def give(self, buffer: Array) -> None:
         """Keep a buffer for the next block."""

@@ -162,7 +162,7 @@ class ActiveSweep:
         offset = step.offset
         assert offset is not None
         units = block.units(layout_of(step.shape))
-        found = kernels.share(
+        found: Array = kernels.share(
             units.start,
             units.channel,
             units.row,
@@ -170,12 +170,10 @@ class ActiveSweep:
             self.store.get("offset", offset, lambda: _by_layout(offset, step.shape).astype(np.float64))
             if step.fixed
             else _by_layout(offset, step.shape).astype(np.float64),
-            self.rows.lanes,
-            self.rows.vectors,
+            self.rows.K,
             self.images,
         )
-        total: Array = found[:, : self.rows.K]
-        return total
+        return found
 
     # -- one term -------------------------------------------------------------------------------------
 
@@ -273,8 +271,8 @@ class ActiveSweep:
             int(base is not None),
             found,
             base_row,
-            self.rows.lanes,
             self.rows.vectors,
+            self.rows.rest,
         )
         return Block(storage, target)
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from ..runtime import kernels
 from ..runtime.primitives import Array, Contract, Conv, ConvTranspose, Primitive
-from .active import Layout
+from .active import Layout, aligned
 
 _WIDTH = 64  # channels of a block of weights: a few lines of the cache from each row
 
@@ -23,7 +24,7 @@ class Windows:
     tap_start: Array
     tap: Array
     seen: Array
-    weights: Array  # (blocks, taps · source_count, channels of a block)
+    weights: Array  # (blocks, taps · source_count, channels of a block and zeros to whole vectors)
     lane_first: Array
     lane_last: Array
     source_first: Array
@@ -92,7 +93,9 @@ def _windows(
     """Cut the target's channels, (groups, taps, source, target) in the weight, into blocks."""
     G, taps, sources, targets = weight.shape
     cuts = [(g, c) for g in range(G) for c in range(0, targets, _WIDTH)]
-    blocks = np.zeros((len(cuts), taps * sources, min(_WIDTH, targets)), dtype)
+    shape = len(cuts), taps * sources, kernels.strip_width(dtype.itemsize, min(_WIDTH, targets))
+    blocks = aligned(math.prod(shape) * dtype.itemsize).view(dtype).reshape(shape)
+    blocks[:] = 0
     for block, (g, c) in zip(blocks, cuts, strict=True):
         part = weight[g, :, :, c : c + _WIDTH]
         block[:, : part.shape[2]] = part.reshape(taps * sources, -1)

@@ -19,9 +19,11 @@ import onnx
 from ..runtime.emit import Builder
 from ..runtime.errors import ModelError, OptionError
 from ..runtime.files import write_model
+from ..runtime.operator import Carry, unstacked
 from ..runtime.primitives import Array, Sum
 from ..runtime.program import LinearProgram, Step
 from ..runtime.session import Session
+from ..runtime.transpose import transposed
 from .sweep import seeds
 
 _SEED = "the wanted rows as linear functionals of this output, one for each k: unit vectors for rows of W"
@@ -52,16 +54,10 @@ class Adjoint:
             W, (k, N), and the shares, (steps, k) in float64.
         """
         found = self.session.run(_seeded(program, rows, dtype) | point_of(program, dtype))
-        parts = [
-            found[f"W/{name}"].reshape(len(rows), math.prod(shape))
-            if f"W/{name}" in found
-            else np.zeros((len(rows), math.prod(shape)), dtype)
-            for name, shape in program.inputs
-        ]
         shares = np.zeros((len(program.steps), len(rows)))
         if self.steps:
             shares[list(self.steps)] = found["shares"].T
-        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1), shares
+        return _reached(program, found, len(rows), dtype), shares
 
     def bounds(
         self, program: LinearProgram, rows: Array, errors: Mapping[str, Array], dtype: np.dtype[Any]
@@ -252,6 +248,39 @@ def sweep_back(
         if name in adjoint
     }
     return SweptGraph(W, joined, tuple(position for position, _ in collected))
+
+
+def _reached(program: LinearProgram, found: Mapping[str, Array], k: int, dtype: np.dtype[Any]) -> Array:
+    """What arrived at the inputs, (k, N); zeros at one that no output depends on."""
+    parts = [
+        found[f"W/{name}"].reshape(k, math.prod(shape))
+        if f"W/{name}" in found
+        else np.zeros((k, math.prod(shape)), dtype)
+        for name, shape in program.inputs
+    ]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+
+def emitted(program: LinearProgram, dtype: np.dtype[Any], providers: Sequence[str] | None = None) -> Carry:
+    """A program without offsets as a sweep that onnxruntime runs: the reverse sweep of its transpose.
+
+    Args:
+        program: as `tangent` and `transposed` make it.
+        dtype: floating type of all values.
+        providers: onnxruntime execution providers; the CPU's by default.
+
+    Raises:
+        OptionError: in float64, a program with convolutions.
+    """
+    across = transposed(program)
+    adjoint, point = adjoint_of(across, dtype, providers), point_of(across, dtype)
+
+    def carry(block: Array) -> Array:
+        given = unstacked(program, block)
+        seeds = {f"seed/{name}": given[name] for name, _ in across.outputs}
+        return _reached(across, adjoint.session.run(seeds | point), len(block), dtype)
+
+    return carry
 
 
 def _seeded(program: LinearProgram, rows: Array, dtype: np.dtype[Any]) -> dict[str, Array]:

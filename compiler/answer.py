@@ -15,11 +15,12 @@ from .._version import __version__
 from ..runtime import session
 from ..runtime.affine_map import AffineMap, Layer
 from ..runtime.certificate import Certificate
+from ..runtime.errors import NonFiniteError
 from ..runtime.primitives import Array
 from ..runtime.program import Kind, LinearProgram
 from .graph import Graph
 from .plan import Plan
-from .trace import Trace
+from .trace import Trace, all_finite
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,20 @@ class Asked:
     rows: Array  # (K,) flat output indices
     plan: Plan
     notes: tuple[str, ...]  # on what was changed to make x fit
+
+
+def require_representable(**arrays: Array) -> None:
+    """Refuse a map with entries outside the range of the type that it was composed in.
+
+    Raises:
+        NonFiniteError: naming W or b, where it holds NaN or infinity.
+    """
+    for name, array in arrays.items():
+        if not all_finite(array):
+            raise NonFiniteError(
+                f"entries of {name} leave the range of {array.dtype}, though the model's values at x do not; "
+                "float64 has a wider one (dtype='float64', --dtype float64)"
+            )
 
 
 def affine_map(

@@ -19,6 +19,8 @@ from .engine import Engine
 from .plan import Leg, Plan
 from .sweep import Magnitudes
 
+_AT_ONCE = 1 << 22  # entries of W whose absolute values stand beside it
+
 
 def rounding_bounds(
     program: LinearProgram,
@@ -43,7 +45,7 @@ def rounding_bounds(
         if len(plan.legs) == 1:
             total[:] = bound
             break
-        below = _stacked(magnitudes, part)
+        below = values_below(magnitudes, part)
         lower = np.zeros((len(rows), part.in_size if leg.first else 0), dtype)
         for block, found in swept(leg, part, wanted, engine, dtype):
             if upper is None:
@@ -51,8 +53,8 @@ def rounding_bounds(
                 lower[block] = found.W[:, : lower.shape[1]]
                 continue
             columns = np.ascontiguousarray(upper[:, wanted[block]])
-            joining = growth(len(wanted), u) * _abs_products(found.W, below)
-            total += _abs_products(columns, bound[:, block] + joining)
+            joining = growth(len(wanted), u) * abs_products(found.W, below)
+            total += abs_products(columns, bound[:, block] + joining)
             lower += columns @ found.W[:, : lower.shape[1]]
         upper = lower
     return total + last_rounding(program, composed, magnitudes, dtype)
@@ -63,7 +65,7 @@ def last_rounding(
 ) -> Array:
     """What W z + b itself may round, (P, K): growth(N) |W| |z| and the sum of the shares."""
     u = Arithmetic.of(dtype).u
-    sizes = _abs_products(composed.W, _stacked(magnitudes, program))
+    sizes = abs_products(composed.W, values_below(magnitudes, program))
     shares: Array = np.abs(composed.shares).sum(axis=0)
     bound: Array = growth(composed.W.shape[1], u) * sizes + growth(len(composed.shares) + 1, u) * shares
     return bound
@@ -104,13 +106,14 @@ def running_bound(program: LinearProgram, rows: Array, magnitudes: Magnitudes) -
     return np.concatenate([flat(errors[name]) for name, _ in program.outputs], axis=1)[:, rows]
 
 
-def _stacked(magnitudes: Magnitudes, part: LinearProgram) -> Array:
-    """Values of a part's inputs at the points, (P, N)."""
-    return np.concatenate([flat(magnitudes.values[name]) for name, _ in part.inputs], axis=1)
+def values_below(magnitudes: Magnitudes, program: LinearProgram) -> Array:
+    """Values of a program's inputs at the points, (P, N)."""
+    return np.concatenate([flat(magnitudes.values[name]) for name, _ in program.inputs], axis=1)
 
 
-def _abs_products(W: Array, points: Array, height: int = 4096) -> Array:
+def abs_products(W: Array, points: Array) -> Array:
     """|W| |z| for each point z, (P, K), without a second copy of W."""
     size = np.abs(points).astype(W.dtype, copy=False).T
+    height = max(1, _AT_ONCE // max(1, W.shape[1]))
     parts = [np.abs(W[first : first + height]) @ size for first in range(0, len(W), height)]
     return np.concatenate(parts).T if parts else np.zeros((points.shape[0], 0))

@@ -21,7 +21,7 @@ from ..runtime.transpose import transposed
 from .cuts import live_elements
 from .engine import Engine
 from .plan import Leg, Plan
-from .sweep import Swept
+from .sweep import Sweep, Swept
 
 Progress = Callable[[int, int], None]  # (done, of)
 
@@ -191,10 +191,8 @@ def _all_columns(
     leg: Leg, part: LinearProgram, rows: Array, engine: Engine, dtype: np.dtype[Any], count: _Counter | None
 ) -> Swept:
     N = part.in_size
-    across = transposed(part, offsets=True)
     bearing = [position for position, step in enumerate(part.steps) if step.offset is not None]
-    wanted = np.arange(N + len(bearing))
-    sweep = engine.rows(leg, across, wanted, dtype)
+    wanted, sweep = columns_on(leg, part, engine, dtype)
     W = np.empty((len(rows), N), dtype)
     shares = np.zeros((len(part.steps), len(rows)))
     for first in range(0, len(wanted), leg.block):
@@ -206,6 +204,18 @@ def _all_columns(
         if count:
             count.add(len(columns))
     return Swept(W, shares)
+
+
+def columns_on(leg: Leg, part: LinearProgram, engine: Engine, dtype: np.dtype[Any]) -> tuple[Array, Sweep]:
+    """A leg's map column by column: the rows of its transpose.
+
+    Returns:
+        The columns' numbers, first N of the lower cut's elements, then one for each step that has an offset,
+        which gives its share; and the sweep that makes them, (k,) of the numbers to (k, upper cut).
+    """
+    across = transposed(part, offsets=True)
+    wanted = np.arange(across.out_size)
+    return wanted, engine.rows(leg, across, wanted, dtype)
 
 
 class _Counter:

@@ -13,7 +13,7 @@ from ..runtime.errors import OptionError
 from ..runtime.primitives import Array
 from ..runtime.program import LinearProgram
 from ..runtime.stack import Kept
-from .adjoint import Adjoint, adjoint_of
+from .adjoint import Adjoint, adjoint_of, emitted
 from .fused import FusedStore, fused_available, fused_rows
 from .multiplier import MatrixStore, Multiplier, explicit, matrix_free
 from .plan import EngineName, Leg
@@ -77,7 +77,6 @@ class Engine:
         self, name: EngineName, program: LinearProgram, rows: Array, dtype: np.dtype[Any]
     ) -> LinearOperator:
         """W of a program as a linear operator."""
-        from ..runtime.emitted import emitted
         from ..runtime.operator import operator_of
 
         work = sum(L.work for step in program.steps for _, L in step.terms)

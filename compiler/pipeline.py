@@ -12,6 +12,7 @@ import numpy as np
 
 from ..ops import Reading
 from ..runtime.affine_map import AffineMap
+from ..runtime.arrays import overflow_refused_later
 from ..runtime.certificate import Certificate
 from ..runtime.errors import InputError, ModelError, NonFiniteError, OptionError
 from ..runtime.files import write_model
@@ -19,11 +20,13 @@ from ..runtime.memory import limit_of
 from ..runtime.primitives import Array
 from ..runtime.program import Kind, LinearProgram
 from ..runtime.rounding import Arithmetic
-from .answer import Asked, affine_map, jumps_of
+from ..runtime.session import require_providers
+from .answer import Asked, affine_map, jumps_of, require_representable
 from .bounds import rounding_bounds, running_bound
 from .compose import Composed, Progress, compose, compose_stacked
 from .engine import Engine
 from .graph import Graph, ModelSource, load
+from .in_blocks import InBlocks
 from .lower import Cache, lower
 from .many import answers, instances_of
 from .observer import Observer
@@ -79,6 +82,7 @@ class CompiledModel:
             InputError: x does not fit the model, or holds NaN or infinity.
             RowsError: rows outside the output.
             MemoryLimitError: W would not fit.
+            NonFiniteError: a value at x, or an entry of W or b, outside the range of its type.
             UnsupportedError: a use of an operator that cannot be lowered exactly.
         """
         asked = self.asked(x, rows)
@@ -86,6 +90,7 @@ class CompiledModel:
             return self._operator(asked)
         return self.answer(asked, self.compose(asked, progress))
 
+    @overflow_refused_later()
     def asked(self, x: Given, rows: Rows) -> Asked:
         """Observe and lower at a point, and plan its rows. For the other stages, as `answer` is."""
         feeds, notes = feeds_of(self.graph, x)
@@ -97,35 +102,58 @@ class CompiledModel:
         plan = self._plan(program, len(chosen))
         return Asked(trace, program, chosen, plan, (*self.notes, *notes, *jumps_of(program)))
 
+    @overflow_refused_later()
     def compose(self, asked: Asked, progress: Progress | None = None) -> Composed:
         """W and b, by the plan.
 
         Raises:
             MemoryLimitError: W would not fit.
+            NonFiniteError: entries outside the range of the type.
         """
         asked.plan.require_fit()
-        return compose(asked.program, asked.rows, asked.plan, self._engine, self.dtype, progress)
+        composed = compose(asked.program, asked.rows, asked.plan, self._engine, self.dtype, progress)
+        require_representable(W=composed.W, b=composed.b.astype(self.dtype))
+        return composed
 
+    @overflow_refused_later()
     def compose_together(self, asked: Sequence[Asked]) -> list[Composed]:
         """W and b of several points in one sweep.
 
         Raises:
             NotStackable: the network does more than treat a batch image by image.
+            NonFiniteError: entries outside the range of the type.
         """
         programs, rows = [one.program for one in asked], [one.rows for one in asked]
-        return compose_stacked(programs, rows, self._engine, self.dtype)
+        found = compose_stacked(programs, rows, self._engine, self.dtype)
+        for composed in found:
+            require_representable(W=composed.W, b=composed.b.astype(self.dtype))
+        return found
 
     def answer(self, asked: Asked, composed: Composed) -> AffineMap:
         """The map, with a certificate to be made when it is read."""
         certify = partial(self._certify, asked.program, asked.trace, asked.rows, asked.plan, composed)
         return affine_map(self.graph, asked, composed.W, composed.b, composed.shares, certify)
 
+    def in_blocks(self, asked: Asked, budget: int) -> tuple[InBlocks, Evidence]:
+        """W in blocks of rows for a caller that keeps them elsewhere, and what each is to be compared with.
+
+        Args:
+            asked: the question.
+            budget: bytes that a sweep's blocks may take.
+        """
+        plan = self._plan(asked.program, len(asked.rows), budget)
+        evidence = self._evidence(asked.program, asked.trace, plan.joints)
+        given = (asked.program, asked.rows, plan, self._engine, self.dtype, evidence.magnitudes)
+        return InBlocks(*given), evidence
+
+    @overflow_refused_later()
     def _operator(self, asked: Asked) -> AffineMap:
         """The map with W as an operator."""
         from ..runtime.operator import bias_of
 
         W = self._engine.operator(self.engine, asked.program, asked.rows, self.dtype)
         b = bias_of(asked.program, asked.rows, self.dtype)
+        require_representable(b=b)
         certify = partial(self._certify_operator, asked.program, asked.trace, asked.rows, W, b)
         return affine_map(self.graph, asked, W, b, None, certify)
 
@@ -246,29 +274,34 @@ class CompiledModel:
             return None
         return there, self._lower(there)
 
-    def _plan(self, program: LinearProgram, K: int, direction: Direction | None = None) -> Plan:
-        direction = direction or self.direction
-        key = (program.structure(), K, direction)
+    def _plan(self, program: LinearProgram, K: int, budget: int | None = None) -> Plan:
+        key = (program.structure(), K, budget)
         if key not in self._plans:
             engines = self._engine.candidates(self.engine, self.dtype)
-            limit = limit_of(self.memory_limit)
             self._plans[key] = plan_of(
-                program, K, self.dtype, engines=engines, direction=direction, limit=limit
+                program,
+                K,
+                self.dtype,
+                engines=engines,
+                direction=self.direction,
+                limit=limit_of(self.memory_limit),
+                budget=budget,
             )
         return self._plans[key]
 
+    @overflow_refused_later()
     def _certify(
         self, program: LinearProgram, trace: Trace, rows: Array, plan: Plan, composed: Composed
     ) -> Certificate:
         """Verify a map against onnxruntime: every step at x, the whole at x and at fresh points."""
-        joints = {name for leg in plan.legs for name, _ in leg.below}
-        evidence = self._evidence(program, trace, joints)
+        evidence = self._evidence(program, trace, plan.joints)
         rounding = rounding_bounds(
             program, rows, composed, plan, self._engine, self.dtype, evidence.magnitudes
         )
         compared = deviations(composed.W, composed.b, program, rows, evidence, rounding)
         return certificate_of(program, evidence, compared)
 
+    @overflow_refused_later()
     def _certify_operator(
         self, program: LinearProgram, trace: Trace, rows: Array, W: Any, b: Array
     ) -> Certificate:
@@ -277,6 +310,7 @@ class CompiledModel:
         rounding = running_bound(program, rows, evidence.magnitudes)
         return certificate_of(program, evidence, deviations(W, b, program, rows, evidence, rounding))
 
+    @overflow_refused_later()
     def _evidence(self, program: LinearProgram, trace: Trace, kept: Collection[str] = ()) -> Evidence:
         """What a map at a point is compared with; values of the tensors in `kept` are held besides."""
         theirs, ours = Arithmetic.of(self._observer.dtype), Arithmetic.of(self.dtype)
@@ -342,6 +376,7 @@ def compile(
     if quantized not in QUANTIZED:
         raise OptionError(f"unknown value {quantized!r} of quantized; choose from {', '.join(QUANTIZED)}")
     limit_of(memory_limit)
+    require_providers(providers)
     kept = Engine(providers)
     kept.candidates(engine, np.dtype(dtype))
     graph = load(model)

@@ -32,25 +32,36 @@ class Rates:
     convolved: float  # in convolutions
     moved: float  # elements read or written per second
     per_step: float  # seconds of overhead for each step and block
-    lanes: int = 1  # rows are padded to a multiple
+    lanes: int = 1  # rows come in vectors of so many; fewer than half of one are cheaper, see `padded`
+    listed: float = 0.0  # seconds for each element and block, however many rows
     active: float = 1.0  # fraction of the units that it touches where half of them are dead
     block: int = 1 << 30  # rows that it takes at once at most
     cache: int = 1 << 60  # bytes that a block of rows may take in the largest step, for speed
     memory: float = 1.0  # of a sweep, over what numpy takes
 
+    def padded(self, rows: int) -> float:
+        """How many rows of full vectors cost as much."""
+        whole, rest = divmod(rows, self.lanes)
+        if 2 * rest > self.lanes:
+            return float((whole + 1) * self.lanes)
+        return whole * self.lanes + (_STRIP + _STRIP_ROW * rest if rest else 0.0)
+
+
+_STRIP, _STRIP_ROW = 1.5, 1.3  # what a strip costs, and each of its rows, in rows of full vectors
 
 # Where half of the units are dead, engines that skip them do a quarter of the multiply-adds.
 RATES: dict[EngineName, Rates] = {
     "sparse": Rates(8e9, 8e9, 2e8, 2e-4, active=0.5),
     "matrix-free": Rates(4e10, 1.5e10, 4e8, 1.5e-5),
     "adjoint": Rates(5e10, 7e10, 2e9, 1e-5, cache=64 << 20, memory=3.0),
-    "fused": Rates(2e10, 6.5e10, 4e9, 4e-5, lanes=16, active=0.55, block=128),
+    "fused": Rates(2e10, 6.5e10, 4e9, 4e-5, lanes=16, listed=2e-9, active=0.55, block=128),
 }
 _PRODUCT = 6e10  # multiply-adds per second of one large matrix product
 _POINTS = 3  # that a certificate looks at: x and two fresh ones
 _WALKS = (
     14  # of one point through the network: values and magnitudes at each, and the search for the fresh ones
 )
+BUDGET = 1 << 30  # bytes of a sweep's blocks at most: larger ones are not faster
 _CLOSE_LOOK = 64 << 20  # bytes of a block from which they are counted step by step
 _WORTH = 10_000_000  # multiply-adds of a leg below which nothing but numpy pays for its start
 
@@ -117,6 +128,11 @@ class Plan:
         return (sum(leg.seconds for leg in self.legs) + self._products / _PRODUCT) / self.speed
 
     @property
+    def joints(self) -> frozenset[str]:
+        """Tensors between two legs, and the inputs."""
+        return frozenset(name for leg in self.legs for name, _ in leg.below)
+
+    @property
     def fits(self) -> bool:
         """Whether W and the smallest blocks of the sweep are within the limit."""
         return self.peak_bytes <= self.limit
@@ -179,6 +195,7 @@ def plan_of(
     engines: Sequence[EngineName],
     direction: Direction = "auto",
     limit: int,
+    budget: int | None = None,
 ) -> Plan:
     """Choose the cheapest way to K rows of W.
 
@@ -189,12 +206,14 @@ def plan_of(
         engines: those to choose from.
         direction: "reverse", "forward", "cut" (through the best inner cut), or "auto".
         limit: bytes that W and the sweep's blocks may take.
+        budget: bytes that the blocks may take; what W leaves of the limit by default. Given where W does not
+            stay in memory.
 
     Raises:
         OptionError: a cut is asked for, and the program has no inner one; or an engine that cannot run it.
     """
-    size = K * program.in_size * dtype.itemsize
-    budget = min(max(limit - size, 0), 1 << 30)
+    if budget is None:
+        budget = min(max(limit - K * program.in_size * dtype.itemsize, 0), BUDGET)
     costs = _Costs(program, dtype.itemsize, engines, budget)
     if tuple(engines) == ("adjoint",) and dtype == np.float64 and costs.convolved[-1]:
         raise OptionError(
@@ -232,9 +251,7 @@ def checks_of(plan: Plan, program: LinearProgram, dtype: np.dtype[Any]) -> Check
     """
     from .footprint import bounds_bytes
 
-    costs = _Costs(
-        program, dtype.itemsize, ("adjoint",) if dtype == np.float32 else ("matrix-free",), 1 << 30
-    )
+    costs = _Costs(program, dtype.itemsize, ("adjoint",) if dtype == np.float32 else ("matrix-free",), BUDGET)
     swept = sum(costs.leg(leg.first, leg.last, leg.passes, ("reverse",)).seconds for leg in plan.legs)
     walked = costs.leg(0, len(program.steps), 1, ("reverse",))
     rates = RATES["matrix-free"]
@@ -309,7 +326,6 @@ class _Costs:
         dense, convolved, moved = (
             total[last] - total[first] for total in (self.dense, self.convolved, self.moved)
         )
-        padded = -(-passes // rates.lanes) * rates.lanes
         per_pass = (
             rates.active**2 * (dense / rates.dense + convolved / rates.convolved)
             + rates.active * moved / rates.moved
@@ -328,7 +344,8 @@ class _Costs:
             passes,
             block,
             passes * (dense + convolved),
-            padded * per_pass + blocks * (last - first) * rates.per_step,
+            rates.padded(passes) * per_pass
+            + blocks * ((last - first) * rates.per_step + moved * rates.listed),
             block * one,
         )
 

@@ -1,31 +1,34 @@
 """A map whose W does not fit memory, composed block by block of rows into a folder, each block checked.
 
 Every row is compared with onnxruntime at x and at the fresh points while it is in memory, and the largest
-deviations are kept with the progress: the certificate says the same as that of a map in memory.
+deviations are kept with the progress: the certificate says the same as that of a map in memory. Where the
+plan goes through a narrow layer, the maps that W's rows are products with stand in folders inside this one
+until all rows are there. So an interruption costs one block, whatever was being made.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from .._version import __version__
 from ..runtime.affine_map import AffineMap
-from ..runtime.folder import Plan, Progress, finish, opened, write_rows
+from ..runtime.arrays import overflow_refused_later
+from ..runtime.folder import Plan, Progress, entries_of_map, finish, mapped, opened, settings_of, write_rows
+from ..runtime.memory import limit_of
 from ..runtime.primitives import Array
-from ..runtime.program import LinearProgram
-from .answer import affine_map
+from .answer import affine_map, require_representable
 from .bounds import last_rounding
 from .compose import Composed
+from .in_blocks import InBlocks, Table, Whole
 from .pipeline import CompiledModel
+from .plan import BUDGET
 from .rows import Rows
-from .sweep import Sweep
 from .trace import Given
 from .verify import Evidence, certificate_of, deviations
 
@@ -47,55 +50,90 @@ def linearize_to(
         folder: is made where it does not exist. A run that was interrupted goes on where it stopped.
         x: as in `CompiledModel.at`.
         rows: as in `CompiledModel.at`.
-        progress: called with the rows finished and their number.
+        progress: called with the rows finished and their number, those that W's rows are made of counted in.
 
     Returns:
         The map; its W is a read-only numpy.memmap. `ilin.load(folder)` gives it back.
 
     Raises:
         OutputError: the folder holds something else, is in use, cannot be written, or is too small.
-        InputError, RowsError, UnsupportedError: as `CompiledModel.at`.
+        InputError, NonFiniteError, RowsError, UnsupportedError: as `CompiledModel.at`.
     """
     asked = compiled.asked(x, rows)
-    program, chosen = asked.program, asked.rows
-    way = compiled._plan(program, len(chosen), "reverse")
-    evidence = compiled._evidence(program, asked.trace)
-    given = (way.legs[0], program, chosen, compiled.dtype)
-    sweep, bounds = compiled._engine.rows(*given), compiled._engine.bounds(*given, evidence.magnitudes)
-    identity = _identity(
-        compiled, asked.trace.feeds, chosen, [place.stacked(program.inputs) for place in evidence.places]
-    )
-    plan = Plan(identity, chosen, program.in_size, len(program.steps), compiled.dtype)
-    checked = partial(_checked, sweep, bounds, program, evidence, compiled.dtype)
-    worth = _BLOCK // max(1, program.in_size * compiled.dtype.itemsize)
-    block = max(1, min(way.legs[0].block, worth))
-    written = write_rows(folder, plan, checked, block=block, progress=progress)
+    program = asked.program
+    # A quarter of the memory, as the sweep of a block's bounds takes up to three times what its rows take.
+    # Blocks keep the size they were begun with: a product's last bits depend on it.
+    settings = settings_of(folder) or {"budget": min(limit_of(compiled.memory_limit) // 4, BUDGET)}
+    work, evidence = compiled.in_blocks(asked, settings["budget"])
+    points = [place.stacked(program.inputs) for place in evidence.places]
+    identity = _identity(compiled, asked.trace.feeds, work, points)
+    entries = entries_of_map(program.in_size, len(program.steps), compiled.dtype)
+    plan = Plan(identity, asked.rows, entries, settings)
+    checked = _Checked(work, evidence, folder, plan, progress)
+    block = max(1, min(work.most, _BLOCK // max(1, entries["W"].bytes)))
+    written = write_rows(folder, plan, checked, block=block, progress=checked.tell)
 
     certificate = certificate_of(program, evidence, _pairs(written.worst))
     W, b, shares = opened(folder)
-    affine = affine_map(compiled.graph, replace(asked, plan=way), W, b, shares, lambda: certificate)
+    affine = affine_map(compiled.graph, replace(asked, plan=work.plan), W, b, shares, lambda: certificate)
     affine = replace(affine, provenance={**affine.provenance, "nonzero": written.nonzero})
     arrays = {"rows": affine.rows}
     arrays |= {f"x{i}": value for i, value in enumerate(affine.inputs.values())}
     arrays |= {f"y{i}": value for i, value in enumerate(affine.outputs.values())}
-    finish(folder, affine.header(), arrays)
+    finish(folder, affine.header(), arrays, needless=[table.name for table in work.tables])
     return affine
 
 
-def _checked(
-    sweep: Sweep,
-    bounds: Callable[[Array], Array],
-    program: LinearProgram,
-    evidence: Evidence,
-    dtype: np.dtype[Any],
-    rows: Array,
-) -> tuple[Array, Array, Array]:
-    """A block of W, the shares in b, and its deviations from onnxruntime: at each place, two numbers."""
-    found = sweep(rows)
-    composed = Composed(found.W, found.shares.sum(axis=0), found.shares)
-    rounding = bounds(rows) + last_rounding(program, composed, evidence.magnitudes, dtype)
-    compared = deviations(composed.W, composed.b, program, rows, evidence, rounding)
-    return found.W, found.shares, np.array(compared).ravel()
+@dataclass(frozen=True)
+class _Checked:
+    """Makes blocks of W and compares them with onnxruntime."""
+
+    work: InBlocks
+    evidence: Evidence
+    folder: Path
+    plan: Plan
+    progress: Progress | None
+
+    @overflow_refused_later()
+    def __call__(self, rows: Array) -> tuple[dict[str, Array], Array]:
+        """A block for each of the map's files, and its deviations: at each place, two numbers."""
+        work, magnitudes = self.work, self.evidence.magnitudes
+        found = work.block(rows, self._kept)
+        composed = Composed(found.W, found.shares.sum(axis=0), found.shares)
+        require_representable(W=composed.W, b=composed.b.astype(work.dtype))
+        rounding = found.rounding + last_rounding(work.program, composed, magnitudes, work.dtype)
+        compared = deviations(composed.W, composed.b, work.program, rows, self.evidence, rounding)
+        blocks = {"W": composed.W, "b": composed.b, "bias_shares": found.shares.T}
+        return blocks, np.array(compared).ravel()
+
+    def tell(self, done: int, _: int) -> None:
+        """Report rows of W."""
+        self._tell(sum(len(table.rows) for table in self.work.tables) + done)
+
+    def _tell(self, done: int) -> None:
+        if self.progress:
+            self.progress(done, sum(len(table.rows) for table in self.work.tables) + len(self.plan.rows))
+
+    @cached_property
+    def _kept(self) -> list[Whole]:
+        """What the rows are products with, made before the first of them; on disk."""
+        found, before = [], 0
+        for table in self.work.tables:
+            write_rows(
+                self.folder / table.name,
+                Plan(self.plan.identity, table.rows, table.entries),
+                partial(_unchecked, table),
+                block=table.block,
+                progress=lambda done, _, before=before: self._tell(before + done),  # type: ignore[misc]
+            )
+            found.append({name: mapped(self.folder / table.name / f"{name}.npy") for name in table.entries})
+            before += len(table.rows)
+        return self.work.whole(found)
+
+
+def _unchecked(table: Table, rows: Array) -> tuple[dict[str, Array], Array]:
+    """A block of a table: what is checked are the rows of W that it goes into."""
+    return table.make(rows), np.zeros(0)
 
 
 def _pairs(numbers: Sequence[float]) -> list[tuple[float, float]]:
@@ -104,7 +142,7 @@ def _pairs(numbers: Sequence[float]) -> list[tuple[float, float]]:
 
 
 def _identity(
-    compiled: CompiledModel, feeds: Mapping[str, Array], rows: Array, points: Sequence[Array]
+    compiled: CompiledModel, feeds: Mapping[str, Array], work: InBlocks, points: Sequence[Array]
 ) -> dict[str, str]:
     """All that decides the answer, by the names that a refusal to go on with another run uses."""
     return {
@@ -113,9 +151,13 @@ def _identity(
         "x (its SHA-256)": _digest(feeds),
         "inputs": ", ".join(compiled.scope.inputs),
         "outputs": ", ".join(compiled.scope.outputs),
-        "rows (their SHA-256)": _digest({"rows": rows}),
+        "rows (their SHA-256)": _digest({"rows": work.rows}),
         "dtype": str(compiled.dtype),
         "engine": compiled.engine,
+        "the plan": "; ".join(
+            f"{leg.passes} passes {leg.direction} by {leg.block} to step {leg.first}, {leg.engine}"
+            for leg in work.plan.legs
+        ),
         "fresh points (their SHA-256)": _digest({f"point {i}": point for i, point in enumerate(points)}),
     }
 

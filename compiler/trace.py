@@ -52,7 +52,7 @@ def observe(session: Runner, feeds: Mapping[str, Array], active: frozenset[str])
 
 def require_finite(name: str, value: Array) -> None:
     """Refuse NaN and infinities by name."""
-    if _finite(value):
+    if all_finite(value):
         return
     bad = ~np.isfinite(value)
     found = "NaN" if bool(np.isnan(value).any()) else "an infinity"
@@ -74,7 +74,7 @@ def require_within(name: str, value: Array, dtype: np.dtype[Any]) -> None:
         )
 
 
-def _finite(value: Array) -> bool:
+def all_finite(value: Array) -> bool:
     """Whether a tensor is free of NaN and infinities."""
     if not is_floating(value.dtype):
         return True

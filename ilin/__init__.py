@@ -9,22 +9,27 @@ affine.contributions(3)       # what each input entry adds to output 3
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from ._version import __version__
-from .compiler.pipeline import CompiledModel, compile, linearize
-from .runtime.affine_map import AffineMap, Layer, load
-from .runtime.certificate import Certificate
-from .runtime.errors import (
-    IlinError,
-    InputError,
-    MemoryLimitError,
-    ModelError,
-    NonFiniteError,
-    OptionError,
-    OutputError,
-    RowsError,
-    UnknownTensorError,
-    UnsupportedError,
-)
+
+if TYPE_CHECKING:
+    from .compiler.pipeline import CompiledModel, compile, linearize
+    from .runtime.affine_map import AffineMap, Layer, load
+    from .runtime.certificate import Certificate
+    from .runtime.errors import (
+        IlinError,
+        InputError,
+        MemoryLimitError,
+        ModelError,
+        NonFiniteError,
+        OptionError,
+        OutputError,
+        RowsError,
+        UnknownTensorError,
+        UnsupportedError,
+    )
 
 __all__ = [
     "AffineMap",
@@ -46,3 +51,22 @@ __all__ = [
     "linearize",
     "load",
 ]
+
+_HOMES = {
+    ".compiler.pipeline": {"CompiledModel", "compile", "linearize"},
+    ".runtime.affine_map": {"AffineMap", "Layer", "load"},
+    ".runtime.certificate": {"Certificate"},
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for: what only wants a part waits for no more."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = next((module for module, names in _HOMES.items() if name in names), ".runtime.errors")
+    value = globals()[name] = getattr(import_module(home, __name__), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from scipy import sparse
 
+from .arrays import overflow_refused_later
 from .certificate import Certificate
-from .errors import InputError, MemoryLimitError, OutputError, RowsError
+from .errors import InputError, MemoryLimitError, NonFiniteError, OutputError, RowsError
 from .files import write_whole
 from .primitives import Array, Primitive, Shape
 from .program import Kind
@@ -175,13 +176,27 @@ class AffineMap:
 
         Returns:
             In the input's shape; input name to array where there are several inputs.
+
+        Raises:
+            NonFiniteError: a contribution outside the range of W's type.
         """
-        return _alone(_unstack(self._row(row) * self._flat_x, self.input_shapes))
+        return self._times_x(self._row(row))
 
     def contrast(self, row_a: int, row_b: int) -> Any:
         """(W[row_a] - W[row_b]) ⊙ x: what speaks for output a against output b, as `contributions`."""
-        difference = self._row(row_a) - self._row(row_b)
-        return _alone(_unstack(difference * self._flat_x, self.input_shapes))
+        with overflow_refused_later():
+            difference = self._row(row_a) - self._row(row_b)
+        return self._times_x(difference)
+
+    @overflow_refused_later()
+    def _times_x(self, slopes: Array) -> Any:
+        parts = slopes * self._flat_x
+        if not np.isfinite(parts).all():
+            raise NonFiniteError(
+                f"contributions leave the range of {parts.dtype}, though W and x do not; float64 has a "
+                "wider one (dtype='float64', --dtype float64)"
+            )
+        return _alone(_unstack(parts, self.input_shapes))
 
     def weights(self, row: int) -> Any:
         """W[row] in the input's shape: the slope of that output in each input entry."""

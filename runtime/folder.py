@@ -12,9 +12,9 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,28 +24,49 @@ from .arrays import Array, Shape
 from .errors import OutputError
 from .memory import readable
 
-# From flat output indices (k,) to W's rows (k, N), the shares in b (layers, k), and any numbers of which
-# the largest over all blocks is kept, such as deviations.
-RowsOfW = Callable[[Array], tuple[Array, Array, Array]]
+# From some of a plan's rows (k,) to a block (k, …) for each of its files, and any numbers of which the
+# largest over all blocks is kept, such as deviations.
+RowsOf = Callable[[Array], tuple[Mapping[str, Array], Array]]
 Progress = Callable[[int, int], None]  # (rows finished, of)
 
 _PROGRESS, _HEADER = "progress.json", "header.json"
 
 
 @dataclass(frozen=True)
+class Entry:
+    """What one of a folder's files holds for each row."""
+
+    shape: Shape
+    dtype: np.dtype[Any]
+    rows_last: bool = False  # whether the rows are the array's last axis instead of its first
+
+    @property
+    def bytes(self) -> int:
+        """Size on disk."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
 class Plan:
-    """What a folder is to hold."""
+    """What a folder is to hold: arrays of K rows each."""
 
     identity: Mapping[str, Any]  # everything that decides the answer, by name, as JSON has it
-    rows: Array  # (K,) flat output indices
-    N: int
-    layers: int
-    dtype: np.dtype[Any]  # of W and b
+    rows: Array  # (K,) what the rows are made from, such as flat output indices
+    entries: Mapping[str, Entry]  # by the file's name
+    settings: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # of the run that began it, for those that go on
 
     @property
     def row_bytes(self) -> int:
         """Bytes on disk for one row."""
-        return (self.N + 1) * self.dtype.itemsize + 8 * self.layers
+        return sum(entry.bytes for entry in self.entries.values())
+
+
+def entries_of_map(N: int, layers: int, dtype: np.dtype[Any]) -> dict[str, Entry]:
+    """The files of a map, but for those that do not grow with K: W, b, and the layers' shares in b."""
+    shares = Entry((layers,), np.dtype(np.float64), rows_last=True)
+    return {"W": Entry((N,), dtype), "b": Entry((), dtype), "bias_shares": shares}
 
 
 @dataclass(frozen=True)
@@ -53,19 +74,19 @@ class Written:
     """How far a folder is."""
 
     rows_done: int = 0
-    nonzero: int = 0  # entries of W
+    nonzero: int = 0  # entries of W.npy
     worst: tuple[float, ...] = ()  # the largest of the numbers that came with the blocks
 
 
 def write_rows(
-    folder: Path, plan: Plan, rows_of_w: RowsOfW, *, block: int, progress: Progress | None = None
+    folder: Path, plan: Plan, rows_of: RowsOf, *, block: int, progress: Progress | None = None
 ) -> Written:
     """Write the rows that are missing.
 
     Args:
         folder: is made where it does not exist; else it is empty, or holds a part of the same plan.
         plan: what to write.
-        rows_of_w: computes a block.
+        rows_of: computes a block.
         block: rows at once.
         progress: called with the rows finished and their number.
 
@@ -77,7 +98,7 @@ def write_rows(
     with _errors_named(folder), _alone(folder):
         done = _found(folder, plan)
         _check_space(folder, (K - (done.rows_done if done else 0)) * plan.row_bytes)
-        files = _files(folder, plan)
+        files = {name: _File(folder / f"{name}.npy", K, entry) for name, entry in plan.entries.items()}
         if done is None:
             done = Written()
             _mark(folder, plan, done)  # before any other file: what stopped while making them can go on
@@ -86,15 +107,16 @@ def write_rows(
                 file.create()
         try:
             for first in range(done.rows_done, K, block):
-                W, shares, numbers = rows_of_w(plan.rows[first : first + block])
-                files["W"].put(first, W)
-                files["b"].put(first, shares.sum(axis=0).astype(plan.dtype))
-                files["bias_shares"].put(first, shares.T)
-                done = _added(done, W, numbers)
+                blocks, numbers = rows_of(plan.rows[first : first + block])
+                for name, file in files.items():
+                    file.put(first, blocks[name])
+                done = _added(done, blocks["W"], numbers)
                 _mark(folder, plan, done)
                 if progress:
                     progress(done.rows_done, K)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
+            if stop.args:  # by rows that these are made of, in a folder of their own
+                raise
             raise KeyboardInterrupt(
                 f"interrupted; {done.rows_done:,} of {K:,} rows are finished in {folder}, and the same "
                 "command goes on from there"
@@ -102,13 +124,16 @@ def write_rows(
     return done
 
 
-def finish(folder: Path, header: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
+def finish(
+    folder: Path, header: Mapping[str, Any], arrays: Mapping[str, Array], needless: Sequence[str] = ()
+) -> None:
     """Write what is left of the map once all its rows are there.
 
     Args:
         folder: that `write_rows` wrote.
         header: of the map, as JSON has it.
         arrays: the other members of a saved map, by name: rows, x0, y0, …
+        needless: folders inside it that the rows were made of, to be removed.
 
     Raises:
         OutputError: the folder cannot be written.
@@ -117,6 +142,18 @@ def finish(folder: Path, header: Mapping[str, Any], arrays: Mapping[str, Array])
         for name, value in arrays.items():
             np.save(folder / f"{name}.npy", value, allow_pickle=False)
         _write_json(folder / _HEADER, header)
+        for name in needless:
+            if (folder / name).exists():
+                shutil.rmtree(folder / name)
+
+
+def settings_of(folder: Path) -> dict[str, Any]:
+    """Settings of the run that began a folder; none where there is no such folder.
+
+    Raises:
+        OutputError: what the folder tells of its progress is damaged.
+    """
+    return _read_progress(folder).settings if (folder / _PROGRESS).exists() else {}
 
 
 def opened(folder: Path) -> tuple[Array, Array, Array]:
@@ -125,7 +162,7 @@ def opened(folder: Path) -> tuple[Array, Array, Array]:
     W and the shares stay on disk: read-only memory maps.
     """
     b: Array = np.load(folder / "b.npy", allow_pickle=False)
-    return _mapped(folder / "W.npy"), b, _mapped(folder / "bias_shares.npy")
+    return mapped(folder / "W.npy"), b, mapped(folder / "bias_shares.npy")
 
 
 def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Array]]:
@@ -137,10 +174,8 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Array]]:
     if not (folder / _HEADER).exists():
         if not (folder / _PROGRESS).exists():
             raise OutputError(f"{folder} is a folder without a map saved by ilin")
-        _, done, K = _read_progress(folder)
-        raise OutputError(
-            f"{folder} holds {done.rows_done:,} of {K:,} rows; the command that wrote them goes on from there"
-        )
+        begun = _read_progress(folder)
+        raise OutputError(f"{folder} holds {begun}; the command that wrote them goes on from there")
     header = json.loads((folder / _HEADER).read_text(encoding="utf-8"))
     names = ["rows", *(f"x{i}" for i in range(len(header["inputs"])))]
     names += [f"y{i}" for i in range(len(header["outputs"]))]
@@ -154,50 +189,39 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Array]]:
 
 @dataclass(frozen=True)
 class _File:
-    """A .npy file of known shape, filled in place block by block along K, its slowest axis in memory."""
+    """A .npy file of K rows, filled in place block by block along K, its slowest axis in memory."""
 
     path: Path
-    shape: Shape
-    dtype: np.dtype[Any]
-    by_columns: bool = False  # Fortran order: K is the last axis
+    K: int
+    entry: Entry
 
     def create(self) -> None:
         """Write the header, and let the rest be a hole."""
+        entry = self.entry
         described = {
-            "descr": np.lib.format.dtype_to_descr(self.dtype),
-            "fortran_order": self.by_columns,
-            "shape": self.shape,
+            "descr": np.lib.format.dtype_to_descr(entry.dtype),
+            "fortran_order": entry.rows_last,
+            "shape": (*entry.shape[::-1], self.K) if entry.rows_last else (self.K, *entry.shape),
         }
         with self.path.open("wb") as file:
             np.lib.format.write_array_header_1_0(file, described)
-            file.truncate(file.tell() + math.prod(self.shape) * self.dtype.itemsize)
+            file.truncate(file.tell() + self.K * entry.bytes)
 
     def put(self, first: int, block: Array) -> None:
         """Write a block, (k, …) for the rows from `first` on, through to the disk.
 
         By plain writes and not through a memory map: where the disk is full, these raise an error.
         """
-        content = np.ascontiguousarray(block, self.dtype)
-        start = self.path.stat().st_size - math.prod(self.shape) * self.dtype.itemsize
+        content = np.ascontiguousarray(block, self.entry.dtype)
+        start = self.path.stat().st_size - self.K * self.entry.bytes
         with self.path.open("r+b") as file:
-            file.seek(start + first * math.prod(content.shape[1:]) * self.dtype.itemsize)
+            file.seek(start + first * self.entry.bytes)
             file.write(content.data)
             file.flush()
             os.fsync(file.fileno())
 
 
-def _files(folder: Path, plan: Plan) -> dict[str, _File]:
-    K = len(plan.rows)
-    return {
-        "W": _File(folder / "W.npy", (K, plan.N), plan.dtype),
-        "b": _File(folder / "b.npy", (K,), plan.dtype),
-        "bias_shares": _File(
-            folder / "bias_shares.npy", (plan.layers, K), np.dtype(np.float64), by_columns=True
-        ),
-    }
-
-
-def _mapped(path: Path) -> Array:
+def mapped(path: Path) -> Array:
     """An array that stays on disk; an empty one cannot be mapped."""
     with path.open("rb") as file:
         np.lib.format.read_magic(file)
@@ -217,8 +241,8 @@ def _found(folder: Path, plan: Plan) -> Written | None:
                 f"{folder} is not empty, and holds no map that was begun; choose another folder, or empty it"
             )
         return None
-    theirs, done, K = _read_progress(folder)
-    ours = json.loads(json.dumps(dict(plan.identity)))
+    begun = _read_progress(folder)
+    theirs, ours = begun.identity, json.loads(json.dumps(dict(plan.identity)))
     different = [
         f"{name} is {_told(theirs.get(name))} there and {_told(ours.get(name))} here"
         for name in {**ours, **theirs}
@@ -226,10 +250,10 @@ def _found(folder: Path, plan: Plan) -> Written | None:
     ]
     if different:
         raise OutputError(
-            f"{folder} holds {done.rows_done:,} of {K:,} rows of another map: {'; '.join(different)}; choose "
-            "another folder, or delete this one to start over"
+            f"{folder} holds {begun} of another map: {'; '.join(different)}; choose another folder, or "
+            "delete this one to start over"
         )
-    return done
+    return begun.done
 
 
 def _told(value: Any) -> str:
@@ -244,14 +268,28 @@ def _added(done: Written, W: Array, numbers: Array) -> Written:
 
 
 def _mark(folder: Path, plan: Plan, done: Written) -> None:
-    _write_json(folder / _PROGRESS, {"identity": dict(plan.identity), "rows": len(plan.rows), **asdict(done)})
+    told = {"identity": dict(plan.identity), "settings": dict(plan.settings), "rows": len(plan.rows)}
+    _write_json(folder / _PROGRESS, {**told, **asdict(done)})
 
 
-def _read_progress(folder: Path) -> tuple[dict[str, Any], Written, int]:
+@dataclass(frozen=True)
+class _Begun:
+    """What a folder tells of itself."""
+
+    identity: Mapping[str, Any]
+    settings: dict[str, Any]
+    done: Written
+    K: int
+
+    def __str__(self) -> str:
+        return f"{self.done.rows_done:,} of {self.K:,} rows"
+
+
+def _read_progress(folder: Path) -> _Begun:
     try:
         told = json.loads((folder / _PROGRESS).read_text(encoding="utf-8"))
         done = Written(int(told["rows_done"]), int(told["nonzero"]), tuple(told["worst"]))
-        return dict(told["identity"]), done, int(told["rows"])
+        return _Begun(dict(told["identity"]), dict(told["settings"]), done, int(told["rows"]))
     except (ValueError, KeyError, TypeError) as error:
         raise OutputError(
             f"{folder / _PROGRESS} is damaged: {error}; delete {folder} to start over"

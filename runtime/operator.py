@@ -7,6 +7,7 @@ vectors (`svds`) and anything else that only multiplies by W.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -18,6 +19,7 @@ from .program import LinearProgram
 from .transpose import tangent, transposed
 
 Carry = Callable[[Array], Array]  # (B, stacked inputs of a program) to (B, its stacked outputs)
+Carrier = Callable[[LinearProgram], Carry]
 
 
 class ProgramOperator(LinearOperator):
@@ -28,14 +30,7 @@ class ProgramOperator(LinearOperator):
     """
 
     def __init__(
-        self,
-        program: LinearProgram,
-        rows: Array,
-        dtype: DTypeLike,
-        *,
-        forward: Carry,
-        back: Carry,
-        at_once: int,
+        self, program: LinearProgram, rows: Array, dtype: DTypeLike, carrier: Carrier, at_once: int
     ) -> None:
         """Prepare the operator; `operator_of` is the usual way.
 
@@ -43,14 +38,17 @@ class ProgramOperator(LinearOperator):
             program: the network at x.
             rows: (K,) flat indices into the stacked, flattened outputs; one may come twice.
             dtype: floating type of all products.
-            forward: carries tangents of the inputs, (B, N), to the outputs, (B, all outputs).
-            back: carries adjoints of the outputs, (B, all outputs), to the inputs, (B, N).
+            carrier: makes a sweep of a program without offsets.
             at_once: B, the vectors that one sweep carries at most.
         """
         super().__init__(np.dtype(dtype), (len(rows), program.in_size))  # type: ignore[call-arg]
         self.rows = rows
-        self._outputs = program.out_size
-        self._forward, self._back, self._at_once = forward, back, at_once
+        self._linear, self._carrier, self._at_once = tangent(program), carrier, at_once
+        self._forward, self._back = carrier(self._linear), carrier(transposed(self._linear))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled and copied as the program that it is made of, as sessions cannot travel."""
+        return ProgramOperator, (self._linear, self.rows, self.dtype, self._carrier, self._at_once)
 
     def _matmat(self, V: Array) -> Array:
         """W V, (N, B) to (K, B), block by block of columns."""
@@ -63,7 +61,7 @@ class ProgramOperator(LinearOperator):
         """Wᵀ U, (K, B) to (N, B)."""
         product = np.empty((self.shape[1], U.shape[1]), self.dtype)
         for part in self._blocks(U.shape[1]):
-            adjoints = np.zeros((self._outputs, len(range(*part.indices(U.shape[1])))), self.dtype)
+            adjoints = np.zeros((self._linear.out_size, len(range(*part.indices(U.shape[1])))), self.dtype)
             np.add.at(adjoints, self.rows, self._cast(U[:, part]))
             product[:, part] = self._back(np.ascontiguousarray(adjoints.T)).T
         return product
@@ -87,7 +85,7 @@ def operator_of(
     rows: Array,
     dtype: DTypeLike,
     *,
-    carrier: Callable[[LinearProgram], Carry] | None = None,
+    carrier: Carrier | None = None,
     at_once: int = 1,
 ) -> ProgramOperator:
     """W of a program for the given rows, as a linear operator.
@@ -99,10 +97,7 @@ def operator_of(
         carrier: makes a sweep of a program without offsets; by default `carried`, which is numpy's.
         at_once: vectors that one sweep carries, where a product has several.
     """
-    make = carrier or carried
-    return ProgramOperator(
-        program, rows, dtype, forward=make(tangent(program)), back=make(transposed(program)), at_once=at_once
-    )
+    return ProgramOperator(program, rows, dtype, carrier or carried, at_once)
 
 
 def bias_of(program: LinearProgram, rows: Array, dtype: DTypeLike) -> Array:

@@ -53,10 +53,6 @@ class Session:
             return
         import onnxruntime
 
-        unknown = set(providers or ()) - set(onnxruntime.get_available_providers())
-        if unknown:
-            known = ", ".join(onnxruntime.get_available_providers())
-            raise OptionError(f"onnxruntime has no provider {sorted(unknown)[0]!r} here; it has {known}")
         options = onnxruntime.SessionOptions()
         levels = onnxruntime.GraphOptimizationLevel
         options.graph_optimization_level = levels.ORT_ENABLE_ALL if rewrite else levels.ORT_DISABLE_ALL
@@ -145,6 +141,26 @@ def evaluate_constants(
         return Session(alone, outputs).run({})
     except NoKernelError:
         return ReferenceSession(alone, outputs).run({})
+
+
+def require_providers(providers: Sequence[str] | None) -> None:
+    """Refuse execution providers that this onnxruntime does not have; by itself it would take another.
+
+    Raises:
+        OptionError: naming the first of them, and those that there are.
+    """
+    if providers is None:
+        return
+    import onnxruntime
+
+    known = onnxruntime.get_available_providers()
+    if isinstance(providers, str) or not providers:
+        raise OptionError(
+            f"providers must be a list of names or None, not {providers!r}; there are {', '.join(known)}"
+        )
+    for name in providers:
+        if name not in known:
+            raise OptionError(f"onnxruntime has no provider {name!r} here; it has {', '.join(known)}")
 
 
 def version() -> str:

@@ -1,8 +1,12 @@
-"""A progress bar on standard error: on a terminal only, and only when the work exceeds two seconds."""
+"""What standard error shows during the work.
+
+A progress bar: on a terminal only, and only when the work exceeds two seconds. And what the library tells
+through its logger, such as that kernels are being compiled.
+"""
 
 from __future__ import annotations
 
-import os
+import logging
 import sys
 import threading
 from collections.abc import Iterator
@@ -10,10 +14,45 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
 
+from ._text import note, stderr_apart
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
 PATIENCE = 2.0  # seconds
+
+
+@contextmanager
+def telling(meter: Meter, *, quiet: bool) -> Iterator[None]:
+    """Show what the library tells meanwhile as notes, past the bar and whatever holds standard error back."""
+    if quiet or sys.stderr is None:
+        yield
+        return
+    logger = logging.getLogger("ilin")
+    before, handler = logger.level, _Notes(meter)
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+        logger.removeHandler(handler)
+        handler.close()
+
+
+class _Notes(logging.Handler):
+    def __init__(self, meter: Meter) -> None:
+        super().__init__()
+        self._meter, self._stream = meter, stderr_apart()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with self._meter.aside():
+            note(record.getMessage(), self._stream)
+
+    def close(self) -> None:
+        super().close()
+        if self._stream is not sys.stderr:
+            self._stream.close()
 
 
 class Meter:
@@ -26,7 +65,7 @@ class Meter:
         self._lock = threading.RLock()
         self._terminal: TextIO | None = None  # a stream of its own: descriptor 2 is silenced meanwhile
         if not quiet and sys.stderr is not None and sys.stderr.isatty():
-            self._terminal = os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding="utf-8", errors="replace")
+            self._terminal = stderr_apart()
             self._timer = threading.Timer(PATIENCE, self._show)
             self._timer.daemon = True
 

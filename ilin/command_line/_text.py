@@ -7,6 +7,7 @@ import math
 import os
 import sys
 from collections.abc import Sequence
+from typing import TextIO
 
 import click
 
@@ -33,9 +34,18 @@ def say(text: str) -> None:
         raise StandardOutputError(error) from error
 
 
-def note(text: str) -> None:
-    """Write a line that is not the result to standard error."""
-    click.echo(f"note: {one_line(text)}", err=True, color=_colour())
+def note(text: str, stream: TextIO | None = None) -> None:
+    """Write a line that is not the result to standard error, or to another stream."""
+    click.echo(f"note: {one_line(text)}", file=stream, err=stream is None, color=_colour())
+
+
+def stderr_apart() -> TextIO:
+    """Standard error by a descriptor of its own, which stays while C++ code is kept from writing to it."""
+    try:
+        descriptor = os.dup(sys.stderr.fileno())
+    except OSError:  # no file stands behind it, so nobody else can write to it either
+        return sys.stderr
+    return os.fdopen(descriptor, "w", encoding="utf-8", errors="replace")
 
 
 def error_line(text: str, *, after_echo: bool = False) -> None:

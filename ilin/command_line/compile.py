@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from pathlib import Path
+from typing import Any
 
 import click
 
 from .._version import __version__
 from ..compiler.pipeline import DTYPES, compile
-from ..compiler.plan import DIRECTIONS, ENGINES, Direction, EngineName
+from ..compiler.plan import DIRECTIONS, ENGINES
 from ..compiler.rows import Rows
 from ..runtime.errors import RowsError
-from ..runtime.memory import limit_of
 from ._guard import GuardedCommand, native_messages
 from .destination import check_destination, check_folder, numbered
 from .inputs import instances, read
@@ -47,9 +48,10 @@ all. Several instances go to OUT.0.npz, OUT.1.npz, ...
 
 \b
 --out-dir composes W block by block of rows into a folder, with the same
-arrays as files: W.npy, b.npy, ..., and header.json. Interrupted, it keeps the
-rows that are finished, and the same command goes on from there. ilin.load
-takes the folder; its W stays on disk.
+arrays as files: W.npy, b.npy, ..., and header.json. What the rows are made
+of, where they go through a narrow layer, stands in folders inside it until
+the end. Interrupted, it keeps every block that is finished, and the same
+command goes on from there. ilin.load takes the folder; its W stays on disk.
 
 \b
 Exit codes:
@@ -83,6 +85,62 @@ def rows_of(_ctx: click.Context, _parameter: click.Parameter, text: str) -> Rows
     raise RowsError(f"--rows {text!r} is not understood; write all, top5, or flat output indices such as 3,5")
 
 
+_MODEL_OPTIONS = {  # by the name that `compile` has for each
+    "inputs": click.option(
+        "--inputs",
+        multiple=True,
+        callback=names_of,
+        metavar="NAME,...",
+        help="Tensors to differentiate by; the others are held.  [default: every floating-point graph input]",
+    ),
+    "outputs": click.option(
+        "--outputs",
+        multiple=True,
+        callback=names_of,
+        metavar="NAME,...",
+        help="Tensors to explain, intermediate ones included.  [default: every floating-point graph output]",
+    ),
+    "dtype": click.option(
+        "--dtype",
+        type=click.Choice(DTYPES),
+        default="float32",
+        show_default=True,
+        help="Type that W and b are composed in.",
+    ),
+    "engine": click.option(
+        "--engine",
+        type=click.Choice(ENGINES),
+        default="auto",
+        show_default=True,
+        help="How steps are multiplied.",
+    ),
+    "direction": click.option(
+        "--direction",
+        type=click.Choice(DIRECTIONS),
+        default="auto",
+        show_default=True,
+        help="Rows back, columns on, or through a narrow layer.",
+    ),
+    "memory_limit": click.option(
+        "--memory-limit", metavar="SIZE", help="Such as 4GiB.  [default: 80 % of what is available]"
+    ),
+}
+
+
+def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options on how a model is compiled, which end up as `options` of the command's function."""
+
+    @wraps(command)
+    def gathered(*arguments: Any, **given: Any) -> Any:
+        options = {name: given.pop(name) for name in _MODEL_OPTIONS}
+        return command(*arguments, options=options, **given)
+
+    decorated: Callable[..., Any] = gathered
+    for option in reversed(_MODEL_OPTIONS.values()):
+        decorated = option(decorated)
+    return decorated
+
+
 @click.command(
     "ilin-compile",
     cls=GuardedCommand,
@@ -108,42 +166,7 @@ def rows_of(_ctx: click.Context, _parameter: click.Parameter, text: str) -> Rows
     metavar="all|top5|3,5",
     help="Outputs to explain: all, the largest few, or flat indices.  [default: all]",
 )
-@click.option(
-    "--inputs",
-    multiple=True,
-    callback=names_of,
-    metavar="NAME,...",
-    help="Tensors to differentiate by; the others are held.  [default: every floating-point graph input]",
-)
-@click.option(
-    "--outputs",
-    multiple=True,
-    callback=names_of,
-    metavar="NAME,...",
-    help="Tensors to explain, intermediate ones included.  [default: every floating-point graph output]",
-)
-@click.option(
-    "--dtype",
-    type=click.Choice(DTYPES),
-    default="float32",
-    show_default=True,
-    help="Type that W and b are composed in.",
-)
-@click.option(
-    "--engine",
-    type=click.Choice(ENGINES),
-    default="auto",
-    show_default=True,
-    help="How steps are multiplied.",
-)
-@click.option(
-    "--direction",
-    type=click.Choice(DIRECTIONS),
-    default="auto",
-    show_default=True,
-    help="Rows back, columns on, or through a narrow layer.",
-)
-@click.option("--memory-limit", metavar="SIZE", help="Such as 4GiB.  [default: 80 % of what is available]")
+@model_options
 @click.option("--whole", is_flag=True, help="Take X as one input, even where it could be several instances.")
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON document instead of the summary.")
 @click.option("-q", "--quiet", is_flag=True, help="Write nothing but errors; the exit code tells.")
@@ -163,12 +186,7 @@ def compile_main(
     output: Path | None,
     out_dir: Path | None,
     rows: Rows,
-    inputs: tuple[str, ...] | None,
-    outputs: tuple[str, ...] | None,
-    dtype: str,
-    engine: EngineName,
-    direction: Direction,
-    memory_limit: str | None,
+    options: Mapping[str, Any],
     whole: bool,
     as_json: bool,
     quiet: bool,
@@ -177,7 +195,6 @@ def compile_main(
     """See `_HELP`."""
     started = time.perf_counter()
     shown = Shown("nothing" if quiet else "json" if as_json else "text", verbose)
-    limit_of(memory_limit)
     if output is not None and out_dir is not None:
         raise click.UsageError("-o and --out-dir exclude each other: one file, or a folder of blocks", ctx)
     if output is not None:
@@ -186,15 +203,7 @@ def compile_main(
         check_folder(out_dir)
     given = read(x)
     with native_messages(shown=verbose):
-        compiled = compile(
-            model,
-            inputs=inputs,
-            outputs=outputs,
-            engine=engine,
-            direction=direction,
-            dtype=dtype,
-            memory_limit=memory_limit,
-        )
+        compiled = compile(model, **options)
     points = instances(given, compiled.graph.inputs, whole=whole)
     targets = numbered(output, len(points))
     for target in targets:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tokenize import TokenError
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -62,17 +63,23 @@ def read(path: Path) -> Given:
     """
     try:
         with path.open("rb") as file:
-            magic = file.read(len(_NPY))
+            content = file if file.seekable() else io.BytesIO(file.read())  # /dev/stdin cannot be read twice
+            return _parsed(path, content)
     except FileNotFoundError:
         raise InputError(f"no such file: {path}") from None
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _parsed(path: Path, content: BinaryIO) -> Given:
+    magic = content.read(len(_NPY))
+    content.seek(0)
     if magic != _NPY and not magic.startswith(_NPZ):
         raise InputError(
             f"{path} is not a .npy or .npz file{_guess(magic)}; write it with numpy.save or numpy.savez"
         )
     try:
-        return _loaded(path)
+        return _loaded(content)
     except _DAMAGE as error:
         if "Object arrays" in str(error):
             raise InputError(
@@ -82,13 +89,13 @@ def read(path: Path) -> Given:
         raise InputError(f"{path} is truncated or corrupt: {str(error) or type(error).__name__}") from error
 
 
-def _loaded(path: Path) -> Given:
-    content = np.load(path, allow_pickle=False)
-    if isinstance(content, np.ndarray):
-        if not content.size:
-            raise ValueError(f"its array of shape {list(content.shape)} holds no values")
-        return content
-    with content as archive:
+def _loaded(content: BinaryIO) -> Given:
+    found = np.load(content, allow_pickle=False)
+    if isinstance(found, np.ndarray):
+        if not found.size:
+            raise ValueError(f"its array of shape {list(found.shape)} holds no values")
+        return found
+    with found as archive:
         arrays = {name: archive[name] for name in archive.files}
     other = [name for name, value in arrays.items() if not isinstance(value, np.ndarray)]
     if other:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
 from ..compiler.cuts import width
-from ..compiler.pipeline import DTYPES, compile
-from ..compiler.plan import DIRECTIONS, ENGINES, Direction, EngineName, Plan, counted, duration, named
+from ..compiler.pipeline import compile
+from ..compiler.plan import Plan, counted, duration, named
 from ..compiler.rows import Rows
 from ..runtime.memory import readable
 from ._guard import GuardedCommand, native_messages
 from ._text import labelled, say
-from .compile import names_of, rows_of
+from .compile import model_options, rows_of
 from .facts import Facts
 from .inputs import instances, read
 from .tables import Table, show
@@ -52,39 +53,19 @@ Exit codes:
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("x", type=click.Path(path_type=Path), required=False)
 @click.option("--rows", default="all", callback=rows_of, metavar="all|top5|3,5", help="Outputs to explain.")
-@click.option(
-    "--inputs", multiple=True, callback=names_of, metavar="NAME,...", help="Differentiate by these."
-)
-@click.option("--outputs", multiple=True, callback=names_of, metavar="NAME,...", help="Tensors to explain.")
-@click.option("--dtype", type=click.Choice(DTYPES), default="float32", show_default=True)
-@click.option("--engine", type=click.Choice(ENGINES), default="auto", show_default=True)
-@click.option("--direction", type=click.Choice(DIRECTIONS), default="auto", show_default=True)
-@click.option("--memory-limit", metavar="SIZE", help="Such as 4GiB.  [default: 80 % of what is available]")
+@model_options
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON document.")
 def plan_main(
     model: Path,
     x: Path | None,
     rows: Rows,
-    inputs: Sequence[str] | None,
-    outputs: Sequence[str] | None,
-    dtype: str,
-    engine: EngineName,
-    direction: Direction,
-    memory_limit: str | None,
+    options: Mapping[str, Any],
     as_json: bool,
 ) -> None:
     """See `_HELP`."""
     given = None if x is None else read(x)
     with native_messages(shown=False):
-        compiled = compile(
-            model,
-            inputs=inputs,
-            outputs=outputs,
-            engine=engine,
-            direction=direction,
-            dtype=dtype,
-            memory_limit=memory_limit,
-        )
+        compiled = compile(model, **options)
         point = None if given is None else instances(given, compiled.graph.inputs, whole=False)[0]
         plan = compiled.plan(point, rows)
     if as_json:

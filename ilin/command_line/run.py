@@ -17,7 +17,7 @@ from ..runtime.affine_map import AffineMap
 from ..runtime.errors import IlinError, MemoryLimitError
 from ..runtime.memory import peak
 from ._guard import native_messages
-from ._progress import Meter
+from ._progress import Meter, telling
 from ._text import error_line, note, say
 from .facts import Facts, facts_of, model_facts
 from .inputs import Instances
@@ -75,7 +75,8 @@ def run(job: Job) -> int:
 
 def _one(job: Job) -> Facts:
     """The single instance: one screen, or one document."""
-    with Meter(1, quiet=job.shown.quiet) as meter:
+    quiet = job.shown.quiet
+    with Meter(1, quiet=quiet) as meter, telling(meter, quiet=quiet):
         affine, facts = _linearised(job, 0, meter)
     _notes(job, affine)
     saved = _saved(job, 0, affine)
@@ -92,8 +93,8 @@ def _one(job: Job) -> Facts:
 def _several(job: Job) -> list[Facts]:
     """Each instance: a table, line by line as they are done, or one document in the end."""
     common, found = model_facts(job.compiled), list[Facts]()
-    text = job.shown.form == "text"
-    with Meter(len(job.points), quiet=job.shown.quiet) as meter:
+    text, quiet = job.shown.form == "text", job.shown.quiet
+    with Meter(len(job.points), quiet=quiet) as meter, telling(meter, quiet=quiet):
         for index in range(len(job.points)):
             with _naming(index):
                 affine, facts = _linearised(job, index, meter)

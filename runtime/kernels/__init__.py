@@ -1,6 +1,8 @@
 """Compiled kernels of the fused engine. Importing this imports numba; nothing else in ilin does."""
 
-from ._micro import VECTOR_BYTES, lanes_of
+from . import compiling  # noqa: F401  # it registers itself with numba
+from ._emit import VECTOR_BYTES
+from ._strip import rest_of, strip_width
 from .blocks import added, scaled, share, spread_rows, summed
 from .threads import threads_safe, workers
 from .units import chained, fetched, kept, listed, looked_up, mask_fetched, placed
@@ -12,14 +14,15 @@ __all__ = [
     "chained",
     "fetched",
     "kept",
-    "lanes_of",
     "listed",
     "looked_up",
     "mask_fetched",
     "placed",
+    "rest_of",
     "scaled",
     "share",
     "spread_rows",
+    "strip_width",
     "summed",
     "threads_safe",
     "windows",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 
+from ._emit import VECTOR_BYTES
 from ._micro import weighted_sum
 
 _RUN = 256  # units of one task
@@ -64,15 +65,17 @@ def _at(p, N, positions):
 
 
 @njit(nogil=True, cache=True, parallel=True)
-def share(start, channel, row, a, offset, lanes, vectors, images):
-    """Σ offset[u] a[row[u]] over the units of each image, (images, vectors · lanes), all in float64.
+def share(start, channel, row, a, offset, used, images):
+    """Σ offset[u] a[row[u], :used] over the units of each image, (images, used), all in float64.
 
     The units are summed run by run and the runs one after the other, whatever the number of threads.
     """
     positions = (len(start) - 1) // images
     runs = min(64, positions)
     N, C, P = offset.shape
-    partial = np.zeros((images * runs, lanes * vectors))
+    lanes = VECTOR_BYTES // a.itemsize
+    vectors = (used + lanes - 1) // lanes
+    partial = np.zeros((images * runs, vectors * lanes))
     for task in prange(images * runs):
         base, run = task // runs * positions, task % runs
         first, last = base + run * positions // runs, base + (run + 1) * positions // runs
@@ -83,10 +86,10 @@ def share(start, channel, row, a, offset, lanes, vectors, images):
             for u in range(start[p], start[p + 1]):
                 factors[u - u0] = offset[image, channel[u] if C > 1 else 0, p % P if P > 1 else 0]
         for v in range(vectors):
-            weighted_sum(count, u0, row, factors, a, v * lanes, lanes, partial[task])
-    total = np.zeros((images, lanes * vectors))
+            weighted_sum(count, u0, row, factors, a, v * lanes, min(lanes, used - v * lanes), partial[task])
+    total = np.zeros((images, used))
     for task in range(images * runs):
-        total[task // runs] += partial[task]
+        total[task // runs] += partial[task, :used]
     return total
 
 

@@ -9,44 +9,51 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 
-_RUN = 64  # positions that are listed at a stretch: one line of bytes of each channel
+from ._bits import WORD, bit_count, flags, lowest_bit, turned
+
+_RUN = 64  # positions of one task
 
 
 @njit(nogil=True, cache=True, parallel=True)
 def listed(values, above, N, C, P):
     """Return start, channel and row of the entries of `values`, (N·C·P,), that are > above; row = value."""
-    runs = (P + _RUN - 1) // _RUN
+    runs, words = (P + WORD - 1) // WORD, (C + WORD - 1) // WORD
     start = np.empty(N * P + 1, np.int32)
     start[0] = 0
+    alive = np.empty((N * P, words), np.uint64)  # bit c of a position's words is set where its channel c is
     for task in prange(N * runs):
-        n, p0 = task // runs, task % runs * _RUN
-        width = min(_RUN, P - p0)
-        counts = start[n * P + p0 + 1 : n * P + p0 + 1 + width]
-        counts[:] = 0
-        for c in range(C):
-            at = (n * C + c) * P + p0
+        n, p0 = task // runs, task % runs * WORD
+        width = min(WORD, P - p0)
+        square = np.empty(WORD, np.uint64)
+        start[n * P + p0 + 1 : n * P + p0 + 1 + width] = 0
+        for k in range(words):
+            square[:] = 0
+            for c in range(k * WORD, min(C, (k + 1) * WORD)):
+                at = (n * C + c) * P + p0
+                if at + WORD <= len(values):
+                    square[c - k * WORD] = flags(values, at, above)
+                else:
+                    for i in range(width):
+                        square[c - k * WORD] |= np.uint64(values[at + i] > above) << np.uint64(i)
+            turned(square)
             for i in range(width):
-                counts[i] += values[at + i] > above
+                alive[n * P + p0 + i, k] = square[i]
+                start[n * P + p0 + i + 1] += bit_count(square[i])
     for p in range(N * P):
         start[p + 1] += start[p]
     channel = np.empty(start[N * P], np.int32)
     row = np.empty(start[N * P], np.int32)
     for task in prange(N * runs):
-        n, p0 = task // runs, task % runs * _RUN
-        width = min(_RUN, P - p0)
-        own_channel, own_row = np.empty((width, C + 1), np.int32), np.empty((width, C + 1), np.int32)
-        count = np.zeros(width, np.int32)
-        for c in range(C):
-            at = (n * C + c) * P + p0
-            for i in range(width):  # written at any rate, kept where it is counted: no branch to mispredict
-                value = values[at + i]
-                own_channel[i, count[i]] = c
-                own_row[i, count[i]] = value
-                count[i] += value > above
-        for i in range(width):
-            u = start[n * P + p0 + i]
-            for j in range(count[i]):
-                channel[u + j], row[u + j] = own_channel[i, j], own_row[i, j]
+        n, p0 = task // runs, task % runs * WORD
+        for p in range(p0, min(p0 + WORD, P)):
+            u = start[n * P + p]
+            for k in range(words):
+                word = alive[n * P + p, k]
+                while word:
+                    c = k * WORD + lowest_bit(word)
+                    channel[u], row[u] = c, values[(n * C + c) * P + p]
+                    word &= word - np.uint64(1)
+                    u += 1
     return start, channel, row
 
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 
+from ._emit import VECTOR_BYTES
 from ._micro import LISTED, list_entries, prefetch, tiles
 from ._share import next_task
+from ._strip import strip_room, strips
 
 _FEW = 16  # positions, of which each reads weights that others did not
 _LINE = 64  # bytes that the caches fetch together
@@ -35,7 +37,7 @@ def windows(
     tap_start, tap, seen, in_positions, out_positions,
     weights, lane_first, lane_last, source_first, source_count,
     a, a_start, a_channel, a_row,
-    out, start, channel, based, base, base_row, lanes, vectors,
+    out, start, channel, based, base, base_row, vectors, rest,
 ):  # fmt: skip
     """out[u] = base[base_row[u]] + Σ over taps and active sources of weight · a[source].
 
@@ -45,15 +47,17 @@ def windows(
     channels come in blocks, lane_first to lane_last, that read `source_count` channels from source_first on;
     weights are (blocks, taps · source_count, channels of a block). a, a_start, a_channel, a_row are the
     source's rows and units, out, start and channel the target's. With `based`, rows base_row of `base` are
-    added, -1 for none. Of each row `vectors` vectors of `lanes` numbers are computed.
+    added, -1 for none. Of each row `vectors` vectors and `rest` numbers behind them are computed.
     """
     positions = len(start) - 1
     runs = (positions + run - 1) // run
     blocks = len(lane_first)
     width = weights.shape[2]
+    lanes = VECTOR_BYTES // weights.itemsize
     whole = len(source_first) == 1 or source_first[-1] == 0
     for _ in prange(workers):
         arows, wrows = np.empty(room + LISTED, np.int32), np.empty(room + LISTED, np.int32)
+        sums, offsets, index, begins, slot = strip_room(width, rest, weights)
         while True:
             task = next_task(counter)
             if task >= blocks * runs:
@@ -83,4 +87,8 @@ def windows(
                     for e in range(n):
                         for line in range(0, width, _LINE // w.itemsize):
                             prefetch(w, wrows[e] + line)
-                tiles(n, arows, wrows, a, w, c0, channel, u0, u1, out, based, base, base_row, lanes, vectors)
+                if vectors:
+                    tiles(n, arows, wrows, a, w, c0, channel, u0, u1, out, based, base, base_row, vectors)
+                if rest:
+                    strips(n, arows, wrows, a, w, width, c0, channel, u0, u1, out, based, base, base_row,
+                           vectors * lanes, rest, sums, offsets, index, begins, slot)  # fmt: skip

@@ -47,6 +47,7 @@ def results(**more):
         "machine": {"processor": "P", "threads": 2, "system": "S", "memory_bytes": 8 << 30, "python": "3.11"},
         "multiply_adds_per_second": 9e10,
         "versions": {"ilin": "1.2.3"},
+        "complete": True,
         "cases": [],
         "growth": [],
         **more,
@@ -92,6 +93,11 @@ def test_growth_has_a_row_for_each_value_and_the_floor_of_ilins_plan():
     text = page.page(results(growth=[series]), "p", ["growth-outputs.png"])
     assert "(p/growth-outputs.png)" in text
     assert rows(text)[-1] == ["100", "10.0 ms / 20.0 ms", "300", "500 ms", "300", "4.00 ms"]
+
+
+def test_a_run_that_was_stopped_says_so():
+    assert "stopped before its end" in page.page(results(complete=False), "p", [])
+    assert "stopped before its end" not in page.page(results(), "p", [])
 
 
 @pytest.mark.skipif(not RESULTS.exists(), reason="nothing was measured yet")

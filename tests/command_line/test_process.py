@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from onnx import helper
 
 from ilin import __version__
 from ilin.command_line import _progress
-from ilin.command_line._progress import Meter
+from ilin.command_line._progress import Meter, telling
 from ilin.compiler.pipeline import CompiledModel
 
 from .models import X, save, tensor, write
@@ -113,6 +117,20 @@ def test_standard_output_is_full(model, x):
     assert result.stderr == "error: cannot write to standard output: No space left on device\n"
 
 
+@pytest.mark.skipif(not Path("/dev/stdin").exists(), reason="needs /dev/stdin")
+@pytest.mark.parametrize("piped", ["model", "x"])
+def test_one_of_the_inputs_from_standard_input(model, x, piped):
+    given = {"model": model, "x": x, piped: "/dev/stdin"}
+    content = (model if piped == "model" else x).read_bytes()
+    command = [sys.executable, "-c", COMPILE, str(given["model"]), str(given["x"])]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(
+        command, env=environment, input=content, capture_output=True, timeout=120, check=False
+    )
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert b"prediction" in result.stdout or b"output" in result.stdout
+
+
 def test_a_narrow_encoding_is_no_error(model, x, tmp_path):
     path = model.rename(tmp_path / ("long" * 30 + ".onnx"))  # shown with an ellipsis, which Latin-1 lacks
     options = {"encoding": "latin-1", "env": {"PYTHONIOENCODING": "latin-1"}}
@@ -171,6 +189,20 @@ def raising(monkeypatch, error):
     monkeypatch.setattr(CompiledModel, "at", at)
 
 
+@pytest.mark.parametrize("name", ["main", "compile_main"])
+def test_interrupted_during_the_imports(name, tmp_path):
+    """In place of onnx something that says that it is being imported, and takes its time."""
+    (tmp_path / "onnx.py").write_text("import time; print('here', flush=True); time.sleep(60)")
+    code = f"from ilin.__main__ import {name}; {name}()"
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], env=environment, text=True, **pipes) as child:
+        assert child.stdout.readline() == "here\n"
+        child.send_signal(signal.SIGINT)
+        stdout, stderr = child.communicate(timeout=60)
+    assert (child.returncode, stdout, stderr) == (130, "", "error: interrupted\n")
+
+
 def test_interrupted(monkeypatch, ilin_compile, model, x):
     raising(monkeypatch, KeyboardInterrupt())
     result = ilin_compile(model, x)
@@ -187,6 +219,64 @@ def test_a_bug_keeps_its_traceback(monkeypatch, ilin_compile, model, x):
     raising(monkeypatch, ZeroDivisionError("a bug"))
     with pytest.raises(ZeroDivisionError, match="a bug"):
         ilin_compile(model, x)
+
+
+# -- what the library tells ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def fresh(tmp_path):
+    """A machine on which no kernel was compiled yet, as numba sees it."""
+    return {"NUMBA_CACHE_DIR": str(tmp_path / "kernels")}
+
+
+COMPILING = "note: compiling the kernels for this machine, once: about half a minute\n"
+
+
+@pytest.mark.slow
+def test_compiling_is_told_while_it_happens_and_only_then(model, x, fresh):
+    run = partial(process, COMPILE, model, x, "--engine", "fused", capture_output=True, env=fresh)
+    assert run().stderr == COMPILING
+    assert run().stderr == ""
+
+
+@pytest.mark.slow
+def test_compiling_quietly(model, x, fresh):
+    result = process(COMPILE, model, x, "--engine", "fused", "--quiet", capture_output=True, env=fresh)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("module", "told"), [("ilin.runtime.kernels.units", 1), ("somebody.elses", 0)], ids=["ours", "another's"]
+)
+def test_who_is_compiled_is_told_once(module, told, caplog):
+    event = pytest.importorskip("numba.core.event")
+    from ilin.runtime.kernels import compiling
+
+    def kernel():
+        pass
+
+    kernel.__module__ = module
+    teller = compiling._Teller()
+    happened = event.Event(
+        "numba:compile", event.EventStatus.START, {"dispatcher": SimpleNamespace(py_func=kernel)}
+    )
+    with caplog.at_level(logging.INFO, logger="ilin"):
+        teller.notify(happened)
+        teller.notify(happened)
+    assert len(caplog.messages) == told
+
+
+def test_what_is_told_reaches_standard_error_past_all_that_holds_it_back(monkeypatch, capfd):
+    from ilin.command_line._guard import native_messages
+
+    with Meter(1, quiet=False) as meter, telling(meter, quiet=False), native_messages(shown=False):
+        logging.getLogger("ilin").info("one\nline")
+    logging.getLogger("ilin").info("nobody listens now")
+    assert capfd.readouterr().err == "note: one line\n"
+    with Meter(1, quiet=True) as meter, telling(meter, quiet=True):
+        logging.getLogger("ilin").info("nobody listens here either")
+    assert capfd.readouterr().err == ""
 
 
 # -- progress -------------------------------------------------------------------------------------------

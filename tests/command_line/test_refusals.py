@@ -78,6 +78,22 @@ def test_not_finite(refused, model, tmp_path, bad, name):
     )
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("options", [[], ["--verbose"], ["--json"], ["--out-dir", "map"]])
+def test_what_leaves_the_range_of_numbers_is_one_line(ilin_compile, tmp_path, options, monkeypatch):
+    """The values at zeros are finite, the slope 1e30 · 1e9 is not."""
+    monkeypatch.chdir(tmp_path)
+    nodes = [helper.make_node("Mul", ["x", "a"], ["h"]), helper.make_node("Mul", ["h", "c"], ["y"])]
+    weights = {"a": np.array(1e30, np.float32), "c": np.array(1e9, np.float32)}
+    path = save(tmp_path / "m.onnx", nodes, [tensor("x", [1, 4])], [tensor("y", [1, 4])], weights)
+    result = ilin_compile(path, write(tmp_path / "zeros.npy", np.zeros((1, 4), np.float32)), *options)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert [line for line in result.stderr.splitlines() if not line.startswith("note: plan")] == [
+        "error: entries of W leave the range of float32, though the model's values at x do not; float64 has "
+        "a wider one (dtype='float64', --dtype float64)"
+    ]
+
+
 @pytest.mark.parametrize(
     ("value", "message"),
     [

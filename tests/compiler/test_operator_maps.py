@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +46,18 @@ def test_what_it_refuses(x, tmp_path):
     with pytest.raises(ilin.IlinError, match="so there is no W to save"):
         unmade.save(tmp_path / "map.npz")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("engine", ["matrix-free", "adjoint"])
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda affine: pickle.loads(pickle.dumps(affine))])
+def test_it_travels(x, engine, again):
+    compiled = ilin.compile(DIGITS / "model.onnx", engine=engine)
+    unmade = compiled.at(x, [7, 0, 7], materialize=False)
+    other = again(unmade)
+    for vectors, left, right in ((np.eye(64), unmade.W, other.W), (np.eye(3), unmade.W.T, other.W.T)):
+        np.testing.assert_array_equal(left @ vectors.astype(np.float32), right @ vectors.astype(np.float32))
+    np.testing.assert_array_equal(other.b, unmade.b)
+    assert other.certificate == unmade.certificate
 
 
 def test_a_map_over_the_limit_as_an_operator(x):

@@ -14,6 +14,7 @@ from onnx.helper import make_graph, make_model, make_node, make_opsetid, make_te
 
 import ilin
 from ilin.compiler.many import in_order
+from ilin.compiler.to_folder import linearize_to
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits"
 FLOAT = TensorProto.FLOAT
@@ -340,6 +341,64 @@ def test_the_first_non_finite_intermediate_value_is_named():
     )
     with pytest.raises(ilin.NonFiniteError, match="tensor 'first' holds an infinity"):
         ilin.linearize(proto, np.float32([1, 1e6]))
+
+
+@pytest.fixture
+def steep():
+    """A model whose values stay small at small x, and whose slopes leave float32: 1e30 · 1e9."""
+    nodes = [make_node("Mul", ["x", "a"], ["h"]), make_node("Mul", ["h", "c"], ["y"])]
+    return model(nodes, {"x": [2]}, {"y": [2]}, a=np.float32(1e30), c=np.float32(1e9))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("engine", ["sparse", "matrix-free", "adjoint", "fused"])
+def test_slopes_out_of_range_are_refused_in_one_line(steep, engine, tmp_path):
+    compiled = ilin.compile(steep, engine=engine)
+    x = np.zeros(2, np.float32)
+    with pytest.raises(
+        ilin.NonFiniteError, match=r"entries of W leave the range of float32, .*dtype='float64'"
+    ):
+        compiled.at(x)
+    with pytest.raises(ilin.NonFiniteError, match="entries of W leave the range of float32"):
+        linearize_to(compiled, tmp_path / "map", x)
+
+
+@pytest.mark.filterwarnings("error")
+def test_slopes_out_of_range_of_float32_are_found_in_float64(steep):
+    affine = ilin.linearize(steep, np.float32([0, 1e-20]), dtype="float64")
+    np.testing.assert_allclose(affine.W, np.diag([1e39, 1e39]), rtol=1e-6)
+    assert affine.certificate.verified
+
+
+@pytest.mark.filterwarnings("error")
+def test_contributions_out_of_range_are_refused():
+    """They cancel in y = 1e30 (x0 - x1), each of them 1e40."""
+    nodes = [make_node("MatMul", ["x", "A"], ["h"]), make_node("Mul", ["h", "c"], ["y"])]
+    A, c = np.float32([[1], [-1]]), np.float32(1e30)
+    proto = model(nodes, {"x": [1, 2]}, {"y": [1, 1]}, A=A, c=c)
+    x = np.float32([[1e10, 1e10]])
+    with pytest.raises(ilin.NonFiniteError, match="contributions leave the range of float32"):
+        ilin.linearize(proto, x).contributions(0)
+    np.testing.assert_allclose(
+        ilin.linearize(proto, x, dtype="float64").contributions(0), [[1e40, -1e40]], rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("providers", "message"),
+    [
+        (
+            ["NoSuchProvider"],
+            "onnxruntime has no provider 'NoSuchProvider' here; it has .*CPUExecutionProvider",
+        ),
+        (["CPUExecutionProvider", "None"], "no provider 'None' here"),
+        ("CPUExecutionProvider", "providers must be a list of names or None, not 'CPUExecutionProvider'"),
+        ([], r"providers must be a list of names or None, not \[\]"),
+    ],
+)
+def test_providers_that_there_are_not(providers, message):
+    with pytest.raises(ilin.OptionError, match=message):
+        ilin.compile(mlp()[0], providers=providers)
 
 
 def test_a_w_that_does_not_fit_says_how_large_and_what_to_do():

@@ -127,3 +127,14 @@ def test_an_unknown_direction():
 def test_no_inner_cut():
     with pytest.raises(ilin.IlinError, match="direction 'cut' needs a tensor between"):
         ilin.linearize(gemms(5, 3), point(5), direction="cut")
+
+
+def test_few_rows_are_priced_as_strips_and_more_as_vectors():
+    from ilin.compiler import plan as planning
+
+    cost = planning.RATES["fused"].padded
+    assert cost(16) == cost(9) == 16
+    assert cost(32) == cost(25) == 32
+    assert 0 < cost(1) < cost(2) < cost(8) < 16
+    assert cost(17) == 16 + cost(1)
+    assert planning.RATES["adjoint"].padded(7) == 7

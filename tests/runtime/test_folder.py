@@ -13,7 +13,7 @@ import pytest
 
 import ilin
 from ilin.runtime import folder as module
-from ilin.runtime.folder import Plan, finish, opened, write_rows
+from ilin.runtime.folder import Plan, entries_of_map, finish, opened, settings_of, write_rows
 
 RANDOM = np.random.default_rng(3)
 K, N, LAYERS = 11, 5, 3
@@ -22,12 +22,17 @@ W[6, 2:] = 0
 SHARES = RANDOM.standard_normal((LAYERS, 40))
 NUMBERS = RANDOM.standard_normal((40, 2)) ** 2
 ROWS = np.array([3, 1, 4, 1, 5, 9, 2, 6, 35, 39, 0])
-PLAN = Plan({"dtype": "float32", "x": "a" * 64}, ROWS, N, LAYERS, np.dtype(np.float32))
+FLOAT32 = np.dtype(np.float32)
+PLAN = Plan({"dtype": "float32", "x": "a" * 64}, ROWS, entries_of_map(N, LAYERS, FLOAT32))
 
 
 def rows_of_w(rows):
     """Computed elsewhere: rows of W, shares, and numbers of which the largest counts."""
-    return W[rows], SHARES[:, rows], NUMBERS[rows].max(axis=0)
+    return blocks_of(W[rows], SHARES[:, rows]), NUMBERS[rows].max(axis=0)
+
+
+def blocks_of(W, shares):
+    return {"W": W, "b": shares.sum(axis=0), "bias_shares": shares.T}
 
 
 class Stop:
@@ -169,7 +174,7 @@ def test_where_it_cannot_write(tmp_path):
 
 def test_a_number_that_is_no_number_is_not_forgotten(tmp_path):
     def odd(rows):
-        return W[rows], SHARES[:, rows], np.array([np.nan if 5 in rows else 1.0, 2.0])
+        return blocks_of(W[rows], SHARES[:, rows]), np.array([np.nan if 5 in rows else 1.0, 2.0])
 
     written = write_rows(tmp_path / "map", PLAN, odd, block=2)
     assert np.isnan(written.worst[0])
@@ -179,8 +184,8 @@ def test_a_number_that_is_no_number_is_not_forgotten(tmp_path):
 
 @pytest.mark.parametrize(("k", "n"), [(0, 5), (3, 0), (0, 0)])
 def test_maps_without_rows_or_columns(tmp_path, k, n):
-    plan = Plan({}, np.arange(k), n, LAYERS, np.dtype(np.float32))
-    write_rows(tmp_path, plan, lambda rows: (W[rows, :n], SHARES[:, rows], np.zeros(1)), block=2)
+    plan = Plan({}, np.arange(k), entries_of_map(n, LAYERS, FLOAT32))
+    write_rows(tmp_path, plan, lambda rows: (blocks_of(W[rows, :n], SHARES[:, rows]), np.zeros(1)), block=2)
     finish(tmp_path, {}, {})
     found, b, shares = opened(tmp_path)
     assert (found.shape, b.shape, shares.shape) == ((k, n), (k,), (LAYERS, k))
@@ -193,3 +198,26 @@ def test_loading_what_is_no_finished_map(tmp_path):
         write_rows(tmp_path / "map", PLAN, rows_of_w, block=3, progress=Stop(6, KeyboardInterrupt()))
     with pytest.raises(ilin.OutputError, match="holds 6 of 11 rows; the command that wrote them goes on"):
         ilin.load(tmp_path / "map")
+
+
+def test_those_that_go_on_learn_how_it_was_begun(tmp_path):
+    assert settings_of(tmp_path / "map") == {}
+    with pytest.raises(KeyboardInterrupt):
+        write_rows(
+            tmp_path / "map",
+            replace(PLAN, settings={"budget": 7}),
+            rows_of_w,
+            block=3,
+            progress=Stop(6, KeyboardInterrupt()),
+        )
+    assert settings_of(tmp_path / "map") == {"budget": 7}
+
+
+def test_an_interruption_of_what_the_rows_are_made_of_is_told_as_such(tmp_path):
+    def rows_of(rows):
+        write_rows(
+            tmp_path / "map" / "inner", PLAN, rows_of_w, block=3, progress=Stop(6, KeyboardInterrupt())
+        )
+
+    with pytest.raises(KeyboardInterrupt, match=r"6 of 11 rows are finished in .*map/inner"):
+        write_rows(tmp_path / "map", PLAN, rows_of, block=3)

@@ -15,6 +15,7 @@ if not fused_available():
 
 from ilin.runtime import kernels
 from ilin.runtime.kernels._micro import C_TILE, ENTRIES, V_TILE, tiles
+from ilin.runtime.kernels._strip import R_STRIP, strip_room, strips
 
 from .test_primitives_laws import CALM, seeds
 
@@ -22,15 +23,24 @@ DTYPES = (np.float32, np.float64)
 layouts = st.tuples(st.integers(1, 3), st.integers(0, 9), st.sampled_from((0, 1, 2, 63, 64, 65, 130)))
 
 
+def assert_sums(arows, wrows, a, w, channels, based, base, base_rows, out):
+    """Rows 1 to -1 of `out` are the sums of units 1 to -1, in float64 and within their rounding."""
+    for u in range(1, len(out) - 1):
+        weights = w[wrows + channels[u] - 5].astype(float)
+        exact, bound = weights @ a[arows].astype(float), np.abs(weights) @ np.abs(a[arows]).astype(float)
+        if based and base_rows[u] >= 0:
+            exact, bound = exact + base[base_rows[u]], bound + np.abs(base[base_rows[u]])
+        assert np.all(np.abs(out[u] - exact) <= (len(arows) + 3) * np.finfo(out.dtype).eps * bound)
+    assert np.isnan(out[[0, -1]]).all()
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("entries", [0, 1, 2, 7, ENTRIES, ENTRIES + 1, 3 * ENTRIES + 5])
 @pytest.mark.parametrize("based", [0, 1])
 def test_tiles_of_every_size(dtype, entries, based):
     rng = np.random.default_rng(entries)
-    for lanes, vectors in ((8, 1), (4, 1), *((16, v) for v in range(1, 2 * V_TILE + 2)), (8, 5)):
-        full = kernels.VECTOR_BYTES // np.dtype(dtype).itemsize
-        if lanes not in (full, full // 2) or (lanes < full and vectors > 1):
-            continue
+    lanes = kernels.VECTOR_BYTES // np.dtype(dtype).itemsize
+    for vectors in range(1, 2 * V_TILE + 2):
         for count in range(2 * C_TILE + 2):
             a, base = (rng.normal(size=(30, lanes * vectors)).astype(dtype) for _ in range(2))
             w = rng.normal(size=500).astype(dtype)
@@ -38,15 +48,47 @@ def test_tiles_of_every_size(dtype, entries, based):
             arows, wrows = (rng.integers(0, most, entries, np.int32) for most in (30, 400))
             channels = rng.integers(5, 105, count + 2, np.int32)
             base_rows = rng.integers(-1, 30, count + 2, np.int32)
-            tiles(entries, arows, wrows, a, w, 5, channels, 1, count + 1, out, based, base, base_rows, lanes, vectors)  # fmt: skip # noqa: E501
-            for u in range(1, count + 1):
-                exact = w[wrows + channels[u] - 5].astype(float) @ a[arows].astype(float)
-                bound = np.abs(w[wrows + channels[u] - 5]).astype(float) @ np.abs(a[arows]).astype(float)
-                if based and base_rows[u] >= 0:
-                    exact, bound = exact + base[base_rows[u]], bound + np.abs(base[base_rows[u]])
-                assert np.all(np.abs(out[u] - exact) <= (entries + 3) * np.finfo(dtype).eps * bound)
-            assert np.isnan(out[0]).all()
-            assert np.isnan(out[-1]).all()
+            tiles(
+                entries, arows, wrows, a, w, 5, channels, 1, count + 1, out, based, base, base_rows, vectors
+            )
+            assert_sums(arows, wrows, a, w, channels, based, base, base_rows, out)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("entries", [0, 1, 3, 4, 5, 70])
+@pytest.mark.parametrize("channels_", [1, 4, 5, 16, 17, 31, 40, 64])
+def test_strips_of_every_size(dtype, entries, channels_):
+    """Any few rows, at any number of live channels, wherever these stand in their block."""
+    rng = np.random.default_rng(entries)
+    width = kernels.strip_width(np.dtype(dtype).itemsize, channels_)
+    k0 = kernels.VECTOR_BYTES // np.dtype(dtype).itemsize
+    blocks = rng.normal(size=(20, width)).astype(dtype)
+    for rest in range(1, R_STRIP + 1):
+        room = strip_room(width, rest, blocks)
+        for count in {1, channels_ // 4, channels_ // 2, channels_ - 1, channels_} - {0}:
+            for based in (0, 1):
+                a, base = (rng.normal(size=(30, k0 + rest)).astype(dtype) for _ in range(2))
+                out = np.full((count + 2, k0 + rest), np.nan, dtype)
+                arows, block_rows = (rng.integers(0, most, entries, np.int32) for most in (30, 20))
+                live = 5 + np.sort(rng.permutation(channels_)[:count])
+                channels = np.concatenate([[0], live, [0]]).astype(np.int32)
+                base_rows = rng.integers(-1, 30, count + 2, np.int32)
+                strips(
+                    *(entries, arows, block_rows * np.int32(width), a, blocks.ravel(), width, 5, channels),
+                    *(1, count + 1, out, based, base, base_rows, k0, rest, *room),
+                )
+                assert np.isnan(out[:, :k0]).all()
+                assert_sums(
+                    *(arows, block_rows * width, a[:, k0:], blocks.ravel(), channels),
+                    *(based, base[:, k0:], base_rows, out[:, k0:]),
+                )
+
+
+def test_rows_are_left_to_strips_where_they_fill_at_most_half_a_vector():
+    lanes = kernels.VECTOR_BYTES // 4
+    assert [kernels.rest_of(4, K) for K in (1, lanes // 2, lanes // 2 + 1, lanes, lanes + 3)] == [
+        *(1, lanes // 2, 0, 0, 3)
+    ]
 
 
 def sorted_units(mask):
@@ -113,8 +155,8 @@ def test_rows_that_meet_are_added(layout, seed, dtype, K, masked):
 
 
 @CALM
-@given(layouts, seeds, st.sampled_from(DTYPES), st.integers(1, 3))
-def test_shares_and_factors(layout, seed, dtype, vectors):
+@given(layouts, seeds, st.sampled_from(DTYPES), st.integers(1, 3), st.integers(0, 3))
+def test_shares_and_factors(layout, seed, dtype, vectors, cut):
     rng = np.random.default_rng(seed)
     table = np.where(rng.random(int(np.prod(layout))) < 0.6, 1, -1).astype(np.int32)
     table[table > 0] = np.arange(np.count_nonzero(table > 0))
@@ -130,9 +172,10 @@ def test_shares_and_factors(layout, seed, dtype, vectors):
         else np.zeros((len(table), 1))
     )
     for images in {1, layout[0]}:
-        found = kernels.share(*units, a, factor, lanes, vectors, images)
+        found = kernels.share(*units, a, factor, a.shape[1] - cut, images)
         exact = products.reshape(images, -1, products.shape[1]).sum(axis=1)
-        np.testing.assert_allclose(found, np.broadcast_to(exact, found.shape), rtol=1e-9, atol=1e-9)
+        exact = np.broadcast_to(exact, (images, a.shape[1]))[:, : a.shape[1] - cut]
+        np.testing.assert_allclose(found, exact, rtol=1e-9, atol=1e-9)
     out = np.empty((len(units[2]), lanes * vectors), dtype)
     kernels.scaled(*units, a, factor.astype(dtype), out, lanes * vectors)
     by_unit = np.broadcast_to(factor.astype(dtype), layout).transpose(0, 2, 1).ravel()

@@ -14,7 +14,7 @@ from onnx.helper import make_graph, make_model, make_node, make_opsetid, make_te
 from scipy.sparse.linalg import lsqr, svds
 
 import ilin
-from ilin.runtime.emitted import emitted
+from ilin.compiler.adjoint import emitted
 from ilin.runtime.operator import bias_of, carried, operator_of
 from ilin.runtime.transpose import tangent, transposed
 
