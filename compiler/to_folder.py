@@ -75,7 +75,9 @@ def linearize_to(
 
     certificate = certificate_of(program, evidence, _pairs(written.worst))
     W, b, shares = opened(folder)
-    affine = affine_map(compiled.graph, replace(asked, plan=work.plan), W, b, shares, lambda: certificate)
+    asked = replace(asked, plan=work.plan)
+    survey = partial(compiled.survey, asked.trace)
+    affine = affine_map(compiled.graph, asked, W, b, shares, lambda: certificate, survey)
     affine = replace(affine, provenance={**affine.provenance, "nonzero": written.nonzero})
     arrays = {"rows": affine.rows}
     arrays |= {f"x{i}": value for i, value in enumerate(affine.inputs.values())}

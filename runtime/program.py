@@ -29,6 +29,7 @@ class HalfSpaces:
 
     terms: tuple[tuple[int, Primitive], ...]  # (input position, primitive); a position may come twice
     offset: Array | float = 0.0
+    units: Array | None = None  # (rows,) flat unit that each keeps; None: row r is of unit r mod their number
 
 
 @dataclass(frozen=True)
