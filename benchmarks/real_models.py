@@ -80,7 +80,7 @@ def run_one(folder: Path, model: dict[str, Any], engine: str, dtype: str) -> dic
     import ilin
     from ilin.runtime.memory import peak
 
-    x = _input(folder, model)
+    x = input_of(folder, model)
     start = time.perf_counter()
     compiled = ilin.compile(folder / model["file"], engine=engine, dtype=dtype)  # type: ignore[arg-type]
     ready = time.perf_counter()
@@ -109,7 +109,8 @@ def run_one(folder: Path, model: dict[str, Any], engine: str, dtype: str) -> dic
     }
 
 
-def _input(folder: Path, model: dict[str, Any]) -> Any:
+def input_of(folder: Path, model: dict[str, Any]) -> Any:
+    """The input of a model of the index."""
     import numpy as np
     import onnx
 

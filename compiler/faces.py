@@ -79,8 +79,7 @@ def faces_of(program: LinearProgram) -> Faces:
     taken = {name for name, _ in program.inputs} | {step.output for step in program.steps}
     faces: list[Face] = []
     unknown: dict[str, None] = {}
-    owners: tuple[Step | Discrete, ...] = (*program.steps, *program.discrete)
-    for owner, number, guard in ((one, *each) for one in owners for each in enumerate(one.guards)):
+    for owner, number, guard in ((one, *each) for one in program.choosers for each in enumerate(one.guards)):
         if not guard.choice.size:
             continue
         half_spaces = guard.half_spaces()

@@ -106,7 +106,7 @@ def _inner_point(A: Array, c: Array, x: Array) -> Array:
 
 
 def _furthest(A: Array, c: Array, way: Array, rows: list[int], slack: float) -> Array | None:
-    """The point furthest along a direction within some rows, the last loosened; None where there is no end."""
+    """The point furthest along a direction within some rows, the last loosened; None without an end."""
     from scipy.optimize import linprog
 
     limits = c[rows]

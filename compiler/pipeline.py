@@ -286,11 +286,8 @@ class CompiledModel:
         def double(there: Trace) -> LinearProgram:
             return lower(self.scope, there, np.float64, self._double)
 
-        def look(z: Point) -> LinearProgram | None:
-            try:
-                return double(self._observer.probe(trace, z))
-            except NonFiniteError:
-                return None
+        def look(z: Point) -> LinearProgram:
+            return double(self._observer.probe(trace, z))
 
         return Survey(double(trace), trace, look, self._engine, limit_of(self.memory_limit))
 

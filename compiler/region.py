@@ -20,7 +20,7 @@ from ..runtime.memory import readable
 from ..runtime.operator import unstacked, walked
 from ..runtime.primitives import Array
 from ..runtime.program import Discrete, Guard, Kind, LinearProgram, Step
-from ..runtime.region import NORMS, Crossing, Inequalities, Norm, Radius
+from ..runtime.region import NORMS, Crossing, Inequalities, Norm, Radius, Unit
 from .compose import compose
 from .engine import Engine
 from .faces import Faces, faces_of
@@ -32,7 +32,7 @@ from .plan import Leg, plan_of
 from .sweep import rows_back
 from .trace import Trace
 
-Look = Callable[[Point], LinearProgram | None]
+Look = Callable[[Point], LinearProgram]
 _DOUBLE, _SINGLE = np.dtype(np.float64), np.dtype(np.float32)
 _BLOCK_BYTES = 256 << 20  # of a block's sweep
 _ROWS = 64  # slopes at once
@@ -47,7 +47,7 @@ class Survey:
         Args:
             program: the network at x, in float64.
             trace: x.
-            look: the network at another point, in float64; None where it is not finite.
+            look: the network at another point, in float64.
             engine: for sweeps.
             limit: bytes that all half-spaces together may take.
         """
@@ -183,17 +183,27 @@ class Survey:
             return Crossing(math.inf, None, known)
         return Crossing(float(t[row]), self.faces.boundary(row, float(m[row])), known)
 
-    def contains(self, z: Array) -> bool:
-        """Whether the model chooses at z as at x."""
+    def changed(self, z: Array) -> tuple[Unit, ...]:
+        """The units that choose otherwise at z than at x."""
         point = {
             name: part[0].astype(self._trace.values[name].dtype)
             for name, part in unstacked(self._program, z[None]).items()
         }
         there = self._look(point)
-        if there is None:
-            return False
-        pairs = zip(self._program.guarded, there.guarded, strict=True)
-        return all(np.array_equal(here.choice, there.choice) for (_, here), (_, there) in pairs)
+        found: list[Unit] = []
+        for owner, number, here, other in _pairs(self._program, there):
+            if here.shape != other.shape:
+                found.append(Unit(owner.node, owner.op_type, number, ()))
+                continue
+            indices = np.argwhere(here != other)
+            found += [Unit(owner.node, owner.op_type, number, tuple(map(int, index))) for index in indices]
+        return tuple(found)
+
+    def crossed(self, z: Array) -> tuple[Unit, ...]:
+        """The units with an inequality that does not hold strictly at z."""
+        values = np.where(self.tied & self.flat, 0.0, self.values(z[None], weight=1.0)[0])
+        rows = np.flatnonzero(values <= 0)
+        return tuple(dict.fromkeys(self.faces.boundary(int(row), 0.0).chooser for row in rows))
 
     def half_spaces(self, block: int) -> Iterator[Inequalities]:
         """A z ≤ c face by face, in blocks; rows that cannot depend on z are left out."""
@@ -238,6 +248,13 @@ class Survey:
             digest.update(f"{owner.node}\0{choice.shape}\0".encode())
             digest.update(_bytes(choice))
         return digest.hexdigest()
+
+
+def _pairs(at_x: LinearProgram, at_z: LinearProgram) -> Iterator[tuple[Step | Discrete, int, Array, Array]]:
+    """Every guard's owner, its number there, and its choices at both points."""
+    for here, there in zip(at_x.choosers, at_z.choosers, strict=True):
+        for number, (first, second) in enumerate(zip(here.guards, there.guards, strict=True)):
+            yield here, number, np.asarray(first.choice), np.asarray(second.choice)
 
 
 def _bytes(choice: Array) -> bytes:

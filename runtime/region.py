@@ -19,18 +19,31 @@ SECONDS = 60.0  # that a search may take where nobody says
 
 
 @dataclass(frozen=True)
-class Boundary:
-    """One inequality of the region: what would change its choice beyond it."""
+class Unit:
+    """One thing that chooses."""
 
     node: str
     op_type: str
     guard: int  # number of the choice within its node: Clip has two
-    unit: tuple[int, ...]  # index of what chooses, in the choice's shape: mostly that of the node's output
-    inequality: int  # row of the guard's half-spaces: a pool's window has one for each loser
-    margin: float  # value of the inequality at x; 0 where x lies on it
+    unit: tuple[int, ...]  # index in the choice's shape: mostly that of the node's output
 
     def __str__(self) -> str:
         return f"{self.op_type} node {self.node!r} at {list(self.unit)}"
+
+
+@dataclass(frozen=True)
+class Boundary(Unit):
+    """One inequality of the region, and the unit that would choose otherwise beyond it."""
+
+    inequality: int  # row of the guard's half-spaces: a pool's window has one for each loser
+    margin: float  # value of the inequality at x; 0 where x lies on it
+
+    @property
+    def chooser(self) -> Unit:
+        """The unit alone."""
+        return Unit(self.node, self.op_type, self.guard, self.unit)
+
+    __str__ = Unit.__str__
 
 
 @dataclass(frozen=True)
@@ -124,8 +137,11 @@ class Geometry(Protocol):
     def along(self, direction: Array) -> tuple[Crossing, Crossing]:
         """See `Region.along`; the direction flattened and stacked."""
 
-    def contains(self, z: Array) -> bool:
-        """See `Region.contains`; z flattened and stacked."""
+    def changed(self, z: Array) -> tuple[Unit, ...]:
+        """See `Region.changed`; z flattened and stacked."""
+
+    def crossed(self, z: Array) -> tuple[Unit, ...]:
+        """See `Region.crossed`; z flattened and stacked."""
 
     def half_spaces(self, block: int) -> Iterator[Inequalities]:
         """See `Region.blocks`."""
@@ -215,8 +231,25 @@ class Region:
         Args:
             z: shaped as x; input name to array where there are several inputs.
         """
+        return not self.changed(z)
+
+    def changed(self, z: Any) -> tuple[Unit, ...]:
+        """The units that choose otherwise at z than at x, by one run of the model; z as in `contains`.
+
+        Raises:
+            NonFiniteError: the model does not compute at z.
+        """
         self._require_extent()
-        return self._geometry("contains").contains(self._flat(z, "z"))
+        return self._geometry("changed").changed(self._flat(z, "z"))
+
+    def crossed(self, z: Any) -> tuple[Unit, ...]:
+        """The units one of whose inequalities does not hold strictly at z; z as in `contains`.
+
+        By the half-spaces at x, in exact arithmetic, without a run of the model. Near a boundary they are
+        those that `changed` tells; further out units change because others did.
+        """
+        self._require_extent()
+        return self._geometry("crossed").crossed(self._flat(z, "z"))
 
     def half_spaces(self) -> Inequalities:
         """All inequalities A z ≤ c that keep the choices; `blocks` where A is too large.
