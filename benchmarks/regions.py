@@ -102,25 +102,40 @@ def run_one(folder: Path, model: dict[str, Any], most: int) -> dict[str, Any] | 
 
 def walk(affine: Any, radius: Any) -> tuple[bool, int]:
     """Whether the pattern ends just where it should, and how many units change there."""
-    import numpy as np
-
     if radius.boundary is None:
         return math.isinf(radius.distance), 0
 
     def at(factor: float) -> Any:
-        flat, found, first = affine.region.x + factor * radius.step, {}, 0
-        for name, shape in affine.input_shapes.items():
-            size = math.prod(shape)
-            found[name] = flat[first : first + size].reshape(shape)
-            first += size
-        return found
+        return _shaped(affine, affine.region.x + factor * radius.step)
 
     if radius.distance == 0:  # x lies on the boundary: there is no way to go short of it
-        return bool(np.isfinite(affine.region.x).all()), 0
+        return radius.boundary.chooser in affine.region.changed(_beyond_a_tie(affine, radius)), 0
     changed = affine.region.changed(at(BEYOND))
     crossed = affine.region.crossed(at(BEYOND))
     within = radius.boundary.chooser in changed and set(changed) <= set(crossed)
     return affine.region.contains(at(SHORT)) and within, len(changed)
+
+
+def _beyond_a_tie(affine: Any, radius: Any) -> Any:
+    """A point on the other side of a boundary that x lies on, a thousandth of x's size away."""
+    import numpy as np
+
+    x = affine.region.x
+    for block in affine.region.blocks():
+        if radius.boundary in block.boundaries:
+            slope = block.A[block.boundaries.index(radius.boundary)]
+            away = 1e-3 * max(1.0, float(np.abs(x).max())) * slope / np.abs(slope).max()
+            return _shaped(affine, x + away)
+    raise ValueError(f"{radius.boundary} is not among the half-spaces")
+
+
+def _shaped(affine: Any, flat: Any) -> Any:
+    found, first = {}, 0
+    for name, shape in affine.input_shapes.items():
+        size = math.prod(shape)
+        found[name] = flat[first : first + size].reshape(shape)
+        first += size
+    return found
 
 
 def in_float64(file: Path, x: Any) -> Any:

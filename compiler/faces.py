@@ -26,13 +26,12 @@ class Face:
     guard: Guard
     number: int  # of the guard within its node
     step: Step  # its output holds their values
-    units: Array | None  # (rows,) flat unit of each; None: row r is of unit r mod their number
+    units: Array  # (rows,) flat unit of each
 
     def boundary(self, row: int, margin: float) -> Boundary:
         """One of them in words."""
         shape = self.guard.choice.shape
-        unit = row % self.guard.choice.size if self.units is None else int(self.units[row])
-        index = tuple(int(i) for i in np.unravel_index(unit, shape)) if shape else ()
+        index = tuple(int(i) for i in np.unravel_index(self.units[row], shape)) if shape else ()
         return Boundary(self.owner.node, self.owner.op_type, self.number, index, row, margin)
 
 
@@ -92,7 +91,10 @@ def faces_of(program: LinearProgram) -> Faces:
         offset = np.reshape(np.broadcast_to(half_spaces.offset, shape), shape)
         name = unused(f"{owner.node}/face_{len(faces)}", taken)
         step = Step(name, shape, owner.node, owner.op_type, Kind.AFFINE, terms, offset)
-        faces.append(Face(owner, guard, number, step, half_spaces.units))
+        units = half_spaces.units
+        if units is None:
+            units = np.arange(step.size) % guard.choice.size
+        faces.append(Face(owner, guard, number, step, units))
     return Faces(tuple(faces), tuple(unknown), _joined(program, faces))
 
 

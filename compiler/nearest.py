@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 _ROWS = 64  # slopes at once
 _GUESSED = 2  # blocks of rows that are chosen by the guess
 _DIRECTIONS = 8  # random ones that the guess is made from
-_VANISHES = 2.0**-20  # what is so much smaller in double precision than in single is rounding alone
 _RATE = 1e9  # multiply-adds per second that a sweep in float64 reaches at least
 _BLOCK_BYTES = 128 << 20  # of a block of tangents
 
@@ -55,11 +54,6 @@ class Budget:
         taken = rows[: int(min(_ROWS, self.rows))]
         self.rows -= len(taken)
         return taken
-
-
-def vanishing(double: Array, single: Array) -> Array:
-    """Where numbers are zero but for rounding: computed in single precision they are far larger, or 0 too."""
-    return np.abs(double) <= _VANISHES * np.abs(single)
 
 
 def nearest(survey: Survey, norm: Norm, box: Box | None, budget: Budget) -> Radius:
@@ -94,25 +88,18 @@ def nearest(survey: Survey, norm: Norm, box: Box | None, budget: Budget) -> Radi
 def _tie(survey: Survey, budget: Budget) -> tuple[int | None, bool]:
     """A row that x lies on and that limits, and whether all such rows were looked at.
 
-    A tie whose slope is zero does not limit: what it compares does not depend on z within the region. A
-    slope that should be zero may come out as rounding errors; it is told by its size in two precisions.
+    A tie whose slope is zero does not limit: what it compares does not depend on z within the region.
     """
-    place = position_of(math.inf)  # where L1 norms of slopes are kept
     while True:
         tied = np.flatnonzero(survey.tied & ~survey.flat)
-        known = tied[~np.isnan(survey.norms[place, tied])]
+        known = tied[~np.isnan(survey.norms[0, tied])]
         if len(known):
             return int(known[0]), True
         if not len(tied):
             return None, True
         if budget.spent:
             return None, False
-        rows = budget.some(tied)
-        slopes = survey.slopes(rows)
-        rough = survey.slopes(rows, np.dtype(np.float32))
-        gone = vanishing(np.abs(slopes).sum(axis=1), np.abs(rough).sum(axis=1, dtype=np.float64))
-        survey.flat[rows[gone]] = True
-        survey.norms[:, rows[~gone]] = dual_norms(slopes[~gone])
+        survey.resolve(budget.some(tied))
 
 
 class _Search:

@@ -22,11 +22,12 @@ from ..runtime.primitives import Array
 from ..runtime.program import Discrete, Guard, Kind, LinearProgram, Step
 from ..runtime.region import NORMS, Crossing, Inequalities, Norm, Radius, Unit
 from .compose import compose
+from .distances import dual_norms
 from .engine import Engine
 from .faces import Faces, faces_of
 from .facets import facets
 from .multiplier import matrix_free
-from .nearest import Budget, nearest, vanishing
+from .nearest import Budget, nearest
 from .neighbours import Point
 from .plan import Leg, plan_of
 from .sweep import rows_back
@@ -35,6 +36,8 @@ from .trace import Trace
 Look = Callable[[Point], LinearProgram]
 _DOUBLE, _SINGLE = np.dtype(np.float64), np.dtype(np.float32)
 _BLOCK_BYTES = 256 << 20  # of a block's sweep
+_ROUNDING = 2.0**-40  # a value so small beside what it is the difference of may be rounding alone
+_VANISHES = 2.0**-20  # what is so much smaller in double precision than in single is rounding alone
 _ROWS = 64  # slopes at once
 
 
@@ -73,20 +76,40 @@ class Survey:
         return self._trace.stacked(self._program.inputs).astype(_DOUBLE)
 
     @cached_property
+    def _at_x(self) -> tuple[Array, Array]:
+        """Every row's value at x, (rows,); and where x lies on it, (rows,) bool.
+
+        It does where the value is 0 in the model's own arithmetic, or nothing but rounding in float64.
+        """
+        observed = self._trace.values
+        taken: dict[str, tuple[Array, Array]] = {}
+        faces = {face.step.output: face.step for face in self.faces.faces}
+        point = unstacked(self._program, self.x[None])
+        for step, values in self.faces.program.walk(point, [1.0]):
+            if step.output not in faces:
+                continue
+            seen = {name: np.asarray(observed[name], _DOUBLE)[None] for name, _ in step.terms}
+            size = np.abs(0.0 if step.offset is None else step.offset)
+            for name, L in step.terms:
+                size = size + L.magnitude().apply(np.abs(values[name]))
+            value = values[step.output]
+            lies = (step.apply(seen, np.ones(1)) == 0) | (np.abs(value) <= _ROUNDING * size)
+            taken[step.output] = value.ravel(), np.broadcast_to(lies, value.shape).ravel()
+        if not taken:
+            return np.zeros(0), np.zeros(0, bool)
+        parts = [taken[face.step.output] for face in self.faces.faces]
+        return np.concatenate([value for value, _ in parts]), np.concatenate([lies for _, lies in parts])
+
+    @property
     def tied(self) -> Array:
-        """Rows whose value is 0 in the model's own arithmetic: x lies on them, (rows,) bool."""
-        values = self._trace.values
-        tied = []
-        for face in self.faces.faces:
-            block = {name: np.asarray(values[name], _DOUBLE)[None] for name, _ in face.step.terms}
-            tied.append(face.step.apply(block, np.ones(1)).ravel() == 0)
-        return np.concatenate(tied) if tied else np.zeros(0, bool)
+        """Rows that x lies on, (rows,) bool. Those with a slope limit, the others do not."""
+        return self._at_x[1]
 
     @cached_property
     def margins(self) -> Array:
         """The value of every row at x, (rows,); 0 where the model's rounding put x on the other side."""
-        m = self.values(self.x[None], weight=1.0)[0]
-        return np.where(self.tied, 0.0, np.maximum(m, 0.0))
+        value, lies = self._at_x
+        return np.where(lies, 0.0, np.maximum(value, 0.0))
 
     @cached_property
     def most(self) -> Array:
@@ -122,8 +145,7 @@ class Survey:
     def values(self, block: Array, weight: float, program: LinearProgram | None = None) -> Array:
         """All rows' values at a block of points (weight 1) or directions (0): (B, N) to (B, rows)."""
         program = program or self.faces.program
-        found: Array = walked(program, unstacked(program, block), weight)
-        return found
+        return walked(program, unstacked(program, block), weight)
 
     def slopes(self, rows: Array, dtype: np.dtype[Any] = _DOUBLE) -> Array:
         """Slopes of some rows, (k, N), by reverse sweeps from their faces."""
@@ -139,6 +161,20 @@ class Survey:
                     sweep = rows_back(program, matrix_free(program), dtype)
                 A[mine[some]] = sweep(local[some]).W
         return A
+
+    def resolve(self, rows: Array) -> None:
+        """Find out which of some rows have no slope, and the norms of the others.
+
+        A slope that should be zero may come out as rounding errors, which are told by their size in two
+        precisions: in single they are far larger.
+        """
+        rows = rows[np.isnan(self.norms[0, rows]) & ~self.flat[rows]]
+        for block in np.array_split(rows, -(-len(rows) // _ROWS)) if len(rows) else ():
+            double, single = self.slopes(block), self.slopes(block, _SINGLE)
+            sizes = (np.abs(slopes).sum(axis=1, dtype=_DOUBLE) for slopes in (double, single))
+            gone = vanishing(*sizes)
+            self.flat[block[gone]] = True
+            self.norms[:, block[~gone]] = dual_norms(double[~gone])
 
     def _swept(self, face: int) -> tuple[LinearProgram, Leg]:
         """The program towards a face, and how its rows are swept."""
@@ -184,25 +220,46 @@ class Survey:
         return Crossing(float(t[row]), self.faces.boundary(row, float(m[row])), known)
 
     def changed(self, z: Array) -> tuple[Unit, ...]:
-        """The units that choose otherwise at z than at x."""
+        """The units that choose otherwise at z than at x, but for idle ones."""
         point = {
             name: part[0].astype(self._trace.values[name].dtype)
             for name, part in unstacked(self._program, z[None]).items()
         }
-        there = self._look(point)
         found: list[Unit] = []
-        for owner, number, here, other in _pairs(self._program, there):
-            if here.shape != other.shape:
+        faces = {(id(face.owner), face.number): index for index, face in enumerate(self.faces.faces)}
+        for owner, number, here, there in _pairs(self._program, self._look(point)):
+            if here.shape != there.shape:
                 found.append(Unit(owner.node, owner.op_type, number, ()))
                 continue
-            indices = np.argwhere(here != other)
+            units = np.flatnonzero(np.ravel(here != there))
+            face = faces.get((id(owner), number))
+            if face is not None:
+                units = self._busy(face, units)
+            indices = (
+                zip(*np.unravel_index(units, here.shape), strict=True) if here.shape else [()] * len(units)
+            )
             found += [Unit(owner.node, owner.op_type, number, tuple(map(int, index))) for index in indices]
         return tuple(found)
 
+    def _busy(self, face: int, units: Array) -> Array:
+        """Those of a face's units whose choice depends on z.
+
+        The others compare what is the same function all over the region, such as the outputs of dead units,
+        or the same sum in two orders. What they choose is up to rounding, and makes no difference.
+        """
+        if not len(units):
+            return units
+        start = self.faces.starts[face]
+        owners = self.faces.faces[face].units
+        mine = np.flatnonzero(np.isin(owners, units))
+        self.resolve(start + mine)
+        return units[np.isin(units, owners[mine][~self.flat[start + mine]])]
+
     def crossed(self, z: Array) -> tuple[Unit, ...]:
         """The units with an inequality that does not hold strictly at z."""
-        values = np.where(self.tied & self.flat, 0.0, self.values(z[None], weight=1.0)[0])
-        rows = np.flatnonzero(values <= 0)
+        rows = np.flatnonzero((self.values(z[None], weight=1.0)[0] <= 0) & ~self.flat)
+        self.resolve(rows[self.tied[rows]])
+        rows = rows[~self.flat[rows]]
         return tuple(dict.fromkeys(self.faces.boundary(int(row), 0.0).chooser for row in rows))
 
     def half_spaces(self, block: int) -> Iterator[Inequalities]:
@@ -248,6 +305,11 @@ class Survey:
             digest.update(f"{owner.node}\0{choice.shape}\0".encode())
             digest.update(_bytes(choice))
         return digest.hexdigest()
+
+
+def vanishing(double: Array, single: Array) -> Array:
+    """Where numbers are zero but for rounding: computed in single precision they are far larger, or 0 too."""
+    return np.abs(double) <= _VANISHES * np.abs(single)
 
 
 def _pairs(at_x: LinearProgram, at_z: LinearProgram) -> Iterator[tuple[Step | Discrete, int, Array, Array]]:
