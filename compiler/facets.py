@@ -32,6 +32,8 @@ def facets(A: Array, c: Array, x: Array) -> Array:
     """
     length = np.linalg.norm(A, axis=1)
     A, c = A / length[:, None], c / length
+    if len(c) < 2:
+        return np.arange(len(c))
     distinct = _distinct(A, c, x)
     inner = _inner_point(A[distinct], c[distinct], x)
     found = _by_rays(A, c, distinct, inner)
@@ -59,8 +61,6 @@ def _by_rays(A: Array, c: Array, rows: Array, inner: Array) -> list[int]:
     for block in np.array_split(rows, max(1, len(rows) // 512)):
         speeds = A[rows] @ A[block].T  # (rows, rays)
         times = np.divide(room[:, None], speeds, out=np.full(speeds.shape, math.inf), where=speeds > 0)
-        if len(rows) == 1:
-            return [int(rows[0])]
         first, second = np.partition(times, 1, axis=0)[:2]
         clear = first < second * (1 - _EPSILON)
         found.update(dict.fromkeys(int(row) for row in rows[times.argmin(axis=0)[clear]]))

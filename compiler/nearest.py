@@ -90,16 +90,16 @@ def _tie(survey: Survey, budget: Budget) -> tuple[int | None, bool]:
 
     A tie whose slope is zero does not limit: what it compares does not depend on z within the region.
     """
-    while True:
-        tied = np.flatnonzero(survey.tied & ~survey.flat)
-        known = tied[~np.isnan(survey.norms[0, tied])]
-        if len(known):
-            return int(known[0]), True
-        if not len(tied):
-            return None, True
+    tied = np.flatnonzero(survey.tied & ~survey.flat)
+    while len(tied):
         if budget.spent:
             return None, False
-        survey.resolve(budget.some(tied))
+        rows = budget.some(tied)
+        limits = survey.limits(rows)
+        if limits.any():
+            return int(rows[limits.argmax()]), True
+        tied = tied[len(rows) :]
+    return None, True
 
 
 class _Search:
@@ -168,10 +168,14 @@ class _Search:
         self._consider(rows, np.where(np.isnan(lengths), math.inf, lengths))
 
     def _consider(self, rows: Array, distances: Array) -> None:
+        """Take the nearest of some rows, if it is nearer than any before and its slope is not rounding."""
         self._waiting[rows] = False
-        if len(rows) and distances.min() < self.distance:
-            best = int(distances.argmin())
-            self.distance, self.row = float(distances[best]), int(rows[best])
+        for best in np.argsort(distances, kind="stable"):
+            if not distances[best] < self.distance:
+                return
+            if self._survey.limits(rows[best : best + 1])[0]:
+                self.distance, self.row = float(distances[best]), int(rows[best])
+                return
 
     def _step(self, row: int, slope: Array) -> Array:
         return nearest_step(slope, float(self._survey.margins[row]), self._norm, self._box)

@@ -36,7 +36,7 @@ from .trace import Trace
 Look = Callable[[Point], LinearProgram]
 _DOUBLE, _SINGLE = np.dtype(np.float64), np.dtype(np.float32)
 _BLOCK_BYTES = 256 << 20  # of a block's sweep
-_ROUNDING = 2.0**-40  # a value so small beside what it is the difference of may be rounding alone
+_DOUBTFUL = 2.0**-30  # of the largest margin: a smaller one may be rounding alone
 _VANISHES = 2.0**-20  # what is so much smaller in double precision than in single is rounding alone
 _ROWS = 64  # slopes at once
 
@@ -76,40 +76,21 @@ class Survey:
         return self._trace.stacked(self._program.inputs).astype(_DOUBLE)
 
     @cached_property
-    def _at_x(self) -> tuple[Array, Array]:
-        """Every row's value at x, (rows,); and where x lies on it, (rows,) bool.
-
-        It does where the value is 0 in the model's own arithmetic, or nothing but rounding in float64.
-        """
-        observed = self._trace.values
-        taken: dict[str, tuple[Array, Array]] = {}
-        faces = {face.step.output: face.step for face in self.faces.faces}
-        point = unstacked(self._program, self.x[None])
-        for step, values in self.faces.program.walk(point, [1.0]):
-            if step.output not in faces:
-                continue
-            seen = {name: np.asarray(observed[name], _DOUBLE)[None] for name, _ in step.terms}
-            size = np.abs(0.0 if step.offset is None else step.offset)
-            for name, L in step.terms:
-                size = size + L.magnitude().apply(np.abs(values[name]))
-            value = values[step.output]
-            lies = (step.apply(seen, np.ones(1)) == 0) | (np.abs(value) <= _ROUNDING * size)
-            taken[step.output] = value.ravel(), np.broadcast_to(lies, value.shape).ravel()
-        if not taken:
-            return np.zeros(0), np.zeros(0, bool)
-        parts = [taken[face.step.output] for face in self.faces.faces]
-        return np.concatenate([value for value, _ in parts]), np.concatenate([lies for _, lies in parts])
-
-    @property
     def tied(self) -> Array:
-        """Rows that x lies on, (rows,) bool. Those with a slope limit, the others do not."""
-        return self._at_x[1]
+        """Rows whose value is 0 in the model's own arithmetic: x lies on them, (rows,) bool.
+
+        Those with a slope limit, the others do not.
+        """
+        tied = []
+        for face in self.faces.faces:
+            seen = {name: np.asarray(self._trace.values[name], _DOUBLE)[None] for name, _ in face.step.terms}
+            tied.append(face.step.apply(seen, np.ones(1)).ravel() == 0)
+        return np.concatenate(tied) if tied else np.zeros(0, bool)
 
     @cached_property
     def margins(self) -> Array:
         """The value of every row at x, (rows,); 0 where the model's rounding put x on the other side."""
-        value, lies = self._at_x
-        return np.where(lies, 0.0, np.maximum(value, 0.0))
+        return np.where(self.tied, 0.0, np.maximum(self.values(self.x[None], weight=1.0)[0], 0.0))
 
     @cached_property
     def most(self) -> Array:
@@ -138,7 +119,12 @@ class Survey:
     @cached_property
     def flat(self) -> Array:
         """Rows that do not limit: their slope is zero, or vanishes but for rounding; (rows,) bool."""
-        return self.most == 0
+        return np.asarray(self.most == 0)
+
+    @cached_property
+    def _steep(self) -> Array:
+        """Rows whose slope is known to be more than rounding, (rows,) bool."""
+        return np.zeros(self.faces.count, bool)
 
     # -- sweeps ----------------------------------------------------------------------------------------
 
@@ -162,19 +148,22 @@ class Survey:
                 A[mine[some]] = sweep(local[some]).W
         return A
 
-    def resolve(self, rows: Array) -> None:
-        """Find out which of some rows have no slope, and the norms of the others.
+    def limits(self, rows: Array) -> Array:
+        """Which of some rows have a slope, and so may end the region, (k,) bool. The norms are kept.
 
         A slope that should be zero may come out as rounding errors, which are told by their size in two
         precisions: in single they are far larger.
         """
-        rows = rows[np.isnan(self.norms[0, rows]) & ~self.flat[rows]]
-        for block in np.array_split(rows, -(-len(rows) // _ROWS)) if len(rows) else ():
+        asked = rows[~self._steep[rows] & ~self.flat[rows]]
+        for first in range(0, len(asked), _ROWS):
+            block = asked[first : first + _ROWS]
             double, single = self.slopes(block), self.slopes(block, _SINGLE)
             sizes = (np.abs(slopes).sum(axis=1, dtype=_DOUBLE) for slopes in (double, single))
             gone = vanishing(*sizes)
             self.flat[block[gone]] = True
-            self.norms[:, block[~gone]] = dual_norms(double[~gone])
+            self._steep[block[~gone]] = True
+            self.norms[:, block] = dual_norms(double)
+        return ~self.flat[rows]
 
     def _swept(self, face: int) -> tuple[LinearProgram, Leg]:
         """The program towards a face, and how its rows are swept."""
@@ -202,22 +191,21 @@ class Survey:
     def along(self, direction: Array) -> tuple[Crossing, Crossing]:
         """Where the ray leaves the region, ahead and behind: margins are m + t s, s by one sweep."""
         speed = self.values(direction[None], weight=0.0)[0]
-        m = self.margins
-        doubtful = self.tied & (speed != 0)
-        if doubtful.any():
-            single = self.values(direction[None].astype(_SINGLE), weight=0.0)[0]
-            speed = np.where(doubtful & vanishing(speed, single), 0.0, speed)
-        ahead, behind = self._crossing(m, -speed), self._crossing(m, speed)
-        return ahead, behind
+        return self._crossing(-speed), self._crossing(speed)
 
-    def _crossing(self, m: Array, closing: Array) -> Crossing:
-        """The first row to be met at the given speeds."""
+    def _crossing(self, closing: Array) -> Crossing:
+        """The first row to be met, whose values fall at the given speeds."""
         known = not self.faces.unknown
-        t = np.divide(m, closing, out=np.full(m.shape, math.inf), where=closing > 0)
-        row = int(t.argmin()) if len(t) else -1
-        if row < 0 or not math.isfinite(t[row]):
-            return Crossing(math.inf, None, known)
-        return Crossing(float(t[row]), self.faces.boundary(row, float(m[row])), known)
+        falls = (closing > 0) & ~self.flat
+        t = np.divide(self.margins, closing, out=np.full(closing.shape, math.inf), where=falls)
+        while len(t):
+            row = int(t.argmin())
+            if not math.isfinite(t[row]):
+                break
+            if self.limits(np.array([row]))[0]:
+                return Crossing(float(t[row]), self.faces.boundary(row, float(self.margins[row])), known)
+            t[row] = math.inf
+        return Crossing(math.inf, None, known)
 
     def changed(self, z: Array) -> tuple[Unit, ...]:
         """The units that choose otherwise at z than at x, but for idle ones."""
@@ -252,15 +240,15 @@ class Survey:
         start = self.faces.starts[face]
         owners = self.faces.faces[face].units
         mine = np.flatnonzero(np.isin(owners, units))
-        self.resolve(start + mine)
-        return units[np.isin(units, owners[mine][~self.flat[start + mine]])]
+        return units[np.isin(units, owners[mine][self.limits(start + mine)])]
 
     def crossed(self, z: Array) -> tuple[Unit, ...]:
         """The units with an inequality that does not hold strictly at z."""
         rows = np.flatnonzero((self.values(z[None], weight=1.0)[0] <= 0) & ~self.flat)
-        self.resolve(rows[self.tied[rows]])
-        rows = rows[~self.flat[rows]]
-        return tuple(dict.fromkeys(self.faces.boundary(int(row), 0.0).chooser for row in rows))
+        doubtful = self.margins[rows] <= _DOUBTFUL * self.margins.max(initial=0.0)
+        kept = ~doubtful
+        kept[doubtful] = self.limits(rows[doubtful])
+        return tuple(dict.fromkeys(self.faces.boundary(int(row), 0.0).chooser for row in rows[kept]))
 
     def half_spaces(self, block: int) -> Iterator[Inequalities]:
         """A z ≤ c face by face, in blocks; rows that cannot depend on z are left out."""
