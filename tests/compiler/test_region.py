@@ -19,22 +19,23 @@ from ilin.runtime.region import NORMS
 from ..conformance.oracle import as_float64, onnxruntime_of, reference_of
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits"
+UNREAD = {"TopK": ("indices",)}  # outputs that an operator must have
 DUAL = {1: math.inf, 2: 2, math.inf: 1}
 
 
-def model(nodes, shape, initializers=(), outputs=("y",), opset=18):
-    """A float64 model from x to y."""
+def model(nodes, shape, initializers=(), inputs=("x",)):
+    """A float64 model from inputs of one shape to y."""
     graph = helper.make_graph(
         [
-            helper.make_node(op, inputs, [output], name=output, **attributes)
-            for op, inputs, output, attributes in nodes
+            helper.make_node(op, read, [made, *UNREAD.get(op, ())], name=made, **attributes)
+            for op, read, made, attributes in nodes
         ],
         "region",
-        [helper.make_tensor_value_info("x", TensorProto.DOUBLE, shape)],
-        [helper.make_tensor_value_info(name, TensorProto.DOUBLE, None) for name in outputs],
+        [helper.make_tensor_value_info(name, TensorProto.DOUBLE, shape) for name in inputs],
+        [helper.make_tensor_value_info("y", TensorProto.DOUBLE, None)],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in dict(initializers).items()],
     )
-    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
     return onnx.shape_inference.infer_shapes(proto)  # of y
 
 
@@ -473,3 +474,58 @@ def test_points_of_one_region_have_one_pattern(net):
 def test_a_question_that_makes_no_sense_is_refused(net, ask, message):
     with pytest.raises(ilin.OptionError, match=message):
         ask(net[2].region)
+
+
+# -- every kind of choice ------------------------------------------------------------------------------
+
+CHOICES = {
+    "Abs": (("Abs", {}), {}),
+    "Clip": (("Clip", {}), {"low": np.array(-0.5), "high": np.array(0.5)}),
+    "LeakyRelu": (("LeakyRelu", {"alpha": 0.1}), {}),
+    "Max": (("Max", {}), {"a": np.linspace(-1, 1, 4)}),
+    "Min": (("Min", {}), {"a": np.linspace(-1, 1, 4), "b": np.zeros((3, 1))}),
+    "MaxPool": (("MaxPool", {"kernel_shape": [2], "strides": [1], "pads": [0, 1]}), {}),
+    "Mod": (("Mod", {"fmod": 1}), {"b": np.array(0.7)}),
+    "ReduceMax": (("ReduceMax", {"keepdims": 0}), {"axes": np.array([1])}),
+    "ReduceMin": (("ReduceMin", {"keepdims": 1}), {"axes": np.array([2])}),
+    "ScatterElements": (
+        ("ScatterElements", {"axis": 2, "reduction": "max"}),
+        {
+            "indices": np.array([[[1, 1], [0, 3], [2, 2]]]),
+            "updates": np.array([[[0.3, -0.2], [0.1, 0.5], [0, 1]]]),
+        },
+    ),
+    "TopK": (("TopK", {"axis": 1}), {"K": np.array([2])}),
+    "Unique": (("Unique", {}), {}),
+}
+
+
+@pytest.mark.parametrize("name", CHOICES)
+@pytest.mark.parametrize("seed", range(3))
+def test_the_unit_that_is_named_is_the_one_that_changes(name, seed):
+    (op_type, attributes), parameters = CHOICES[name]
+    proto = model([(op_type, ["x", *parameters], "y", attributes)], [1, 3, 4], parameters)
+    x = np.random.default_rng(seed).standard_normal((1, 3, 4))
+    region = ilin.compile(proto, dtype="float64").at(x).region
+
+    for norm in NORMS:
+        radius = region.radius(norm)
+        step = radius.step.reshape(x.shape)
+        assert radius.exact
+        assert region.contains(x + (1 - 1e-6) * step)
+        assert radius.boundary.chooser in region.changed(x + (1 + 1e-6) * step)
+        assert radius.boundary.chooser in region.crossed(x + (1 + 1e-6) * step)
+
+
+def test_a_point_of_several_inputs_goes_by_name():
+    nodes = [("Sub", ["x", "z"], "d", {}), ("Relu", ["d"], "y", {})]
+    proto = model(nodes, [1, 2], inputs=("x", "z"))
+    point = {"x": np.array([[3.0, 1.0]]), "z": np.array([[1.0, 5.0]])}
+
+    region = ilin.compile(proto, dtype="float64").at(point).region
+
+    radius = region.radius(2)
+    assert radius.distance == pytest.approx(math.sqrt(2))
+    np.testing.assert_allclose(radius.step, [-1, 0, 1, 0], atol=1e-15)
+    ahead, behind = region.along({"x": np.array([[-1.0, 0.0]]), "z": np.zeros((1, 2))})
+    assert (ahead.t, ahead.boundary.unit, behind.t) == (2.0, (0, 0), math.inf)
