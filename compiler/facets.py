@@ -15,7 +15,6 @@ from ..runtime.errors import OptionError
 from ..runtime.primitives import Array
 
 _EPSILON = 1e-9  # relative to a row of length 1 and distances from x: what the solver's tolerances leave
-
 _UNBOUNDED = 3  # scipy's status
 
 
@@ -30,11 +29,13 @@ def facets(A: Array, c: Array, x: Array) -> Array:
     Raises:
         OptionError: the region has no inner point, so that none of its inequalities can be told apart.
     """
+    if not len(c):
+        return np.arange(0)
     length = np.linalg.norm(A, axis=1)
     A, c = A / length[:, None], c / length
-    if len(c) < 2:
-        return np.arange(len(c))
     distinct = _distinct(A, c, x)
+    if len(distinct) == 1:
+        return distinct
     inner = _inner_point(A[distinct], c[distinct], x)
     found = _by_rays(A, c, distinct, inner)
     left = [int(row) for row in _not_outside(A, c, distinct, found, inner)]
@@ -70,7 +71,7 @@ def _by_rays(A: Array, c: Array, rows: Array, inner: Array) -> list[int]:
 def _not_outside(A: Array, c: Array, rows: Array, found: list[int], inner: Array) -> Array:
     """The rows, but for those found and those beyond a box around the region that these make."""
     others = np.setdiff1d(rows, found)
-    if not len(others):
+    if not found or len(others) <= 2 * A.shape[1]:  # the box would take more programs than it saves
         return others
     ends = np.empty((2, A.shape[1]))
     for side, sign in enumerate((-1.0, 1.0)):
@@ -92,7 +93,7 @@ def _distinct(A: Array, c: Array, x: Array) -> Array:
 
 def _inner_point(A: Array, c: Array, x: Array) -> Array:
     """A point with room on all sides: x itself, or where it lies on a boundary, a ball's centre."""
-    if len(c) == 0 or (c - A @ x).min() > _EPSILON:
+    if (c - A @ x).min() > _EPSILON:
         return x
     from scipy.optimize import linprog
 

@@ -157,7 +157,8 @@ class Survey:
         asked = rows[~self._steep[rows] & ~self.flat[rows]]
         for first in range(0, len(asked), _ROWS):
             block = asked[first : first + _ROWS]
-            double, single = self.slopes(block), self.slopes(block, _SINGLE)
+            with np.errstate(over="ignore", invalid="ignore"):
+                double, single = self.slopes(block), self.slopes(block, _SINGLE)
             sizes = (np.abs(slopes).sum(axis=1, dtype=_DOUBLE) for slopes in (double, single))
             gone = vanishing(*sizes)
             self.flat[block[gone]] = True
@@ -296,8 +297,11 @@ class Survey:
 
 
 def vanishing(double: Array, single: Array) -> Array:
-    """Where numbers are zero but for rounding: computed in single precision they are far larger, or 0 too."""
-    return np.abs(double) <= _VANISHES * np.abs(single)
+    """Where numbers are zero but for rounding: computed in single precision they are far larger, or 0 too.
+
+    Where single precision overflows, nobody can tell, and they are taken for what they are.
+    """
+    return (np.abs(double) <= _VANISHES * np.abs(single)) & np.isfinite(single)
 
 
 def _pairs(at_x: LinearProgram, at_z: LinearProgram) -> Iterator[tuple[Step | Discrete, int, Array, Array]]:

@@ -529,3 +529,24 @@ def test_a_point_of_several_inputs_goes_by_name():
     np.testing.assert_allclose(radius.step, [-1, 0, 1, 0], atol=1e-15)
     ahead, behind = region.along({"x": np.array([[-1.0, 0.0]]), "z": np.zeros((1, 2))})
     assert (ahead.t, ahead.boundary.unit, behind.t) == (2.0, (0, 0), math.inf)
+
+
+def test_equality_is_a_region_of_its_own():
+    nodes = [("Less", ["x", "a"], "l", {}), ("Where", ["l", "x", "b"], "y", {})]
+    proto = model(nodes, [1, 2], {"a": np.array([1.0, 5.0]), "b": np.array([3.0, 3.0])})
+    compiled = ilin.compile(proto, dtype="float64")
+
+    equal, apart = (compiled.at(np.array([[value, 2.0]])).region for value in (1.0, 1.5))
+
+    assert equal.radius(2).exact
+    assert (equal.radius(2).distance, equal.radius(2).boundary.unit) == (0.0, (0, 0))
+    assert not equal.contains(np.array([[1.001, 2.0]]))
+    assert (apart.radius(2).distance, apart.radius(2).boundary.unit) == (0.5, (0, 0))
+
+
+def test_facets_of_one_inequality_said_twice():
+    proto = model([("Concat", ["x", "x"], "c", {"axis": 1}), ("Relu", ["c"], "y", {})], [1, 1])
+    region = ilin.compile(proto, dtype="float64").at(np.array([[2.0]])).region
+
+    assert len(region.half_spaces()) == 2
+    assert [boundary.unit for boundary in region.minimal().boundaries] == [(0, 0)]
