@@ -121,10 +121,11 @@ class _Search:
     def run(self) -> None:
         """Search until all rows are ruled out or the budget is spent."""
         self._take_known()
-        guess = self._guess()
-        for _ in range(_GUESSED):
-            left = self._left()
-            self._look_at(left[np.argsort(guess[left], kind="stable")])
+        if len(self._left()) and not self._budget.spent:
+            guess = self._guess()
+            for _ in range(_GUESSED):
+                left = self._left()
+                self._look_at(left[np.argsort(guess[left], kind="stable")])
         if self._tangents_pay(self._left()):
             self._sum_up()
             self._take_known()
