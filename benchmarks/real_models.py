@@ -107,7 +107,7 @@ def _answered(folder: Path, model: dict[str, Any], options: dict[str, str]) -> d
     import ilin
     from ilin.runtime.memory import peak
 
-    x = _input(folder, model)
+    x = input_of(folder, model)
     start = time.perf_counter()
     compiled = ilin.compile(folder / model["file"], **options)  # type: ignore[arg-type]
     ready = time.perf_counter()
@@ -135,7 +135,8 @@ def _answered(folder: Path, model: dict[str, Any], options: dict[str, str]) -> d
     }
 
 
-def _input(folder: Path, model: dict[str, Any]) -> Any:
+def input_of(folder: Path, model: dict[str, Any]) -> Any:
+    """The input of a model of the index."""
     import numpy as np
     import onnx
 

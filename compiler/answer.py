@@ -18,6 +18,7 @@ from ..runtime.certificate import Certificate
 from ..runtime.errors import NonFiniteError
 from ..runtime.primitives import Array
 from ..runtime.program import Kind, LinearProgram
+from ..runtime.region import Geometry
 from .graph import Graph
 from .plan import Plan
 from .scope import Scope
@@ -65,8 +66,9 @@ def affine_map(
     b: Array,
     shares: Array | None,
     certify: Callable[[], Certificate],
+    survey: Callable[[], Geometry],
 ) -> AffineMap:
-    """Put an answer together. Its layers and its certificate are made when they are first read."""
+    """Put an answer together. Its layers, certificate and region are made when they are first read."""
     program, plan = asked.program, asked.plan
     b = b.astype(W.dtype)
     for array in (W, b):
@@ -94,6 +96,7 @@ def affine_map(
         graph.sha256,
         provenance,
         asked.notes,
+        survey,
     )
 
 

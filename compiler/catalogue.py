@@ -29,9 +29,10 @@ your own is a few lines in [a package of your own](custom-operators.md).
 
 - **opsets**: the versions of the operator that are in force from operator set {oldest} on; the rule
   covers all.
-- **verdict**: how far an answer holds. *as its nodes are*: written out in simpler nodes. *affine*: everywhere. *piecewise-linear*: on the linear region
+- **verdict**: how far an answer holds. *affine*: everywhere. *piecewise-linear*: on the linear region
   around x. *locally constant*: the outputs stay what they are around x and contribute W = 0. *smooth*: at
-  x only, by the tangent or with gates held (`--mode frozen`). Of several verdicts, types, attributes or
+  x only, by the tangent or with gates held (`--mode frozen`). *as its nodes are*: the operator is written
+  out in simpler ones. Of several verdicts, types, attributes or
   `--quantized` choose.
 - **linear in**: the inputs that may depend on x; of `A or B`, which are multiplied, one may. *else
   smooth*: in other uses the node is taken by its tangent, or frozen; without it they are refused.

@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -30,16 +30,19 @@ from .graph import Graph, ModelSource, load
 from .in_blocks import InBlocks
 from .lower import Cache, lower
 from .many import answers, instances_of
+from .neighbours import Point, find_neighbours
 from .observer import Observer
 from .paths import OffPath, Path, PathObserver, objection
 from .plan import DIRECTIONS, ENGINES, Direction, EngineName, Plan, checks_of, machine_speed, plan_of
-from .region import Point, find_neighbours
 from .rows import Rows, choose_rows
 from .runnable import runnable
 from .scope import Scope, scope_of
 from .slopes import check_slopes
 from .trace import Given, Trace, feeds_of, require_within, zeros_for
 from .verify import Evidence, certificate_of, deviations, rounding_at
+
+if TYPE_CHECKING:
+    from .region import Survey
 
 DTYPES = ("float32", "float64")
 MODES = ("tangent", "frozen")
@@ -60,6 +63,7 @@ class CompiledModel:
     _observer: Observer | PathObserver
     _engine: Engine
     _cache: Cache = field(default_factory=dict)  # lowered nodes that do not depend on the point
+    _double: Cache = field(default_factory=dict)  # the same in float64, for regions
     _plans: dict[Any, Plan] = field(default_factory=dict)  # by structure and number of rows
 
     def at(
@@ -138,7 +142,9 @@ class CompiledModel:
     def answer(self, asked: Asked, composed: Composed) -> AffineMap:
         """The map, with a certificate to be made when it is read."""
         certify = partial(self._certify, asked.program, asked.trace, asked.rows, asked.plan, composed)
-        return affine_map(self.graph, self.scope, asked, composed.W, composed.b, composed.shares, certify)
+        survey = partial(self.survey, asked.trace)
+        given = (asked, composed.W, composed.b, composed.shares)
+        return affine_map(self.graph, self.scope, *given, certify, survey)
 
     def in_blocks(self, asked: Asked, budget: int) -> tuple[InBlocks, Evidence]:
         """W in blocks of rows for a caller that keeps them elsewhere, and what each is to be compared with.
@@ -161,7 +167,8 @@ class CompiledModel:
         b = bias_of(asked.program, asked.rows, self.dtype)
         require_representable(b=b)
         certify = partial(self._certify_operator, asked.program, asked.trace, asked.rows, W, b)
-        return affine_map(self.graph, self.scope, asked, W, b, None, certify)
+        survey = partial(self.survey, asked.trace)
+        return affine_map(self.graph, self.scope, asked, W, b, None, certify, survey)
 
     def plan(self, x: Given = None, rows: Rows = "all") -> Plan:
         """What `at` would do and what it would cost: engine, passes, peak bytes, an estimate of the time.
@@ -294,6 +301,30 @@ class CompiledModel:
         except (NonFiniteError, OffPath):
             return None
         return there, self._lower(there)
+
+    def survey(self, trace: Trace) -> Survey:
+        """The geometry of the region at a point, of the network lowered in float64. For the other stages.
+
+        Raises:
+            UnsupportedError: x decides which way it takes through the model, which has no half-spaces.
+        """
+        from .region import Survey
+
+        kept = self.prepared(trace)
+        cache = self._double if kept is self else {}
+        if trace.path is not None and trace.path.depends_on_x:
+            raise UnsupportedError(
+                "x decides which branches or how many iterations the model runs, and where that changes is not "
+                "known; ask for the region of a part of the model without such nodes"
+            )
+
+        def double(there: Trace) -> LinearProgram:
+            return lower(kept.scope, there, np.float64, cache)
+
+        def look(z: Point) -> LinearProgram:
+            return double(self._observer.probe(trace, z))
+
+        return Survey(double(trace), trace, look, kept._engine, limit_of(self.memory_limit))
 
     def _plan(self, program: LinearProgram, K: int, budget: int | None = None) -> Plan:
         key = (program.structure(), K, budget)

@@ -75,9 +75,10 @@ def linearize_to(
 
     certificate = certificate_of(program, evidence, _pairs(written.worst))
     W, b, shares = opened(folder)
-    affine = affine_map(
-        compiled.graph, compiled.scope, replace(asked, plan=work.plan), W, b, shares, lambda: certificate
-    )
+    asked = replace(asked, plan=work.plan)
+    survey = partial(compiled.survey, asked.trace)
+    given = (asked, W, b, shares)
+    affine = affine_map(compiled.graph, compiled.scope, *given, lambda: certificate, survey)
     affine = replace(affine, provenance={**affine.provenance, "nonzero": written.nonzero})
     arrays = {"rows": affine.rows}
     arrays |= {f"x{i}": value for i, value in enumerate(affine.inputs.values())}

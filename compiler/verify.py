@@ -13,7 +13,7 @@ from ..runtime.certificate import Certificate, Check
 from ..runtime.primitives import Array
 from ..runtime.program import LinearProgram, Step
 from ..runtime.rounding import Arithmetic, step_rounding
-from .region import Neighbour
+from .neighbours import Neighbour
 from .sweep import Magnitudes
 from .trace import Trace
 

@@ -157,16 +157,25 @@ def _competition(
         group = candidates()
         losing = (group >= 0) & (group != winner[..., None])
         winners = np.broadcast_to(winner[..., None], group.shape)[losing]
-        return ahead(site, winners, group[losing], sign)
+        units = np.flatnonzero(losing) // group.shape[-1]
+        return ahead(site, winners, group[losing], units, sign)
 
     return Guard(winner, margins, half_spaces)
 
 
-def ahead(site: Site, winners: Array, losers: Array, sign: int = 1) -> HalfSpaces:
-    """Sign · (winner - loser) ≥ 0 for pairs of flat positions in operand 0, one row for each."""
+def ahead(site: Site, winners: Array, losers: Array, units: Array, sign: int = 1) -> HalfSpaces:
+    """Sign · (winner - loser) ≥ 0 for pairs of flat positions in operand 0, one row for each.
+
+    Args:
+        site: the node.
+        winners: (rows,) flat positions.
+        losers: (rows,) likewise.
+        units: (rows,) flat numbers of the units whose choices they keep.
+        sign: 1 where the winner is the larger, -1 where it is the smaller.
+    """
     signed = np.array(float(sign))
     pair = [(gathered(site, index), factor) for index, factor in ((winners, signed), (losers, -signed))]
-    return HalfSpaces(tuple((0, chain(g, Scale(g.out_shape, factor))) for g, factor in pair))
+    return HalfSpaces(tuple((0, chain(g, Scale(g.out_shape, factor))) for g, factor in pair), units=units)
 
 
 def _winning_taps(x: Array, window: Window) -> Array:

@@ -420,11 +420,16 @@ def side_of(site: Site, left: int = 0, right: int = 1) -> Guard:
     side = np.sign(difference)
 
     def half_spaces() -> HalfSpaces:
+        """Rows: the larger minus the smaller; where they are equal, either way, in two rows."""
+        equal = side == 0
+        ways = [np.where(equal, 1, side), np.where(equal, -1, 0)] if equal.any() else [side]
+        signs = np.stack(ways)
         terms = []
-        lost: Array = np.zeros(shape, difference.dtype)
-        for position, sign in ((left, side), (right, -side)):
+        lost: Array = np.zeros(signs.shape, difference.dtype)
+        for position, sign in ((left, signs), (right, -signs)):
             if site.active(position):
-                terms.append((position, chain(site.spread(position, shape), Scale(shape, sign))))
+                spread = Broadcast(site.shape(position), signs.shape)
+                terms.append((position, chain(spread, Scale(signs.shape, sign))))
             else:
                 lost = lost + sign * np.broadcast_to(site.value(position), shape)
         return HalfSpaces(tuple(terms), lost)

@@ -140,7 +140,7 @@ def _extreme(site: Site, target: Array, sign: int) -> _Share:
                     terms.append((position, chain(taken, Scale(taken.out_shape, np.array(float(factor))))))
                 else:
                     offset[within] += factor * site.value(position).ravel()[own[within]]
-        return HalfSpaces(tuple(terms), offset)
+        return HalfSpaces(tuple(terms), offset, entries[losers])
 
     shape = site.shape()
     guard = Guard(winner.reshape(shape), margins, half_spaces)

@@ -36,7 +36,11 @@ def top_k(site: Site) -> Local:
         left = ranked[..., k:]
         last = np.broadcast_to(picked[..., -1:], left.shape)
         winners = np.concatenate([picked[..., :-1], last], -1)
-        return ahead(site, winners.ravel(), np.concatenate([picked[..., 1:], left], -1).ravel(), sign)
+        losers = np.concatenate([picked[..., 1:], left], -1)
+        place = np.minimum(np.arange(losers.shape[-1]), picked.shape[-1] - 1)  # of the winner in the order
+        outputs = np.arange(picked.size).reshape(np.moveaxis(picked, -1, axis).shape)
+        units = np.take(np.moveaxis(outputs, axis, -1), place, -1)
+        return ahead(site, winners.ravel(), losers.ravel(), units.ravel(), sign)
 
     index = np.moveaxis(picked, -1, axis)
     return Local(gathered(site, index), guards=(Guard(index, margins, half_spaces),) if k else ())

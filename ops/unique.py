@@ -41,7 +41,7 @@ def unique(site: Site) -> Local:
 
     def half_spaces() -> HalfSpaces:
         leading = slices[order, 0]
-        return ahead(site, leading[1:], leading[:-1])
+        return ahead(site, leading[1:], leading[:-1], order[1:])
 
     guards = (Guard(rank, margins, half_spaces),) if slices.size else ()
     return Local(gathered(site, np.take(own, picked, axis or 0)), guards=guards)

@@ -29,6 +29,7 @@ class HalfSpaces:
 
     terms: tuple[tuple[int, Primitive], ...]  # (input position, primitive); a position may come twice
     offset: Array | float = 0.0
+    units: Array | None = None  # (rows,) flat unit that each keeps; None: row r is of unit r mod their number
 
 
 @dataclass(frozen=True)
@@ -250,10 +251,14 @@ class LinearProgram:
         return Kind.PIECEWISE_LINEAR if kind is Kind.AFFINE and self.discrete else kind
 
     @property
+    def choosers(self) -> tuple[Step | Discrete, ...]:
+        """All that may make choices."""
+        return (*self.steps, *self.discrete)
+
+    @property
     def guarded(self) -> Iterator[tuple[Step | Discrete, Guard]]:
         """Every choice that was made at x, with what made it."""
-        owners: tuple[Step | Discrete, ...] = (*self.steps, *self.discrete)
-        for owner in owners:
+        for owner in self.choosers:
             for guard in owner.guards:
                 yield owner, guard
 

@@ -20,13 +20,14 @@ LARGEST = 5  # outputs and contributions that are listed
 _SETTINGS = ("engine", "direction", "dtype", "mode", "quantized")
 
 
-def facts_of(affine: AffineMap, seconds: float, *, layers: bool = False) -> Facts:
+def facts_of(affine: AffineMap, seconds: float, *, layers: bool = False, region: bool = False) -> Facts:
     """Everything the summary shows of one instance.
 
     Args:
         affine: the map.
         seconds: that it took.
         layers: what each layer adds to b too.
+        region: what is known of the region too.
     """
     y = _flat(affine.outputs)
     top = int(np.argmax(y[affine.rows]))
@@ -39,6 +40,7 @@ def facts_of(affine: AffineMap, seconds: float, *, layers: bool = False) -> Fact
             "explained": _explained(affine, top, y),
             **({"layers": _layers(affine, top)} if layers else {}),
             "certificate": affine.certificate.as_dict(),
+            **({"region": affine.region.as_dict()} if region else {}),
             "notes": list(affine.notes),
             "seconds": seconds,
             "settings": {name: affine.provenance.get(name) for name in _SETTINGS},

@@ -48,6 +48,7 @@ def summary(facts: Facts) -> str:
         "",
         *(_layers(facts["layers"]) if "layers" in facts else ()),
         *_verified(facts["certificate"], facts["map"]["kind"]),
+        *(_region(facts["region"]) if "region" in facts else ()),
         labelled("took", cost_of(facts)),
     ]
     return "\n".join(lines)
@@ -182,6 +183,28 @@ def _verified(certificate: Facts, kind: str) -> Iterator[str]:
     if certificate["guards"]:
         ties = f"{certificate['ties']:,} of {certificate['guards']:,} units"
         yield labelled("", f"{ties} lie exactly on a kink at x (ties)")
+
+
+def _region(region: Facts) -> Iterator[str]:
+    """How far the map holds: one line for each norm."""
+    if not region["radii"]:
+        yield labelled("region", "x alone: the map is smooth")
+    for place, radius in enumerate(region["radii"]):
+        norm = {"inf": "L∞"}.get(radius["norm"], f"L{radius['norm']}")
+        yield labelled("" if place else "region", f"{norm}  {_extent(radius)}")
+    if region["radii"] and region["radii"][0]["ties"]:
+        yield labelled("", "the ties do not limit: what they compare is the same all over the region")
+
+
+def _extent(radius: Facts) -> str:
+    """How far it is to the nearest boundary, and what that is."""
+    distance, least, boundary = radius["distance"], radius["at_least"], radius["boundary"]
+    if boundary is None:
+        return "unbounded" if radius["exact"] else f"at least {number(least or 0.0)}: {radius['note']}"
+    size = f"{number(distance):<10}" if radius["exact"] else f"{number(least)} to {number(distance)} "
+    unit = f"[{', '.join(map(str, boundary['unit']))}]"
+    room = WIDTH - 17 - len(size) - len(boundary["op_type"]) - len(unit)
+    return f"{size} {boundary['op_type']} {shortened(boundary['node'], max(8, room))} {unit}"
 
 
 def _check(what: str, deviation: str, ratio: float | None) -> str:

@@ -11,6 +11,7 @@ import onnx
 import pytest
 from onnx import helper
 
+from ilin.expansions import EXPANSIONS
 from ilin.ops import REGISTRY
 
 from .models import save, tensor
