@@ -73,10 +73,26 @@ class PathObserver:
     """
 
     def __init__(
-        self, graph: Graph, scope: Scope, providers: Sequence[str] | None, *, by_reference: bool = False
+        self,
+        graph: Graph,
+        scope: Scope,
+        providers: Sequence[str] | None,
+        *,
+        by_reference: bool = False,
+        written: onnx.ModelProto | None = None,
     ) -> None:
+        """Prepare to look.
+
+        Args:
+            graph: the model as it is written, which gives the answers.
+            scope: what is asked of it.
+            providers: onnxruntime's execution providers.
+            by_reference: whether onnx's reference evaluator gives the answers.
+            written: the model in another form, from which flat graphs are made.
+        """
         self._graph, self._scope, self._providers = graph, scope, providers
         self._by_reference = by_reference
+        self._written = with_finite_constants(written or graph.proto)
         self._starts: dict[Hashable, Path | _Fork] = {}  # by the shapes of the graph inputs
 
     def prepare(self) -> None:
@@ -137,8 +153,9 @@ class PathObserver:
         start = tuple(sorted(shapes.items()))
         way = self._starts.get(start)
         if way is None:
-            written = with_finite_constants(self._graph.proto)
-            way = self._following(Draft(with_shapes(written, shapes), surroundings=self._graph.surroundings))
+            way = self._following(
+                Draft(with_shapes(self._written, shapes), surroundings=self._graph.surroundings)
+            )
             _keep(self._starts, start, way)
         while isinstance(way, _Fork):
             answers = way.answers(feeds)

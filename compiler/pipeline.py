@@ -314,8 +314,8 @@ class CompiledModel:
         cache = self._double if kept is self else {}
         if trace.path is not None and trace.path.depends_on_x:
             raise UnsupportedError(
-                "x decides which branches or how many iterations the model runs, and where that changes is not "
-                "known; ask for the region of a part of the model without such nodes"
+                "x decides which branches or how many iterations the model runs, and nobody knows where that "
+                "changes; ask for the region of a part of the model without such nodes"
             )
 
         def double(there: Trace) -> LinearProgram:

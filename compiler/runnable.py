@@ -14,7 +14,7 @@ import onnx
 import onnx.version_converter
 
 from ..runtime.errors import ModelError
-from ..runtime.session import NoKernelError
+from ..runtime.session import NoKernelError, Session
 from .finite import holds_infinities
 from .graph import Graph, reread
 from .observer import Observer
@@ -48,33 +48,37 @@ def runnable(graph: Graph, scoped: Callable[[Graph], Scope], providers: Sequence
     scope = scoped(graph)
     observer = _observer(graph, scope, providers)
     try:
-        if observer.dtype.name == "bfloat16" and not providers:
-            raise NoKernelError("onnxruntime hands out no bfloat16 tensors")
+        if not providers:
+            _require_exchangeable(graph, observer)
         observer.prepare()
     except ModelError as refused:
         if providers:
             raise
-        found = _up_to_date(graph, scoped) or _by_reference(graph, scope, refused)
+        found = _up_to_date(graph, scope) or _by_reference(graph, scope, refused)
         if found is None:
             raise
         return found
     return Runnable(graph, scope, observer)
 
 
-def _up_to_date(graph: Graph, scoped: Callable[[Graph], Scope]) -> Runnable | None:
-    """The model at a newer operator set, if onnxruntime runs that."""
+def _up_to_date(graph: Graph, scope: Scope) -> Runnable | None:
+    """The model at a newer operator set, if onnxruntime runs that.
+
+    What comes out is compared with the reference evaluator on the model as it is written: conversions have
+    been wrong, such as that of PRelu's slopes, which older operator sets count by channels.
+    """
     opset = graph.opsets.get("", _TARGET)
     if opset >= _TARGET:
         return None
     try:
         newer = reread(graph, onnx.version_converter.convert_version(graph.proto, _TARGET))
-        scope = scoped(newer)
-        observer = _observer(newer, scope)
+        Session(newer.proto, scope.outputs, surroundings=newer.surroundings)
+        observer = PathObserver(graph, scope, None, by_reference=True, written=newer.proto)
         observer.prepare()
     except (ModelError, RuntimeError, ValueError, onnx.checker.ValidationError):
         return None
     note = f"onnxruntime does not run it at opset {opset}: onnx's version converter made it opset {_TARGET}"
-    return Runnable(newer, scope, observer, (note,))
+    return Runnable(graph, scope, observer, (note,))
 
 
 def _by_reference(graph: Graph, scope: Scope, refused: ModelError) -> Runnable | None:
@@ -88,6 +92,22 @@ def _by_reference(graph: Graph, scope: Scope, refused: ModelError) -> Runnable |
         return None
     note = f"observed with onnx's reference evaluator instead of onnxruntime, which is slow ({refused})"
     return Runnable(graph, scope, observer, (note,))
+
+
+# What onnxruntime takes from Python no arrays of.
+_NARROW = {"int4", "uint4", "int2", "uint2", "float4_e2m1fn"}
+
+
+def _require_exchangeable(graph: Graph, observer: Observer | PathObserver) -> None:
+    """Refuse types that onnxruntime does not exchange with Python.
+
+    Raises:
+        NoKernelError: a model of bfloat16, or with an input of less than a byte.
+    """
+    narrow = [put for put in graph.inputs if put.dtype is not None and put.dtype.name in _NARROW]
+    if narrow or observer.dtype.name == "bfloat16":
+        name = narrow[0].dtype if narrow else "bfloat16"
+        raise NoKernelError(f"onnxruntime exchanges no {name} tensors with Python")
 
 
 def _observer(

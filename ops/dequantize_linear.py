@@ -5,9 +5,12 @@ and in the scale.
 https://onnx.ai/onnx/operators/onnx__DequantizeLinear.html
 """
 
+import math
+
 import numpy as np
 
 from ..runtime.primitives import Broadcast, Primitive, Reshape, Scale, Shape, chain
+from ._moves import gathered
 from ._quantization import per_entry
 from ._rule import Local, Site, lowers
 
@@ -31,8 +34,10 @@ def _spread(site: Site, shape: Shape) -> Primitive:
     if len(own) == 1 and own[0] > 1:
         column = tuple(own[0] if i == axis % len(shape) else 1 for i in range(len(shape)))
         return chain(Reshape(own, column), Broadcast(column, shape))
-    if len(own) > 1:
-        raise site.refuse(
-            "its scales depend on x and come in blocks; hold them, or name a tensor before them"
+    if len(own) > 1:  # one scale for each block along the axis
+        places, size = np.arange(math.prod(own)).reshape(own), site.attribute("block_size", 0)
+        each = np.repeat(places, size, axis=axis % len(shape)).take(
+            range(shape[axis]), axis=axis % len(shape)
         )
+        return gathered(site, each, 1)
     return chain(Reshape(own, (1,) * len(shape)), Broadcast((1,) * len(shape), shape))
