@@ -115,7 +115,8 @@ def _ratio(
         size = size + L.magnitude().apply(np.abs(d[name])[None])[0]
     sizes = np.abs(at[2]) if step.offset_size is None else np.abs(step.offset_size)
     n = step.fan_in + 16
-    bound = growth(n, arithmetic.u) * size + np.abs(near - far) + arithmetic.eta
+    moved = max((float(np.abs(part).max(initial=0)) for part in d.values()), default=0.0)
+    bound = growth(n, arithmetic.u) * size + np.abs(near - far) + n * arithmetic.eta * (1 + moved)
     bound = bound + growth(n, _DOUBLE.u) * (sizes + size) / h
     if step.guards and h == _SHORT:  # on a kink, any slope between those of its two sides
         bound = bound + np.abs(at[4] - 2 * at[2] + at[0]) / (2 * h)
