@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from ..runtime.surroundings import is_external
 from .graph import is_floating
 
 
@@ -66,7 +67,7 @@ def _literals(graph: onnx.GraphProto) -> list[onnx.AttributeProto]:
 
 
 def _is_infinite(tensor: onnx.TensorProto) -> bool:
-    if not is_floating(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)):
+    if is_external(tensor) or not is_floating(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)):
         return False
     return bool(np.isinf(numpy_helper.to_array(tensor).astype(np.float64)).any())
 

@@ -264,6 +264,10 @@ def linearized(case: Case, active: tuple[str, ...], **options: object) -> ilin.A
     rows = options.pop("rows", "all")
     try:
         return ilin.linearize(case.model, dict(case.feeds), rows=rows, inputs=list(active), **options)
+    except ilin.ModelError as error:
+        if re.search(r"onnxruntime (failed|does not accept)", str(error)):
+            raise SkippedCase(f"refused: {_one_line(error)}") from error
+        raise
     except ilin.UnsupportedError as error:
         for reason, pattern in BY_DESIGN.items():
             if re.search(pattern, str(error)):

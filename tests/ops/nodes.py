@@ -47,7 +47,9 @@ def _model(
     node: onnx.NodeProto, puts: list[onnx.ValueInfoProto], result: onnx.ValueInfoProto, opset: int
 ) -> onnx.ModelProto:
     graph = helper.make_graph([node], "one", puts, [result])
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    opsets = {"": _AROUND, node.domain: opset}
+    imports = [helper.make_opsetid(domain, version) for domain, version in opsets.items()]
+    return helper.make_model(graph, opset_imports=imports, ir_version=8)
 
 
 def in_type(inputs: Values, dtype: str) -> Values:
