@@ -30,6 +30,7 @@ REFERENCE_IS_WRONG = {
     "GatherElements": "refuses a negative axis where the lengths along it differ",
     "DeformConv": "divides by 0 where an axis has length 1",
     "GlobalMaxPool": "reduces (N, C, L) to the wrong shape",
+    "GridSample": "knows no bilinear before opset 20, reads cubic borders otherwise, rounds coordinates less",
     "MaxPool": "fails in one dimension with auto_pad, wrong shapes with auto_pad and ceil_mode",
     "MaxRoiPool": "knows none",
     "MaxUnpool": "counts indices in the shape without output_shape",
