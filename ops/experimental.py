@@ -1,8 +1,8 @@
 """Affine, ImageScaler, Crop, ScaledTanh: operators of ONNX's first years that onnxruntime still runs.
 
 Affine: y = alpha x + beta. ImageScaler: y = scale x + bias, one bias for each channel of (N, C, H, W).
-Crop: the middle of (N, C, H, W), without the borders (left, top, right, bottom), or so much behind the first two as
-`scale` says. ScaledTanh: y = alpha tanh(beta x), smooth: at x the slope is alpha beta (1 - tanh(beta x)²).
+Crop: the middle of (N, C, H, W), without the borders (left, top, right, bottom), or so much behind the first
+two as `scale` says. ScaledTanh: y = alpha tanh(beta x), smooth: the slope is alpha beta (1 - tanh(beta x)²).
 https://github.com/onnx/onnx/blob/rel-1.4.1/docs/Operators.md
 """
 
