@@ -85,8 +85,8 @@ def _ratios(
     ratios = along({name: signs[name] * _scale(u[name]) for name in names}, _STEP)
     if max(ratios) <= 1:
         return ratios
-    # Nothing says over which distance f curves: large scores before a softmax, say, differ by 1 and not in parts
-    # of their size. Each step size has a bound of its own, so one that passes is proof enough.
+    # Nothing says over which distance f curves: large scores before a softmax, say, differ by 1 and not in
+    # parts of their size. Each step size has a bound of its own, so one that passes is proof enough.
     closer = along({name: signs[name] * np.abs(u[name]) for name in names}, _SHORT)
     by_one = along(signs, _STEP)
     return [min(tried) for tried in zip(ratios, closer, by_one, strict=True)]
