@@ -88,10 +88,12 @@ class PathObserver:
             scope: what is asked of it.
             providers: onnxruntime's execution providers.
             by_reference: whether onnx's reference evaluator gives the answers.
-            written: the model in another form, from which flat graphs are made.
+            written: the model converted to another operator set, from which flat graphs are made. What it
+                gives is compared with the model as it is written, if that runs at all.
         """
         self._graph, self._scope, self._providers = graph, scope, providers
         self._by_reference = by_reference
+        self._converted = written is not None
         self._written = with_finite_constants(written or graph.proto)
         self._starts: dict[Hashable, Path | _Fork] = {}  # by the shapes of the graph inputs
 
@@ -101,7 +103,11 @@ class PathObserver:
         Raises:
             ModelError: the model does not run here.
         """
-        self._whole.prepare()
+        try:
+            self._whole.prepare()
+        except ModelError:
+            if not self._converted:
+                raise
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -118,7 +124,7 @@ class PathObserver:
         path = self._path(feeds)
         seen = path.observer.trace(feeds)
         path.require_taken(seen.values)
-        return _answered(seen, path, self._whole.trace(feeds))
+        return self._answered(seen, path, lambda: self._whole.trace(feeds))
 
     def probe(self, trace: Trace, z: Mapping[str, Array]) -> Trace:
         """Observe at another value z of the free tensors, all else as in a trace.
@@ -133,7 +139,16 @@ class PathObserver:
         except ModelError as error:  # such as a slice of the wrong size
             raise OffPath from error
         path.require_taken(seen.values)
-        return _answered(seen, path, self._whole.probe(trace, z))
+        return self._answered(seen, path, lambda: self._whole.probe(trace, z))
+
+    def _answered(self, seen: Trace, path: Path, look: Callable[[], Trace]) -> Trace:
+        """What the flat graph shows of a point, with what the model itself answers."""
+        try:
+            return _answered(seen, path, look())
+        except ModelError:
+            if not self._converted:
+                raise
+            return replace(seen, path=path)  # nobody runs the model as it is written
 
     def of(self, trace: Trace) -> Observer:
         """What looks at the flat graph of a point."""

@@ -64,8 +64,8 @@ def runnable(graph: Graph, scoped: Callable[[Graph], Scope], providers: Sequence
 def _up_to_date(graph: Graph, scope: Scope) -> Runnable | None:
     """The model at a newer operator set, if onnxruntime runs that.
 
-    What comes out is compared with the reference evaluator on the model as it is written: conversions have
-    been wrong, such as that of PRelu's slopes, which older operator sets count by channels.
+    What comes out is compared with the reference evaluator on the model as it is written, where that runs it:
+    conversions have been wrong, such as that of PRelu's slopes, which older operator sets count by channels.
     """
     opset = graph.opsets.get("", _TARGET)
     if opset >= _TARGET:
