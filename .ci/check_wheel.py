@@ -7,12 +7,18 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = {"ilin": "ilin", "compiler": "ilin/compiler", "ops": "ilin/ops", "runtime": "ilin/runtime"}
+FOLDERS = {
+    "ilin": "ilin",
+    "compiler": "ilin/compiler",
+    "expansions": "ilin/expansions",
+    "ops": "ilin/ops",
+    "runtime": "ilin/runtime",
+}
 
 
 def expected() -> set[str]:
     """Paths in the wheel of everything that the checkout's packages hold."""
-    links = {ROOT / "ilin" / name for name in ("compiler", "ops", "runtime")}
+    links = {ROOT / "ilin" / name for name in ("compiler", "expansions", "ops", "runtime")}
     paths = {"ilin/py.typed"}
     for source, target in FOLDERS.items():
         for file in sorted((ROOT / source).rglob("*.py")):

@@ -23,6 +23,7 @@ from ..runtime.operator import Carry, unstacked
 from ..runtime.primitives import Array, Sum
 from ..runtime.program import LinearProgram, Step
 from ..runtime.session import Session
+from ..runtime.surroundings import ALONE, Surroundings
 from ..runtime.transpose import transposed
 from .sweep import seeds
 
@@ -106,7 +107,10 @@ def adjoint_of(
 
 
 def require_runnable(
-    model: onnx.ModelProto, dtype: np.dtype[Any], providers: Sequence[str] | None = None
+    model: onnx.ModelProto,
+    dtype: np.dtype[Any],
+    providers: Sequence[str] | None = None,
+    surroundings: Surroundings = ALONE,
 ) -> Session:
     """Open a session over an emitted model.
 
@@ -114,7 +118,8 @@ def require_runnable(
         OptionError: in float64, a model with convolutions or other operators that onnxruntime lacks there.
     """
     try:
-        return Session(model, [put.name for put in model.graph.output], providers, rewrite=True)
+        names = [put.name for put in model.graph.output]
+        return Session(model, names, providers, rewrite=True, surroundings=surroundings)
     except ModelError as error:
         if dtype == np.float64:
             raise OptionError(

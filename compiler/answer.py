@@ -17,9 +17,11 @@ from ..runtime.affine_map import AffineMap, Layer
 from ..runtime.certificate import Certificate
 from ..runtime.errors import NonFiniteError
 from ..runtime.primitives import Array
-from ..runtime.program import LinearProgram
+from ..runtime.program import Kind, LinearProgram
+from ..runtime.region import Geometry
 from .graph import Graph
 from .plan import Plan
+from .scope import Scope
 from .trace import Trace, all_finite
 
 
@@ -32,6 +34,14 @@ class Asked:
     rows: Array  # (K,) flat output indices
     plan: Plan
     notes: tuple[str, ...]  # on what was changed to make x fit
+
+    @property
+    def kind(self) -> Kind:
+        """How far the answer holds: where x decides which nodes run, as far as it decides the same."""
+        path = self.trace.path
+        decided = path is not None and path.depends_on_x
+        holds_everywhere = self.program.kind in (Kind.AFFINE, Kind.LOCALLY_CONSTANT)
+        return Kind.PIECEWISE_LINEAR if decided and holds_everywhere else self.program.kind
 
 
 def require_representable(**arrays: Array) -> None:
@@ -50,13 +60,15 @@ def require_representable(**arrays: Array) -> None:
 
 def affine_map(
     graph: Graph,
+    scope: Scope,
     asked: Asked,
     W: Any,
     b: Array,
     shares: Array | None,
     certify: Callable[[], Certificate],
+    survey: Callable[[], Geometry],
 ) -> AffineMap:
-    """Put an answer together. Its layers and its certificate are made when they are first read."""
+    """Put an answer together. Its layers, certificate and region are made when they are first read."""
     program, plan = asked.program, asked.plan
     b = b.astype(W.dtype)
     for array in (W, b):
@@ -67,6 +79,7 @@ def affine_map(
         "engine": plan.engine,
         "direction": plan.direction,
         "dtype": str(W.dtype),
+        **scope.reading.names,
         "opsets": {domain or "ai.onnx": version for domain, version in graph.opsets.items()},
         "producer": graph.producer,
     }
@@ -74,16 +87,28 @@ def affine_map(
         W,
         b,
         asked.rows,
-        program.kind,
+        asked.kind,
         asked.trace.free(program),
-        {name: asked.trace.values[name] for name, _ in program.outputs},
+        {name: asked.trace.answer(name) for name, _ in program.outputs},
         partial(_layers, program, shares),
         certify,
         graph.name,
         graph.sha256,
         provenance,
         asked.notes,
+        survey,
     )
+
+
+def jumps_of(program: LinearProgram) -> tuple[str, ...]:
+    """A note on the nodes that x moves only by jumps, of which W has nothing to say."""
+    if not program.discrete:
+        return ()
+    first, *others = (f"{one.node!r} ({one.op_type})" for one in program.discrete)
+    where = f"node {first}" + (f" and {len(others)} more" if others else "")
+    if program.kind is Kind.LOCALLY_CONSTANT:
+        return (f"around x the outputs do not depend on x: it moves them only by jumps, at {where}",)
+    return (f"x also acts by jumps, at {where}; around x these stay, so W does not show them",)
 
 
 def _layers(program: LinearProgram, shares: Array | None) -> tuple[Layer, ...]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
 
 _EMITTED = 20_000_000  # multiply-adds of one vector from which products with W are worth a session
+_MESSAGE = 2**31  # bytes of one protobuf message
 
 
 @dataclass
@@ -30,17 +31,30 @@ class Engine:
     """Sweeps programs in any of the ways, and keeps matrices and emitted models from point to point."""
 
     providers: Sequence[str] | None = None
+    weights: int = 0  # of the model
     _matrices: MatrixStore = field(default_factory=MatrixStore)
     _adjoints: dict[Any, Adjoint] = field(default_factory=dict)
     _store: FusedStore = field(default_factory=FusedStore)
     stacks: Kept = field(default_factory=dict)
 
     def candidates(self, name: EngineName, dtype: np.dtype[Any]) -> tuple[EngineName, ...]:
-        """The engines that a plan may choose from. onnxruntime has no Conv in float64."""
+        """The engines that a plan may choose from. onnxruntime has no Conv in float64.
+
+        Raises:
+            OptionError: the engine asked for is not there, or cannot hold the model.
+        """
         if name == "fused" and not fused_available():
             raise OptionError("engine 'fused' needs numba: python -m pip install 'ilin[fast]'")
+        emittable = self._emittable(dtype)
+        if name in ("adjoint", "fused") and not emittable:
+            raise OptionError(
+                f"engine {name!r} emits the model's weights in one ONNX message, which {self.weights:,} of "
+                "them are too many for; use 'matrix-free', or leave the choice to 'auto'"
+            )
         if name != "auto":
             return (name,)
+        if not emittable:
+            return ("matrix-free",)
         compiled: tuple[EngineName, ...] = ("fused",) if fused_available() else ()
         emitted: tuple[EngineName, ...] = ("adjoint",) if dtype == np.float32 else ()
         return ("matrix-free", *emitted, *compiled)
@@ -80,9 +94,15 @@ class Engine:
         from ..runtime.operator import operator_of
 
         work = sum(L.work for step in program.steps for _, L in step.terms)
-        in_onnxruntime = name == "adjoint" or (name == "auto" and dtype == np.float32 and work > _EMITTED)
+        in_onnxruntime = name == "adjoint" or (
+            name == "auto" and dtype == np.float32 and work > _EMITTED and self._emittable(dtype)
+        )
         carrier = partial(emitted, dtype=dtype, providers=self.providers) if in_onnxruntime else None
         return operator_of(program, rows, dtype, carrier=carrier)
+
+    def _emittable(self, dtype: np.dtype[Any]) -> bool:
+        """Whether a model that holds all weights twice, as W and |W| of a bound, is one message."""
+        return 2 * self.weights * dtype.itemsize < _MESSAGE
 
     def _multiplier(self, leg: Leg, program: LinearProgram, rows: Array, dtype: np.dtype[Any]) -> Multiplier:
         if leg.engine == "sparse":

@@ -20,10 +20,11 @@ from ..runtime.errors import UnsupportedError
 from ..runtime.primitives import Array, Shape
 from ..runtime.program import LinearProgram, Step
 from ..runtime.surgery import with_outputs
+from ..runtime.surroundings import embedded
 from .adjoint import sweep_back
 from .graph import Graph, Node
 from .rows import Rows, choose_rows
-from .scope import Scope, varying_outputs
+from .scope import Scope
 
 _DESCRIPTION = """Explains every x of the given shapes: besides the outputs y of the model it was made from,
 the exact affine map F(z) = W z + b that this model computes at x and on the linear region around it.
@@ -50,8 +51,9 @@ def export_explainer(
         UnsupportedError: a node whose slopes cannot be computed in the graph, or an operator set that
             cannot be brought up to date.
         RowsError: rows outside the output.
+        OutputError: the model's external data is too large for one file.
     """
-    model = _up_to_date(with_outputs(graph.proto, scope.outputs))
+    model = _up_to_date(embedded(with_outputs(graph.proto, scope.outputs), graph.surroundings.folder))
     taken = _names(model.graph)
     prefix = _free("ilin/", lambda prefix: any(name.startswith(prefix) for name in taken))
     builder = Builder(np.dtype(dtype), prefix=prefix)
@@ -132,7 +134,7 @@ def _zeros(graph: Builder, count: str, columns: int) -> str:
 def _supplier(graph: Builder, scope: Scope, program: LinearProgram) -> Callable[[Step], tuple[str, ...]]:
     """What adds the nodes that compute a step's slopes, winners and offset."""
     shapes = dict(program.inputs) | {step.output: step.shape for step in program.steps}
-    nodes = {name: node for node in scope.nodes for name in varying_outputs(node)}
+    nodes = {name: use.node for use in scope.uses for name in use.varying}
 
     def supply(step: Step) -> tuple[str, ...]:
         node = nodes.get(step.output)
@@ -163,7 +165,7 @@ def _site(node: Node, scope: Scope, shapes: Mapping[str, Shape]) -> Site:
     operands = tuple(operand(name) for name in node.inputs)
     return Site(
         *(node.name, node.op_type, node.domain, node.opset, node.attributes),
-        *(operands, node.formal, node.outputs),
+        *(operands, node.formal, node.outputs, scope.reading),
     )
 
 

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import onnx.inliner
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]
 from onnx import numpy_helper
 
+from ..expansions import Tensor
+from ..ops import registered_by_others
 from ..runtime.errors import ModelError, UnsupportedError
 from ..runtime.primitives import Array
 from ..runtime.surgery import captured
+from ..runtime.surroundings import (
+    ALONE,
+    Surroundings,
+    digest,
+    external_tensor,
+    is_external,
+    take_in_attributes,
+    without_data,
+)
+from .types import inferred
 
 ModelSource = str | os.PathLike[str] | bytes | onnx.ModelProto
 
@@ -29,11 +41,17 @@ class TensorInfo:
     name: str
     dtype: np.dtype[Any] | None  # None where it is no tensor
     shape: tuple[int | str | None, ...] | None  # None where even the rank is open
+    columns: str = ""  # of maps that ZipMap makes: the tensor whose columns they name
 
     @property
     def floating(self) -> bool:
         """Whether it holds floating-point values."""
         return self.dtype is not None and is_floating(self.dtype)
+
+    @property
+    def explained(self) -> str:
+        """The floating-point tensor to explain for it; "" where there is none."""
+        return self.name if self.floating else self.columns
 
     def __str__(self) -> str:
         dims = "?" if self.shape is None else "×".join("?" if d is None else str(d) for d in self.shape)
@@ -62,7 +80,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Graph:
-    """Nodes in topological order, local functions inlined."""
+    """Nodes in topological order, local functions inlined but for those that have a rule."""
 
     name: str
     inputs: tuple[TensorInfo, ...]
@@ -73,6 +91,17 @@ class Graph:
     producer: str
     opsets: Mapping[str, int]
     proto: onnx.ModelProto = field(repr=False)  # for onnxruntime alone
+    surroundings: Surroundings = ALONE  # likewise
+
+    @property
+    def weights(self) -> int:
+        """Number of floating-point parameters."""
+        return sum(value.size for value in self.initializers.values() if is_floating(value.dtype))
+
+    @cached_property
+    def types(self) -> tuple[dict[str, Tensor], set[str]]:
+        """Types of tensors, as far as shape inference finds them, and the names of what is no tensor."""
+        return inferred(self.proto)
 
     def tensors(self) -> set[str]:
         """Names of everything that is computed or given."""
@@ -80,43 +109,108 @@ class Graph:
         return computed | {put.name for put in self.inputs} | set(self.initializers)
 
 
-def load(model: ModelSource) -> Graph:
+def load(model: ModelSource, custom_ops: Sequence[str | os.PathLike[str]] = ()) -> Graph:
     """Read and check a model.
 
     Args:
         model: path of an ONNX file, its bytes, or a ModelProto (which is not changed).
+        custom_ops: shared libraries that implement operators of its own for onnxruntime.
 
     Raises:
         ModelError: no such file, not ONNX, corrupt, missing external data, or refused by onnx.checker.
     """
-    proto, digest, name = _read(model)
+    proto, content, name = _read(model)
+    folder = Path(model).absolute().parent if isinstance(model, str | os.PathLike) else None
+    sha256 = digest(content, proto, folder)
+    del content  # up to 2 GB
+    take_in_attributes(proto, folder)
+    return _graph(proto, sha256, name, Surroundings(folder, tuple(map(_library, custom_ops))))
+
+
+def _library(path: str | os.PathLike[str]) -> str:
+    """A library by a path that means the same from everywhere; a bare name may be one of the system's."""
+    return str(Path(path).absolute()) if Path(path).exists() else os.fspath(path)
+
+
+def reread(graph: Graph, proto: onnx.ModelProto) -> Graph:
+    """The same model, by name and hash, in another form.
+
+    Raises:
+        ModelError: as `load`.
+    """
+    return _graph(proto, graph.sha256, graph.name, graph.surroundings)
+
+
+def _graph(proto: onnx.ModelProto, sha256: str, name: str, surroundings: Surroundings) -> Graph:
     if proto.functions:
         try:
-            proto = onnx.inliner.inline_local_functions(proto)
+            proto = onnx.inliner.inline_selected_functions(proto, _with_rules(proto), exclude=True)
         except (onnx.checker.ValidationError, RuntimeError, ValueError) as error:
             raise ModelError(f"its local functions cannot be inlined: {_one_line(error)}") from error
     if proto.graph.sparse_initializer:
         raise UnsupportedError("the model holds sparse initializers; store them densely")
+    if any(node.domain == "com.microsoft.nchwc" for node in proto.graph.node):
+        raise UnsupportedError(
+            "onnxruntime has optimised the model for the vector length of one machine (its nodes of domain "
+            "com.microsoft.nchwc); save it at ORT_ENABLE_EXTENDED, or compile the model before that"
+        )
     _sort_topologically(proto.graph)
     _check(proto)
+    return graph_of(proto, sha256, name, surroundings)
+
+
+def graph_of(proto: onnx.ModelProto, sha256: str, name: str, surroundings: Surroundings = ALONE) -> Graph:
+    """A graph of a model in topological order.
+
+    Args:
+        proto: the model, which is kept.
+        sha256: of the file that it comes from.
+        name: of that file.
+        surroundings: what the model needs beside itself.
+    """
     opsets = {_domain(entry.domain): entry.version for entry in proto.opset_import}
-    initializers = {tensor.name: _array(tensor) for tensor in proto.graph.initializer}
+    initializers = {
+        tensor.name: external_tensor(tensor, surroundings.folder) if is_external(tensor) else _array(tensor)
+        for tensor in proto.graph.initializer
+    }
+    functions = {(_domain(function.domain), function.name): function for function in proto.functions}
     return Graph(
         name=name,
         inputs=tuple(_info(put) for put in proto.graph.input if put.name not in initializers),
-        outputs=tuple(_info(put) for put in proto.graph.output),
+        outputs=_outputs(proto.graph),
         initializers=initializers,
-        nodes=tuple(_node(position, node, opsets) for position, node in enumerate(proto.graph.node)),
-        sha256=digest,
+        nodes=tuple(_node(i, node, opsets, functions) for i, node in enumerate(proto.graph.node)),
+        sha256=sha256,
         producer=f"{proto.producer_name} {proto.producer_version}".strip(),
         opsets=opsets,
         proto=proto,
+        surroundings=surroundings,
     )
 
 
+def ancestors(graph: Graph, outputs: Collection[str], stop: Collection[str] = ()) -> set[int]:
+    """Positions of the nodes that an output depends on, not going beyond the tensors in `stop`."""
+    wanted = set(outputs) - set(stop)
+    needed = set()
+    for node in reversed(graph.nodes):
+        if wanted.intersection(node.outputs):
+            needed.add(node.position)
+            wanted.update(name for name in (*node.inputs, *node.captured) if name and name not in stop)
+    return needed
+
+
+def descendants(graph: Graph, inputs: Collection[str]) -> set[str]:
+    """The inputs, and all tensors that are computed from them."""
+    reached = set(inputs)
+    for node in graph.nodes:
+        if reached.intersection((*node.inputs, *node.captured)):
+            reached.update(name for name in node.outputs if name)
+    return reached
+
+
 def is_floating(dtype: np.dtype[Any]) -> bool:
-    """Whether a dtype is floating point, bfloat16 included (which numpy calls void)."""
-    return dtype.kind == "f" or dtype.name == "bfloat16"
+    """Whether values of a dtype are differentiated: floating point of 16 bits or more, bfloat16 included."""
+    return dtype.name in ("float16", "bfloat16", "float32", "float64")
 
 
 def floating_target(node: Node) -> np.dtype[Any] | None:
@@ -127,17 +221,20 @@ def floating_target(node: Node) -> np.dtype[Any] | None:
     return dtype if is_floating(dtype) else None
 
 
-def _read(model: ModelSource) -> tuple[onnx.ModelProto, str, str]:
+def _read(model: ModelSource) -> tuple[onnx.ModelProto, bytes, str]:
+    """The model, its bytes, and a name for it."""
     if isinstance(model, onnx.ModelProto):
         proto = onnx.ModelProto()
         proto.CopyFrom(model)
-        return (
-            proto,
-            hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest(),
-            model.graph.name,
-        )
+        try:
+            return proto, model.SerializeToString(deterministic=True), model.graph.name
+        except (ValueError, EncodeError) as error:
+            raise ModelError(
+                "the model is too large for one protobuf message (2 GB); save it with external data "
+                "(onnx.save(…, save_as_external_data=True)) and give the path"
+            ) from error
     if isinstance(model, bytes | bytearray):
-        return _parse(bytes(model), "the given bytes"), hashlib.sha256(model).hexdigest(), "<bytes>"
+        return _parse(bytes(model), "the given bytes"), bytes(model), "<bytes>"
     if not isinstance(model, str | os.PathLike):
         raise ModelError(f"a model is a path, bytes or an onnx.ModelProto, not {type(model).__name__}")
     path = Path(model)
@@ -147,9 +244,7 @@ def _read(model: ModelSource) -> tuple[onnx.ModelProto, str, str]:
         raise ModelError(f"no such file: {path}") from None
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror}") from error
-    proto = _parse(content, str(path))
-    _load_external_data(proto, path)
-    return proto, hashlib.sha256(content).hexdigest(), path.name
+    return _parse(content, str(path)), content, path.name
 
 
 def _parse(content: bytes, source: str) -> onnx.ModelProto:
@@ -163,24 +258,36 @@ def _parse(content: bytes, source: str) -> onnx.ModelProto:
     return proto
 
 
-def _load_external_data(proto: onnx.ModelProto, path: Path) -> None:
-    try:
-        onnx.load_external_data_for_model(proto, str(path.parent))
-    except (onnx.checker.ValidationError, OSError, ValueError) as error:
-        raise ModelError(
-            f"external data of {path} is missing or unreadable; keep it beside the model: {_one_line(error)}"
-        ) from error
+# Operators that onnxruntime's optimiser writes into ONNX's own domain, at versions that do not have them.
+_ONNXRUNTIMES = {"LayerNormalization", "SimplifiedLayerNormalization"}
 
 
 def _check(proto: onnx.ModelProto) -> None:
     try:
-        onnx.checker.check_model(proto)
+        onnx.checker.check_model(_checkable(without_data(proto)))
     except onnx.checker.ValidationError as error:
         raise ModelError(f"not a valid ONNX model (onnx.checker): {_one_line(error)}") from error
-    except ValueError as error:  # over 2 GB: the checker cannot see it, onnxruntime will
+    except (ValueError, EncodeError) as error:
         raise ModelError(
-            f"the model is too large for one protobuf message (2 GB): {_one_line(error)}"
+            f"the model is too large for one protobuf message (2 GB); keep its tensors as external data: "
+            f"{_one_line(error)}"
         ) from error
+
+
+def _checkable(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model as the checker can read it: onnxruntime's operators in onnxruntime's domain."""
+    version = next((entry.version for entry in proto.opset_import if not _domain(entry.domain)), 1)
+    foreign = {op for op in _ONNXRUNTIMES if not onnx.defs.has(op, version, "")}
+    if not any(node.op_type in foreign and not _domain(node.domain) for node in proto.graph.node):
+        return proto
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    for node in copy.graph.node:
+        if node.op_type in foreign and not _domain(node.domain):
+            node.domain = "com.microsoft"
+    if all(entry.domain != "com.microsoft" for entry in copy.opset_import):
+        copy.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    return copy
 
 
 def _sort_topologically(graph: onnx.GraphProto) -> None:
@@ -229,18 +336,38 @@ def _info(put: onnx.ValueInfoProto) -> TensorInfo:
     return TensorInfo(put.name, dtype, tuple(_dimension(dim) for dim in tensor.shape.dim))
 
 
+def _outputs(graph: onnx.GraphProto) -> tuple[TensorInfo, ...]:
+    """The declared outputs."""
+    columns = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "ZipMap"}
+    return tuple(replace(_info(put), columns=columns.get(put.name, "")) for put in graph.output)
+
+
 def _dimension(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
     if dim.HasField("dim_value"):
         return int(dim.dim_value) if dim.dim_value > 0 else None  # some exporters write -1 or 0 for "any"
     return str(dim.dim_param) or None
 
 
-def _node(position: int, node: onnx.NodeProto, opsets: Mapping[str, int]) -> Node:
+Functions = Mapping[tuple[str, str], onnx.FunctionProto]  # by domain and name
+
+
+def _with_rules(proto: onnx.ModelProto) -> list[tuple[str, str]]:
+    """The local functions that stay nodes, as somebody registered a rule for them."""
+    ids = [(function.domain, function.name) for function in proto.functions]
+    return [(domain, name) for domain, name in ids if registered_by_others(name, _domain(domain))]
+
+
+def _node(position: int, node: onnx.NodeProto, opsets: Mapping[str, int], functions: Functions) -> Node:
     domain = _domain(node.domain)
     opset = opsets.get(domain, 1)
     attributes = {attribute.name: _attribute(attribute) for attribute in node.attribute}
     formal: tuple[str, ...] = ("",) * len(node.input)
-    if onnx.defs.has(node.op_type, opset, domain):
+    function = functions.get((domain, node.op_type))
+    if function is not None:
+        defaults = {attribute.name: _attribute(attribute) for attribute in function.attribute_proto}
+        attributes = {**defaults, **attributes}
+        formal = tuple(function.input[: len(node.input)])
+    elif onnx.defs.has(node.op_type, opset, domain):
         schema = onnx.defs.get_schema(node.op_type, opset, domain)
         for name, declared in schema.attributes.items():
             if name not in attributes and declared.default_value.type:
@@ -258,7 +385,7 @@ def _node(position: int, node: onnx.NodeProto, opsets: Mapping[str, int]) -> Nod
         formal,
         attributes,
         tuple(captured(node)),
-        _random(node),
+        _random(node, functions),
     )
 
 
@@ -277,14 +404,16 @@ _RANDOM = {
 }
 
 
-def _random(node: onnx.NodeProto) -> bool:
+def _random(node: onnx.NodeProto, functions: Functions) -> bool:
     inner = [
         child
         for attribute in node.attribute
         for graph in (attribute.g, *attribute.graphs)
         for child in graph.node
     ]
-    return node.op_type in _RANDOM or any(_random(child) for child in inner)
+    function = functions.get((_domain(node.domain), node.op_type))
+    inner += [] if function is None else function.node
+    return node.op_type in _RANDOM or any(_random(child, functions) for child in inner)
 
 
 def _attribute(attribute: onnx.AttributeProto) -> Any:

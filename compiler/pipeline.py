@@ -1,4 +1,4 @@
-"""The pipeline: load → observe → lower → compose → verify."""
+"""The pipeline: load → expand → observe → lower → compose → verify."""
 
 from __future__ import annotations
 
@@ -6,21 +6,23 @@ import os
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..ops import Reading
 from ..runtime.affine_map import AffineMap
 from ..runtime.arrays import overflow_refused_later
 from ..runtime.certificate import Certificate
-from ..runtime.errors import InputError, ModelError, NonFiniteError, OptionError
+from ..runtime.errors import InputError, ModelError, NonFiniteError, OptionError, UnsupportedError
 from ..runtime.files import write_model
 from ..runtime.memory import limit_of
 from ..runtime.primitives import Array
-from ..runtime.program import LinearProgram
+from ..runtime.program import Kind, LinearProgram
 from ..runtime.rounding import Arithmetic
 from ..runtime.session import require_providers
-from .answer import Asked, affine_map, require_representable
+from ..runtime.stack import NotStackable
+from .answer import Asked, affine_map, jumps_of, require_representable
 from .bounds import rounding_bounds, running_bound
 from .compose import Composed, Progress, compose, compose_stacked
 from .engine import Engine
@@ -28,15 +30,23 @@ from .graph import Graph, ModelSource, load
 from .in_blocks import InBlocks
 from .lower import Cache, lower
 from .many import answers, instances_of
+from .neighbours import Point, find_neighbours
 from .observer import Observer
+from .paths import OffPath, Path, PathObserver, objection
 from .plan import DIRECTIONS, ENGINES, Direction, EngineName, Plan, checks_of, machine_speed, plan_of
-from .region import Point, find_neighbours
 from .rows import Rows, choose_rows
+from .runnable import runnable
 from .scope import Scope, scope_of
-from .trace import Given, Trace, feeds_of, zeros_for
+from .slopes import check_slopes
+from .trace import Given, Trace, feeds_of, require_within, zeros_for
 from .verify import Evidence, certificate_of, deviations, rounding_at
 
+if TYPE_CHECKING:
+    from .region import Survey
+
 DTYPES = ("float32", "float64")
+MODES = ("tangent", "frozen")
+QUANTIZED = ("exact", "straight-through")
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -49,9 +59,11 @@ class CompiledModel:
     engine: EngineName
     direction: Direction
     memory_limit: int | str | None
-    _observer: Observer
+    notes: tuple[str, ...]  # on how the model is run, where it is not simply by onnxruntime
+    _observer: Observer | PathObserver
     _engine: Engine
     _cache: Cache = field(default_factory=dict)  # lowered nodes that do not depend on the point
+    _double: Cache = field(default_factory=dict)  # the same in float64, for regions
     _plans: dict[Any, Plan] = field(default_factory=dict)  # by structure and number of rows
 
     def at(
@@ -89,9 +101,12 @@ class CompiledModel:
         """Observe and lower at a point, and plan its rows. For the other stages, as `answer` is."""
         feeds, notes = feeds_of(self.graph, x)
         trace = self._observer.trace(feeds)
+        for name in self.scope.inputs:
+            require_within(name, trace.values[name], self.dtype)
         program = self._lower(trace)
         chosen = choose_rows(rows, trace.stacked(program.outputs))
-        return Asked(trace, program, chosen, self._plan(program, len(chosen)), notes)
+        plan = self._plan(program, len(chosen))
+        return Asked(trace, program, chosen, plan, (*self.notes, *notes, *jumps_of(program)))
 
     @overflow_refused_later()
     def compose(self, asked: Asked, progress: Progress | None = None) -> Composed:
@@ -102,7 +117,8 @@ class CompiledModel:
             NonFiniteError: entries outside the range of the type.
         """
         asked.plan.require_fit()
-        composed = compose(asked.program, asked.rows, asked.plan, self._engine, self.dtype, progress)
+        engine = self.prepared(asked.trace)._engine
+        composed = compose(asked.program, asked.rows, asked.plan, engine, self.dtype, progress)
         require_representable(W=composed.W, b=composed.b.astype(self.dtype))
         return composed
 
@@ -115,7 +131,10 @@ class CompiledModel:
             NonFiniteError: entries outside the range of the type.
         """
         programs, rows = [one.program for one in asked], [one.rows for one in asked]
-        found = compose_stacked(programs, rows, self._engine, self.dtype)
+        kept = self.prepared(asked[0].trace)
+        if any(self.prepared(one.trace) is not kept for one in asked):
+            raise NotStackable
+        found = compose_stacked(programs, rows, kept._engine, self.dtype)
         for composed in found:
             require_representable(W=composed.W, b=composed.b.astype(self.dtype))
         return found
@@ -123,7 +142,9 @@ class CompiledModel:
     def answer(self, asked: Asked, composed: Composed) -> AffineMap:
         """The map, with a certificate to be made when it is read."""
         certify = partial(self._certify, asked.program, asked.trace, asked.rows, asked.plan, composed)
-        return affine_map(self.graph, asked, composed.W, composed.b, composed.shares, certify)
+        survey = partial(self.survey, asked.trace)
+        given = (asked, composed.W, composed.b, composed.shares)
+        return affine_map(self.graph, self.scope, *given, certify, survey)
 
     def in_blocks(self, asked: Asked, budget: int) -> tuple[InBlocks, Evidence]:
         """W in blocks of rows for a caller that keeps them elsewhere, and what each is to be compared with.
@@ -142,11 +163,12 @@ class CompiledModel:
         """The map with W as an operator."""
         from ..runtime.operator import bias_of
 
-        W = self._engine.operator(self.engine, asked.program, asked.rows, self.dtype)
+        W = self.prepared(asked.trace)._engine.operator(self.engine, asked.program, asked.rows, self.dtype)
         b = bias_of(asked.program, asked.rows, self.dtype)
         require_representable(b=b)
         certify = partial(self._certify_operator, asked.program, asked.trace, asked.rows, W, b)
-        return affine_map(self.graph, asked, W, b, None, certify)
+        survey = partial(self.survey, asked.trace)
+        return affine_map(self.graph, self.scope, asked, W, b, None, certify, survey)
 
     def plan(self, x: Given = None, rows: Rows = "all") -> Plan:
         """What `at` would do and what it would cost: engine, passes, peak bytes, an estimate of the time.
@@ -180,7 +202,7 @@ class CompiledModel:
         from .adjoint import save_adjoint
 
         facts = {"ilin.model": self.graph.name, "ilin.model_sha256": self.graph.sha256}
-        save_adjoint(self._anywhere(x)[1], self.dtype, path, facts)
+        save_adjoint(self._on_the_only_way(x)[1], self.dtype, path, facts)
 
     def export_explainer(self, path: str | os.PathLike[str], rows: Rows = "all", x: Given = None) -> None:
         """Write one ONNX model x → (y, W, b, rows) that explains any x wherever onnxruntime runs.
@@ -200,9 +222,10 @@ class CompiledModel:
         from .adjoint import require_runnable
         from .explainer import export_explainer
 
-        program = self._anywhere(x)[1]
-        model = export_explainer(self.graph, self.scope, program, rows, self.dtype)
-        require_runnable(model, self.dtype)
+        trace, program = self._on_the_only_way(x)
+        taken = self.prepared(trace)
+        model = export_explainer(taken.graph, taken.scope, program, rows, self.dtype)
+        require_runnable(model, self.dtype, surroundings=taken.graph.surroundings)
         write_model(path, model)
 
     def _anywhere(self, x: Given) -> tuple[Trace, LinearProgram]:
@@ -217,6 +240,15 @@ class CompiledModel:
             raise InputError(
                 f"zeros, which stand in for an x, do not go through this model; give an x ({error})"
             ) from error
+
+    def _on_the_only_way(self, x: Given) -> tuple[Trace, LinearProgram]:
+        """The same, for a graph that is written for any point."""
+        trace, program = self._anywhere(x)
+        if trace.path is not None and trace.path.depends_on_x:
+            raise UnsupportedError(
+                f"which nodes of {self.graph.name!r} run depends on x, and this is one graph for any x"
+            )
+        return trace, program
 
     def at_many(self, X: Given, rows: Rows = "all", *, workers: int | None = None) -> Iterator[AffineMap]:
         """Linearise at several points, as many at a time as there are workers.
@@ -255,15 +287,44 @@ class CompiledModel:
         )
 
     def _lower(self, trace: Trace) -> LinearProgram:
-        return lower(self.scope, trace, self.dtype, self._cache)
+        kept = self.prepared(trace)
+        return lower(kept.scope, trace, self.dtype, kept._cache)
+
+    def prepared(self, trace: Trace) -> Path | CompiledModel:
+        """What is kept for the way of a point. For the other stages, as `answer` is."""
+        return trace.path or self
 
     def _look(self, trace: Trace, z: Point) -> tuple[Trace, LinearProgram] | None:
         """The model at another value of the free tensors, or None where it is not finite there."""
         try:
             there = self._observer.probe(trace, z)
-        except NonFiniteError:
+        except (NonFiniteError, OffPath):
             return None
         return there, self._lower(there)
+
+    def survey(self, trace: Trace) -> Survey:
+        """The geometry of the region at a point, of the network lowered in float64. For the other stages.
+
+        Raises:
+            UnsupportedError: x decides which way it takes through the model, which has no half-spaces.
+        """
+        from .region import Survey
+
+        kept = self.prepared(trace)
+        cache = self._double if kept is self else {}
+        if trace.path is not None and trace.path.depends_on_x:
+            raise UnsupportedError(
+                "x decides which branches or how many iterations the model runs, and nobody knows where that "
+                "changes; ask for the region of a part of the model without such nodes"
+            )
+
+        def double(there: Trace) -> LinearProgram:
+            return lower(kept.scope, there, np.float64, cache)
+
+        def look(z: Point) -> LinearProgram:
+            return double(self._observer.probe(trace, z))
+
+        return Survey(double(trace), trace, look, kept._engine, limit_of(self.memory_limit))
 
     def _plan(self, program: LinearProgram, K: int, budget: int | None = None) -> Plan:
         key = (program.structure(), K, budget)
@@ -287,7 +348,7 @@ class CompiledModel:
         """Verify a map against onnxruntime: every step at x, the whole at x and at fresh points."""
         evidence = self._evidence(program, trace, plan.joints)
         rounding = rounding_bounds(
-            program, rows, composed, plan, self._engine, self.dtype, evidence.magnitudes
+            program, rows, composed, plan, self.prepared(trace)._engine, self.dtype, evidence.magnitudes
         )
         compared = deviations(composed.W, composed.b, program, rows, evidence, rounding)
         return certificate_of(program, evidence, compared)
@@ -304,12 +365,17 @@ class CompiledModel:
     @overflow_refused_later()
     def _evidence(self, program: LinearProgram, trace: Trace, kept: Collection[str] = ()) -> Evidence:
         """What a map at a point is compared with; values of the tensors in `kept` are held besides."""
-        theirs, ours = Arithmetic.of(self._observer.dtype), Arithmetic.of(self.dtype)
+        observer = self._observer.of(trace)
+        theirs, ours = Arithmetic.of(observer.dtype), Arithmetic.of(self.dtype)
         coarser, look = theirs.coarser(ours), partial(self._look, trace)
-        fresh, tried = find_neighbours(program, trace, look, self.dtype, coarser)
+        smooth = program.kind is Kind.SMOOTH  # such a map holds at x and nowhere else
+        fresh, tried = ([], 0) if smooth else find_neighbours(program, trace, look, self.dtype, coarser)
         magnitudes = rounding_at(program, trace, fresh, self.dtype, theirs + ours, kept)
-        audited = {**self._observer.audit(trace.feeds), **trace.values}
-        return Evidence(trace, fresh, tried, magnitudes, audited, coarser)
+        audited = {**trace.values, **observer.audit(trace.feeds)}
+        objected = objection([trace, *(near.trace for near in fresh)], self.scope.outputs)
+        taken = self.prepared(trace).scope
+        slopes = check_slopes(taken, program, trace, audited, ours) if smooth else None
+        return Evidence(trace, fresh, tried, magnitudes, audited, coarser, slopes, objected)
 
 
 def compile(
@@ -320,8 +386,11 @@ def compile(
     engine: EngineName = "auto",
     direction: Direction = "auto",
     dtype: str = "float32",
+    mode: str = "tangent",
+    quantized: str = "exact",
     memory_limit: int | str | None = None,
     providers: Sequence[str] | None = None,
+    custom_ops: Sequence[str | os.PathLike[str]] = (),
 ) -> CompiledModel:
     """Read a model and prepare it to be linearised at many points.
 
@@ -337,14 +406,21 @@ def compile(
         direction: "reverse" carries rows back from the outputs, "forward" columns on from the inputs,
             "cut" joins two or more sweeps at narrow layers; "auto" takes the cheapest.
         dtype: "float32" or "float64": the type that W and b are composed in.
+        mode: how smooth operators are read. "tangent": by their Jacobian at x, so that W is the network's
+            Jacobian and b = F(x) - W x. "frozen": gates, attention weights and normalisation denominators are
+            held at their values, so that gated and attention networks become W x + b at x with b from
+            the parameters alone. Either holds at x only; without smooth operators they are the same.
+        quantized: how quantisation is read. "exact": as locally constant, which it is. "straight-through":
+            as linear inside its range, with each rounding bounded by half a step of the grid.
         memory_limit: bytes, or a text such as "4GiB"; None for 80 % of what is available.
         providers: onnxruntime execution providers; the CPU's by default.
+        custom_ops: paths of shared libraries that implement operators of other domains for onnxruntime.
 
     Raises:
         ModelError: the model cannot be read, or onnxruntime does not accept it.
         UnsupportedError: it holds an operator, or a use of one, that cannot be linearised exactly.
         UnknownTensorError: a name that the graph does not have.
-        OptionError: an option outside its range.
+        OptionError: an option outside its range, or a library that cannot be loaded.
     """
     if engine not in ENGINES:
         raise OptionError(f"unknown engine {engine!r}; choose from {', '.join(ENGINES)}")
@@ -352,14 +428,23 @@ def compile(
         raise OptionError(f"unknown direction {direction!r}; choose from {', '.join(DIRECTIONS)}")
     if dtype not in DTYPES:
         raise OptionError(f"unknown dtype {dtype!r}; choose from {', '.join(DTYPES)}")
+    if mode not in MODES:
+        raise OptionError(f"unknown mode {mode!r}; choose from {', '.join(MODES)}")
+    if quantized not in QUANTIZED:
+        raise OptionError(f"unknown value {quantized!r} of quantized; choose from {', '.join(QUANTIZED)}")
     limit_of(memory_limit)
     require_providers(providers)
-    kept = Engine(providers)
+    if isinstance(custom_ops, str | bytes | os.PathLike):
+        raise OptionError(f"custom_ops must be a list of paths, not {custom_ops!r}")
+    graph = load(model, custom_ops)
+    kept = Engine(providers, graph.weights)
     kept.candidates(engine, np.dtype(dtype))
-    graph = load(model)
-    scope = scope_of(graph, inputs, outputs)
-    observer = Observer(graph, scope, providers)
-    return CompiledModel(graph, scope, np.dtype(dtype), engine, direction, memory_limit, observer, kept)
+    reading = Reading.of(mode, quantized)
+    found = runnable(graph, lambda one: scope_of(one, inputs, outputs, reading), providers)
+    options = (np.dtype(dtype), engine, direction, memory_limit)
+    return CompiledModel(
+        found.graph, found.scope, *options, (*found.scope.notes, *found.notes), found.observer, kept
+    )
 
 
 def linearize(model: ModelSource, x: Given, *, rows: Rows = "all", **options: Any) -> AffineMap:

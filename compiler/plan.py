@@ -386,19 +386,20 @@ def _best_legs(costs: _Costs, K: int, direction: Direction) -> tuple[Leg, ...]:
 
 
 def _narrow(costs: _Costs, K: int) -> list[int]:
-    """Inner cuts that are narrower than K rows, and than their neighbours."""
+    """Inner cuts that are narrower than K rows, and than their neighbours; nothing is no cut."""
     widths = costs.widths
     found = [
         i
         for i in range(1, len(widths) - 1)
-        if widths[i] < K and widths[i] <= widths[i - 1] and widths[i] < widths[i + 1]
+        if 0 < widths[i] < K and widths[i] <= widths[i - 1] and widths[i] < widths[i + 1]
     ]
     return sorted(found, key=lambda i: widths[i])[:_CANDIDATES]
 
 
 def _inner(costs: _Costs) -> list[int]:
     """The narrowest cuts between the inputs and the outputs, whatever they cost."""
-    return sorted(range(1, len(costs.widths) - 1), key=lambda i: costs.widths[i])[:_CANDIDATES]
+    found = [i for i in range(1, len(costs.widths) - 1) if costs.widths[i]]
+    return sorted(found, key=lambda i: costs.widths[i])[:_CANDIDATES]
 
 
 # -- words -------------------------------------------------------------------------------------------

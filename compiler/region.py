@@ -1,188 +1,322 @@
-"""Fresh points in the linear region of x, to test a map where it was not made."""
+"""The region of a point: its half-spaces, how far the nearest is, and which choices it stands for.
+
+Everything is worked out in float64 from the network lowered in float64, whatever the type of the map: where
+a region ends is a matter of small differences.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+import hashlib
+import math
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
+from ..runtime.errors import MemoryLimitError
+from ..runtime.memory import readable
+from ..runtime.operator import unstacked, walked
 from ..runtime.primitives import Array
-from ..runtime.program import Guard, LinearProgram, Step
-from ..runtime.rounding import Arithmetic, running_errors
+from ..runtime.program import Discrete, Guard, Kind, LinearProgram, Step
+from ..runtime.region import NORMS, Crossing, Inequalities, Norm, Radius, Unit
+from .compose import compose
+from .distances import dual_norms
+from .engine import Engine
+from .faces import Faces, faces_of
+from .facets import facets
+from .multiplier import matrix_free
+from .nearest import Budget, nearest
+from .neighbours import Point
+from .plan import Leg, plan_of
+from .sweep import rows_back
 from .trace import Trace
 
-Point = Mapping[str, Array]
-_TRIALS = 12
+Look = Callable[[Point], LinearProgram]
+_DOUBLE, _SINGLE = np.dtype(np.float64), np.dtype(np.float32)
+_BLOCK_BYTES = 256 << 20  # of a block's sweep
+_DOUBTFUL = 2.0**-30  # of the largest margin: a smaller one may be rounding alone
+_VANISHES = 2.0**-20  # what is so much smaller in double precision than in single is rounding alone
+_ROWS = 64  # slopes at once
 
 
-@dataclass(frozen=True)
-class Neighbour:
-    """A fresh point of x's region."""
+class Survey:
+    """The geometry of one region; what was worked out is kept for further questions."""
 
-    point: Point
-    trace: Trace
-    allowance: Mapping[str, Array]  # step output to what units at the edge of rounding add to the error
+    def __init__(self, program: LinearProgram, trace: Trace, look: Look, engine: Engine, limit: int) -> None:
+        """Prepare it.
 
+        Args:
+            program: the network at x, in float64.
+            trace: x.
+            look: the network at another point, in float64.
+            engine: for sweeps.
+            limit: bytes that all half-spaces together may take.
+        """
+        self._program, self._trace, self._look, self._engine = program, trace, look, engine
+        self._limit = limit
+        self._legs: dict[int, tuple[LinearProgram, Leg]] = {}
 
-Look = Callable[[Point], tuple[Trace, LinearProgram] | None]
-Compare = Callable[[Point, LinearProgram], Mapping[str, Array] | None]
+    @property
+    def guarded(self) -> Iterator[tuple[Step | Discrete, Guard]]:
+        """Every choice that was made at x."""
+        return self._program.guarded
 
+    # -- what is known at x ----------------------------------------------------------------------------
 
-def find_neighbours(
-    program: LinearProgram,
-    trace: Trace,
-    look: Look,
-    dtype: np.dtype[Any],
-    arithmetic: Arithmetic,
-    count: int = 2,
-) -> tuple[list[Neighbour], int]:
-    """Find fresh points of x's region by stepping along directions, nearer until the pattern is x's.
+    @cached_property
+    def faces(self) -> Faces:
+        """All half-spaces, as one program."""
+        return faces_of(self._program)
 
-    First no unit may choose differently than at x. Where that finds too few points, units whose margin is
-    below the rounding error, such as differences of two equal terms, may.
+    @cached_property
+    def x(self) -> Array:
+        """(N,) flattened and stacked."""
+        return self._trace.stacked(self._program.inputs).astype(_DOUBLE)
 
-    Args:
-        program: the network at x.
-        trace: x.
-        look: observes and lowers the model at another point; None where a value is not finite there.
-        dtype: floating type of the program.
-        arithmetic: the coarser of the model's and the program's.
-        count: how many points are wanted.
+    @cached_property
+    def tied(self) -> Array:
+        """Rows whose value is 0 in the model's own arithmetic: x lies on them, (rows,) bool.
 
-    Returns:
-        The points found, and how many directions were tried.
-    """
+        Those with a slope limit, the others do not.
+        """
+        tied = []
+        for face in self.faces.faces:
+            seen = {name: np.asarray(self._trace.values[name], _DOUBLE)[None] for name, _ in face.step.terms}
+            tied.append(face.step.apply(seen, np.ones(1)).ravel() == 0)
+        return np.concatenate(tied) if tied else np.zeros(0, bool)
 
-    def strictly(_: Point, other: LinearProgram) -> Mapping[str, Array] | None:
-        return {} if first_change(program, other) == 1 else None
+    @cached_property
+    def margins(self) -> Array:
+        """The value of every row at x, (rows,); 0 where the model's rounding put x on the other side."""
+        return np.where(self.tied, 0.0, np.maximum(self.values(self.x[None], weight=1.0)[0], 0.0))
 
-    def within_rounding(z: Point, other: LinearProgram) -> Mapping[str, Array] | None:
-        return same_piece(program, other, z, dtype, arithmetic)
+    @cached_property
+    def most(self) -> Array:
+        """An upper bound on the L1 norm of every row's slope, and so on its L2 and L∞ norms, (rows,).
 
-    kept: list[Neighbour] = []
-    tried = 0
-    for compare, least in ((strictly, 0.0), (within_rounding, 0.2)):
-        for direction in _directions(trace.free(program), seed=tried):
-            tried += 1
-            found = _along(direction, program, trace, look, compare, least)
-            if found is not None:
-                kept.append(found)
-            if len(kept) == count:
-                return kept, tried
-    return kept, tried
+        Σ over all paths of |products|: the sizes of the steps, walked once. Exactly 0 where a row cannot
+        depend on x: behind dead units.
+        """
+        steps = tuple(
+            Step(
+                *(step.output, step.shape, step.node, step.op_type, Kind.AFFINE),
+                tuple((name, L.magnitude()) for name, L in step.terms),
+            )
+            for step in self.faces.program.steps
+        )
+        sizes = LinearProgram(self._program.inputs, self.faces.program.outputs, steps)
+        with np.errstate(over="ignore", invalid="ignore"):
+            found = self.values(np.ones((1, self.x.size)), weight=0.0, program=sizes)[0]
+        return np.where(np.isnan(found), math.inf, found)
 
+    @cached_property
+    def norms(self) -> Array:
+        """The dual norms of the slopes as far as they are known, (3, rows); NaN elsewhere."""
+        return np.full((len(NORMS), self.faces.count), math.nan)
 
-def _along(
-    direction: Point, program: LinearProgram, trace: Trace, look: Look, compare: Compare, least: float
-) -> Neighbour | None:
-    """The first point along a direction that is of x's region, each trial nearer to x than the last.
+    @cached_property
+    def flat(self) -> Array:
+        """Rows that do not limit: their slope is zero, or vanishes but for rounding; (rows,) bool."""
+        return np.asarray(self.most == 0)
 
-    The next trial goes half-way to where the first unit would change if all of them changed linearly, and
-    at least the fraction `least` of the last.
-    """
-    x = trace.free(program)
-    length = 0.5
-    for _ in range(_TRIALS):
-        z = {name: (value + length * direction[name]).astype(value.dtype) for name, value in x.items()}
-        if all(np.array_equal(z[name], x[name]) for name in x):
-            return None  # the region is thinner than the spacing of floating-point numbers this way
-        seen = look(z)
-        if seen is None:
-            length *= 0.1
-            continue
-        there, other = seen
-        allowance = compare(z, other)
-        if allowance is not None:
-            return Neighbour(z, there, allowance)
-        length *= max(0.5 * first_change(program, other), least)
-    return None
+    @cached_property
+    def _steep(self) -> Array:
+        """Rows whose slope is known to be more than rounding, (rows,) bool."""
+        return np.zeros(self.faces.count, bool)
 
+    # -- sweeps ----------------------------------------------------------------------------------------
 
-def first_change(at_x: LinearProgram, at_z: LinearProgram) -> float:
-    """Fraction of the way from x to z at which the first unit changes its choice, if its margin is linear.
+    def values(self, block: Array, weight: float, program: LinearProgram | None = None) -> Array:
+        """All rows' values at a block of points (weight 1) or directions (0): (B, N) to (B, rows)."""
+        program = program or self.faces.program
+        return walked(program, unstacked(program, block), weight)
 
-    1 where none changes. Ties at x count only where nothing else changes: a window of dead units is a tie
-    that ends when one of them comes alive, which has a margin of its own; 0 where they do count.
-    """
-    ways: list[float] = []
-    changes = False
-    for one, other in zip(at_x.steps, at_z.steps, strict=True):
-        for here, there in zip(one.guards, other.guards, strict=True):
-            changed = here.choice != there.choice
-            if not changed.any():
+    def slopes(self, rows: Array, dtype: np.dtype[Any] = _DOUBLE) -> Array:
+        """Slopes of some rows, (k, N), by reverse sweeps from their faces."""
+        A = np.empty((len(rows), self.x.size), dtype)
+        for face, mine in self.faces.split(rows):
+            program, leg = self._swept(face)
+            local = rows[mine] - self.faces.starts[face]
+            for first in range(0, len(mine), leg.block):
+                some = slice(first, first + leg.block)
+                if dtype == _DOUBLE:
+                    sweep = self._engine.rows(leg, program, local[some], dtype)
+                else:
+                    sweep = rows_back(program, matrix_free(program), dtype)
+                A[mine[some]] = sweep(local[some]).W
+        return A
+
+    def limits(self, rows: Array) -> Array:
+        """Which of some rows have a slope, and so may end the region, (k,) bool. The norms are kept.
+
+        A slope that should be zero may come out as rounding errors, which are told by their size in two
+        precisions: in single they are far larger.
+        """
+        asked = rows[~self._steep[rows] & ~self.flat[rows]]
+        for first in range(0, len(asked), _ROWS):
+            block = asked[first : first + _ROWS]
+            with np.errstate(over="ignore", invalid="ignore"):
+                double, single = self.slopes(block), self.slopes(block, _SINGLE)
+            sizes = (np.abs(slopes).sum(axis=1, dtype=_DOUBLE) for slopes in (double, single))
+            gone = vanishing(*sizes)
+            self.flat[block[gone]] = True
+            self._steep[block[~gone]] = True
+            self.norms[:, block] = dual_norms(double)
+        return ~self.flat[rows]
+
+    def _swept(self, face: int) -> tuple[LinearProgram, Leg]:
+        """The program towards a face, and how its rows are swept."""
+        if face not in self._legs:
+            program = self.faces.towards(face)
+            engines = self._engine.candidates("auto", _DOUBLE)
+            plan = plan_of(
+                *(program, _ROWS, _DOUBLE),
+                engines=engines,
+                direction="reverse",
+                limit=self._limit,
+                budget=_BLOCK_BYTES,
+            )
+            self._legs[face] = (program, plan.legs[0])
+        return self._legs[face]
+
+    # -- questions -------------------------------------------------------------------------------------
+
+    def radius(
+        self, norm: Norm, box: tuple[Array, Array] | None, seconds: float | None, rows: int | None
+    ) -> Radius:
+        """The nearest boundary; see `runtime.region.Region.radius`."""
+        return nearest(self, norm, box, Budget(seconds, rows))
+
+    def along(self, direction: Array) -> tuple[Crossing, Crossing]:
+        """Where the ray leaves the region, ahead and behind: margins are m + t s, s by one sweep."""
+        speed = self.values(direction[None], weight=0.0)[0]
+        return self._crossing(-speed), self._crossing(speed)
+
+    def _crossing(self, closing: Array) -> Crossing:
+        """The first row to be met, whose values fall at the given speeds."""
+        known = not self.faces.unknown
+        falls = (closing > 0) & ~self.flat
+        t = np.divide(self.margins, closing, out=np.full(closing.shape, math.inf), where=falls)
+        while len(t):
+            row = int(t.argmin())
+            if not math.isfinite(t[row]):
+                break
+            if self.limits(np.array([row]))[0]:
+                return Crossing(float(t[row]), self.faces.boundary(row, float(self.margins[row])), known)
+            t[row] = math.inf
+        return Crossing(math.inf, None, known)
+
+    def changed(self, z: Array) -> tuple[Unit, ...]:
+        """The units that choose otherwise at z than at x, but for idle ones."""
+        point = {
+            name: part[0].astype(self._trace.values[name].dtype)
+            for name, part in unstacked(self._program, z[None]).items()
+        }
+        found: list[Unit] = []
+        faces = {(id(face.owner), face.number): index for index, face in enumerate(self.faces.faces)}
+        for owner, number, here, there in _pairs(self._program, self._look(point)):
+            if here.shape != there.shape:
+                found.append(Unit(owner.node, owner.op_type, number, ()))
                 continue
-            changes = True
-            changed &= here.margin > 0
-            if changed.any():
-                before, after = here.margin[changed], there.margin[changed]
-                ways.append(float((before / (before + after)).min()))
-    return min(ways, default=0.0) * 0.999 if changes else 1.0
+            units = np.flatnonzero(np.ravel(here != there))
+            face = faces.get((id(owner), number))
+            if face is not None:
+                units = self._busy(face, units)
+            indices = (
+                zip(*np.unravel_index(units, here.shape), strict=True) if here.shape else [()] * len(units)
+            )
+            found += [Unit(owner.node, owner.op_type, number, tuple(map(int, index))) for index in indices]
+        return tuple(found)
+
+    def _busy(self, face: int, units: Array) -> Array:
+        """Those of a face's units whose choice depends on z.
+
+        The others compare what is the same function all over the region, such as the outputs of dead units,
+        or the same sum in two orders. What they choose is up to rounding, and makes no difference.
+        """
+        if not len(units):
+            return units
+        start = self.faces.starts[face]
+        owners = self.faces.faces[face].units
+        mine = np.flatnonzero(np.isin(owners, units))
+        return units[np.isin(units, owners[mine][self.limits(start + mine)])]
+
+    def crossed(self, z: Array) -> tuple[Unit, ...]:
+        """The units with an inequality that does not hold strictly at z."""
+        rows = np.flatnonzero((self.values(z[None], weight=1.0)[0] <= 0) & ~self.flat)
+        doubtful = self.margins[rows] <= _DOUBTFUL * self.margins.max(initial=0.0)
+        kept = ~doubtful
+        kept[doubtful] = self.limits(rows[doubtful])
+        return tuple(dict.fromkeys(self.faces.boundary(int(row), 0.0).chooser for row in rows[kept]))
+
+    def half_spaces(self, block: int) -> Iterator[Inequalities]:
+        """A z ≤ c face by face, in blocks; rows that cannot depend on z are left out."""
+        for face, (start, end) in enumerate(pairwise(self.faces.starts)):
+            live = np.flatnonzero(self.most[start:end] > 0)
+            for first in range(0, len(live), block):
+                yield self._inequalities(face, live[first : first + block])
+
+    def _inequalities(self, face: int, rows: Array) -> Inequalities:
+        program = self.faces.towards(face)
+        engines = self._engine.candidates("auto", _DOUBLE)
+        plan = plan_of(program, len(rows), _DOUBLE, engines=engines, limit=self._limit)
+        plan.require_fit()
+        found = compose(program, rows, plan, self._engine, _DOUBLE)
+        kept = np.flatnonzero(found.W.any(axis=1))
+        margins = self.margins[self.faces.starts[face] + rows]
+        boundaries = [self.faces.faces[face].boundary(int(rows[i]), float(margins[i])) for i in kept]
+        return Inequalities(-found.W[kept], found.b[kept], tuple(boundaries))
+
+    def require_room(self) -> None:
+        """Refuse to put all half-spaces together where they would not fit.
+
+        Raises:
+            MemoryLimitError: it says how large they would be.
+        """
+        size = int((self.most > 0).sum()) * self.x.size * _DOUBLE.itemsize
+        if size > self._limit:
+            raise MemoryLimitError(
+                f"all half-spaces of the region would take {readable(size)}, over the limit of "
+                f"{readable(self._limit)}; take them in blocks (region.blocks()), or raise memory_limit"
+            )
+
+    def minimal(self, every: Inequalities) -> Inequalities:
+        """The facets among all half-spaces."""
+        return every.select(facets(every.A, every.c, self.x))
+
+    def pattern_sha256(self) -> str:
+        """SHA-256 over the choices of all nodes in order, with their names and shapes."""
+        digest = hashlib.sha256()
+        for owner, guard in self._program.guarded:
+            choice = np.asarray(guard.choice)
+            digest.update(f"{owner.node}\0{choice.shape}\0".encode())
+            digest.update(_bytes(choice))
+        return digest.hexdigest()
 
 
-def _directions(x: Point, seed: int) -> Iterator[Point]:
-    """Directions of several families, along and against, as some regions are flat in most of them.
+def vanishing(double: Array, single: Array) -> Array:
+    """Where numbers are zero but for rounding: computed in single precision they are far larger, or 0 too.
 
-    Where x is zero over a wide area, pre-activations often sit exactly on a kink there, and only a change
-    of the other entries stays inside. Families: every entry moves; entries move in proportion to x; x as a
-    whole is scaled. Lengths are such that a step of 1 changes x by about its own size.
+    Where single precision overflows, nobody can tell, and they are taken for what they are.
     """
-    random = np.random.default_rng(seed)
-    noise = {name: random.standard_normal(value.shape) for name, value in x.items()}
-    families: list[Point] = [
-        {name: noise[name] * (float(np.abs(x[name]).mean()) or 1.0) for name in x},
-        {name: noise[name] * x[name] for name in x},
-        {name: np.asarray(value, float) for name, value in x.items()},
-    ]
-    for direction in families:
-        yield direction
-        yield {name: -value for name, value in direction.items()}
+    return (np.abs(double) <= _VANISHES * np.abs(single)) & np.isfinite(single)
 
 
-def same_piece(
-    at_x: LinearProgram, at_z: LinearProgram, z: Point, dtype: np.dtype[Any], arithmetic: Arithmetic
-) -> dict[str, Array] | None:
-    """Compare the choices that the model made at x and at z.
-
-    Returns:
-        None where they differ. Units whose margin at z is below the rounding error there may differ, as
-        neither choice is certain; what the other choice would change of their step's output is returned,
-        by step output, (1, *shape).
-    """
-    differing = {
-        one.output
-        for one, other in zip(at_x.steps, at_z.steps, strict=True)
-        for first, second in zip(one.guards, other.guards, strict=True)
-        if not np.array_equal(first.choice, second.choice)
-    }
-    allowance: dict[str, Array] = {}
-    if not differing:
-        return allowance
-    block = {name: value[None].astype(dtype) for name, value in z.items()}
-    walk = zip(running_errors(at_x, block, arithmetic), at_z.steps, strict=True)
-    for (step, values, errors), other in walk:
-        if step.output not in differing:
-            continue
-        if not all(
-            _in_doubt(step, first, second, errors)
-            for first, second in zip(step.guards, other.guards, strict=True)
-        ):
-            return None
-        allowance[step.output] = np.abs(values[step.output] - other.apply(values, np.ones(1, dtype)))
-    return allowance
+def _pairs(at_x: LinearProgram, at_z: LinearProgram) -> Iterator[tuple[Step | Discrete, int, Array, Array]]:
+    """Every guard's owner, its number there, and its choices at both points."""
+    for here, there in zip(at_x.choosers, at_z.choosers, strict=True):
+        for number, (first, second) in enumerate(zip(here.guards, there.guards, strict=True)):
+            yield here, number, np.asarray(first.choice), np.asarray(second.choice)
 
 
-def _in_doubt(step: Step, first: Guard, second: Guard, errors: Mapping[str, Array]) -> bool:
-    """Whether every unit that chose differently has a margin within rounding, where one can tell."""
-    changed = np.ravel(first.choice != second.choice)
-    if not changed.any():
-        return True
-    doubt = np.zeros(())
-    for position, L in first.half_spaces().terms:
-        name = step.operands[position]
-        assert name is not None
-        doubt = doubt + L.magnitude().apply(errors[name])[0]
-    if doubt.size != changed.size:  # pairs within windows, not one half-space for each unit
-        return False
-    return bool((np.ravel(second.margin)[changed] <= np.ravel(doubt)[changed]).all())
+def _bytes(choice: Array) -> bytes:
+    """A choice in a form that does not depend on how it is held: bits, or little-endian 64-bit numbers."""
+    if choice.dtype == bool:
+        return np.packbits(choice.ravel()).tobytes()
+    if choice.dtype.kind in "iu":
+        return choice.astype("<i8").tobytes()
+    if choice.dtype.kind == "f":
+        return (choice.astype("<f8") + 0.0).tobytes()  # -0 is 0
+    return repr(choice.tolist()).encode()

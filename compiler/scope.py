@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 
 import numpy as np
 
-from ..ops import REGISTRY, Entry
+from ..ops import REGISTRY, Entry, Reading
 from ..runtime.errors import UnknownTensorError, UnsupportedError
 from ..runtime.primitives import Array
 from ..runtime.program import Kind
 from ..runtime.session import evaluate_constants
-from .graph import Graph, Node, TensorInfo
+from .composite import composite_of, judge_composite
+from .graph import Graph, Node, TensorInfo, ancestors
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,22 @@ class Verdict:
     kind: Kind | None  # None: unsupported, for the given reason
     depends_on_x: bool
     reason: str = ""
+    entry: Entry | None = None  # what serves it
+    observed: frozenset[int] = frozenset()  # positions of inputs whose values at x the rule reads
+    held: frozenset[int] = frozenset()  # positions of inputs that depend on x and are taken as parameters
+    moved: tuple[str, ...] = ()  # outputs of a composite node that vary with x
+    without_rule: Node | None = None  # what is in the way: this node, or one that it is written out in
+
+    @property
+    def varying(self) -> tuple[str, ...]:
+        """Outputs that vary with the inputs ("" where left out); indices and masks do not."""
+        constant = self.entry.constant_outputs if self.entry else ()
+        return self.moved or tuple(name for i, name in enumerate(self.node.outputs) if i not in constant)
+
+    @property
+    def watched(self) -> tuple[str, ...]:
+        """What the guards of a locally constant node are made from: its inputs, or else its outputs."""
+        return self.node.inputs if self.entry is not None and self.entry.watch else self.node.outputs
 
 
 @dataclass(frozen=True)
@@ -33,19 +51,36 @@ class Scope:
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    nodes: tuple[Node, ...]  # those that depend on x and that an output depends on, in order
+    uses: tuple[Verdict, ...]  # the nodes that depend on x and that an output depends on, in order
+    discrete: tuple[
+        Verdict, ...
+    ]  # locally constant nodes that read what depends on x, and whose guards count
     active: frozenset[str]  # tensors that depend on x
     constants: Mapping[str, Array]  # tensors that depend on no input at all, where a rule needs them
     observed: tuple[str, ...]  # tensors that rules need at x, the outputs included
+    reading: Reading
+    notes: tuple[str, ...] = ()  # on what was chosen
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """The nodes that depend on x and that an output depends on, in order."""
+        return tuple(use.node for use in self.uses)
 
 
-def scope_of(graph: Graph, inputs: Sequence[str] | None, outputs: Sequence[str] | None) -> Scope:
+def scope_of(
+    graph: Graph,
+    inputs: Sequence[str] | None,
+    outputs: Sequence[str] | None,
+    reading: Reading = Reading(),  # noqa: B008 — frozen
+) -> Scope:
     """Choose what is differentiated, and refuse what cannot be lowered.
 
     Args:
         graph: the model.
         inputs: tensors to differentiate by; None for every floating-point graph input.
-        outputs: tensors to explain; None for every floating-point graph output.
+        outputs: tensors to explain; None for every floating-point graph output, and in place of maps that
+            ZipMap makes, the tensors that they are made of.
+        reading: how operators are read that are not piecewise linear.
 
     Raises:
         UnknownTensorError: a name that the graph does not have.
@@ -53,26 +88,44 @@ def scope_of(graph: Graph, inputs: Sequence[str] | None, outputs: Sequence[str] 
     """
     wanted_inputs = _chosen(graph, inputs, graph.inputs, "inputs")
     wanted_outputs = _chosen(graph, outputs, graph.outputs, "outputs")
-    needed = _ancestors(graph, wanted_outputs, stop=set(wanted_inputs))
-    verdicts = judge(graph, wanted_inputs)
+    needed = ancestors(graph, wanted_outputs, stop=set(wanted_inputs))
+    verdicts = judge(graph, wanted_inputs, reading)
     on_the_way = [v for v in verdicts if v.node.position in needed]
     for verdict in on_the_way:
         if verdict.kind is None:
             raise UnsupportedError(f"{verdict.node}: {verdict.reason}")
-    lowered = tuple(v.node for v in on_the_way if v.depends_on_x and v.kind is not Kind.LOCALLY_CONSTANT)
-    active = _active_tensors(lowered, wanted_inputs)
-    constant = _constant_tensors(graph)
-    read = [name for node in lowered for name in node.inputs if name and name not in active]
-    held = [name for name in wanted_outputs if name not in active]
-    constants = _constants(graph, {*read, *held} & constant)
-    observed = [name for name in (*read, *wanted_outputs) if name not in constants]
-    observed += [name for node in lowered for name in observed_inputs(node) if name in active]
-    return Scope(wanted_inputs, wanted_outputs, lowered, active, constants, tuple(dict.fromkeys(observed)))
+    moved = [v for v in on_the_way if v.depends_on_x]
+    discrete = tuple(v for v in moved if v.kind is Kind.LOCALLY_CONSTANT and v.entry and not v.entry.by_shape)
+    ends = {*wanted_outputs, *(name for verdict in discrete for name in verdict.node.inputs)}
+    uses = _leading_to(ends, [v for v in moved if v.kind is not Kind.LOCALLY_CONSTANT])
+    active = frozenset(wanted_inputs).union(*(use.varying for use in uses)) - {""}
+    constant = constant_tensors(graph)
+    held = [use.node.inputs[position] for use in uses for position in use.held]
+    read = [name for use in uses if use.entry for name in use.node.inputs if name and name not in active]
+    fixed = [name for name in wanted_outputs if name not in active]
+    constants = constant_values(graph, {*read, *fixed} & constant)
+    observed = [name for name in (*read, *held, *wanted_outputs) if name not in constants]
+    observed += [use.node.inputs[position] for use in uses for position in use.observed]
+    watched = {name for verdict in discrete for name in verdict.watched if name}
+    observed += sorted(watched - constant)
+    constants |= constant_values(graph, watched & constant)
+    names = tuple(dict.fromkeys(observed))
+    notes = tuple(
+        f"output {put.name!r} is a sequence of maps; explained is {put.columns!r}, which it is made of"
+        for put in graph.outputs
+        if outputs is None and put.columns
+    )
+    return Scope(wanted_inputs, wanted_outputs, uses, discrete, active, constants, names, reading, notes)
 
 
-def judge(graph: Graph, inputs: Sequence[str]) -> tuple[Verdict, ...]:
+def judge(
+    graph: Graph,
+    inputs: Sequence[str],
+    reading: Reading = Reading(),  # noqa: B008 — frozen
+) -> tuple[Verdict, ...]:
     """Give a verdict on every node, without running anything."""
     active = set(inputs)
+    weighing: set[str] = set()  # of these, what x moves through sigmoids, softmaxes and their like alone
     verdicts = []
     for node in graph.nodes:
         touched = any(name in active for name in (*node.inputs, *node.captured))
@@ -85,63 +138,101 @@ def judge(graph: Graph, inputs: Sequence[str]) -> tuple[Verdict, ...]:
         if not touched:
             verdicts.append(Verdict(node, Kind.AFFINE, False))
             continue
-        verdict = _judge_active(node, active)
+        verdict = _judge_active(graph, node, active, weighing, reading)
         verdicts.append(verdict)
-        if verdict.kind is not Kind.LOCALLY_CONSTANT:
-            active.update(filter(None, varying_outputs(node)))
+        if verdict.kind is Kind.LOCALLY_CONSTANT:
+            continue
+        if _weighs(verdict, active, weighing):
+            weighing.update(filter(None, verdict.varying))
+        active.update(filter(None, verdict.varying))
     return tuple(verdicts)
 
 
-def entry_of(node: Node) -> Entry | None:
-    """The registered rule of a node."""
-    return REGISTRY.get((node.domain, node.op_type))
+def _leading_to(ends: set[str], uses: Sequence[Verdict]) -> tuple[Verdict, ...]:
+    """The uses that some end depends on, other than through what is held."""
+    wanted, kept = set(ends), []
+    for use in reversed(uses):
+        if wanted.intersection(use.node.outputs):
+            kept.append(use)
+            wanted.update(name for i, name in enumerate(use.node.inputs) if name and i not in use.held)
+    return tuple(reversed(kept))
 
 
-def varying_outputs(node: Node) -> tuple[str, ...]:
-    """Outputs of a node that vary with its inputs ("" where left out); indices and masks do not."""
-    entry = entry_of(node)
-    constant = entry.constant_outputs if entry else ()
-    return tuple(name for i, name in enumerate(node.outputs) if i not in constant)
+def entry_of(node: Node, reading: Reading) -> Entry | None:
+    """The registered rule that serves a node."""
+    entry = REGISTRY.get((node.domain, node.op_type))
+    return None if entry is None else entry.serving(node.attributes, reading)
 
 
-def observed_inputs(node: Node) -> tuple[str, ...]:
-    """Inputs of a node whose values at x its rule reads."""
-    entry = entry_of(node)
-    if entry is None or entry.observes == ():
-        return ()
-    if entry.observes is None:
-        return tuple(name for name in node.inputs if name)
-    return tuple(node.inputs[i] for i in entry.observes if i < len(node.inputs) and node.inputs[i])
+def _weighs(verdict: Verdict, active: set[str], weighing: set[str]) -> bool:
+    """Whether x moves a node's outputs through gates alone."""
+    if verdict.entry is not None and verdict.entry.gate:
+        return True
+    names = (*verdict.node.inputs, *verdict.node.captured)
+    return all(name in weighing for name in names if name in active)
 
 
-def _judge_active(node: Node, active: set[str]) -> Verdict:
-    entry = entry_of(node)
+def _judge_active(
+    graph: Graph, node: Node, active: set[str], weighing: set[str], reading: Reading
+) -> Verdict:
+    entry = entry_of(node, reading)
     if entry is None:
-        return Verdict(node, None, True, _no_rule(node, active))
+        if composite_of(node) is None:
+            return Verdict(node, None, True, _no_rule(node, active), without_rule=node)
+        found = judge_composite(graph, node, active, partial(judge, reading=reading))
+        stuck = found.without_rule
+        reason = _no_rule(node, active, stuck) if stuck and found.kind is None else found.reason
+        return Verdict(node, found.kind, True, reason, moved=found.varying, without_rule=stuck)
     if entry.kind is Kind.LOCALLY_CONSTANT:
-        return Verdict(node, entry.kind, True)
-    moving = {i for i, name in enumerate(node.inputs) if name in active}
+        return Verdict(node, entry.kind, True, "", entry)
+    moving = frozenset(i for i, name in enumerate(node.inputs) if name in active)
+    if not entry.bends(moving):
+        wanted = moving if entry.observes is None else moving & set(entry.observes)
+        return Verdict(node, entry.kind, True, "", entry, wanted)
+    if not entry.tangent:
+        return Verdict(node, None, True, _not_linear(node, entry, moving), entry)
+    held = _held(node, entry, moving, weighing) if reading.frozen else frozenset[int]()
+    return Verdict(node, Kind.SMOOTH, True, "", entry, moving - held, held)
+
+
+def _not_linear(node: Node, entry: Entry, moving: Collection[int]) -> str:
+    """Why a use of an operator that is linear in some inputs only is refused."""
     for left, right in entry.products:
         if left in moving and right in moving:
-            reason = (
+            return (
                 f"multiplies two values that both depend on x ({node.inputs[left]!r} and "
                 f"{node.inputs[right]!r}), which is not affine; name one of them in inputs, or a tensor "
                 "before this node in outputs"
             )
-            return Verdict(node, None, True, reason)
-    if entry.linear_in is not None and not moving <= set(entry.linear_in):
-        name = node.inputs[min(moving - set(entry.linear_in))]
-        reason = (
-            f"its parameter {name!r} depends on x, so the result is not affine in x; "
-            "hold it fixed by choosing other inputs, or name a tensor before this node in outputs"
-        )
-        return Verdict(node, None, True, reason)
-    return Verdict(node, entry.kind, True)
+    name = node.inputs[min(set(moving) - set(entry.linear_in or ()))]
+    return (
+        f"its parameter {name!r} depends on x, so the result is not affine in x; "
+        "hold it fixed by choosing other inputs, or name a tensor before this node in outputs"
+    )
 
 
-def _no_rule(node: Node, active: set[str]) -> str:
+def _held(node: Node, entry: Entry, moving: frozenset[int], weighing: set[str]) -> frozenset[int]:
+    """What frozen mode holds of a node: its parameters, then of each product the gate, if one side is one.
+
+    Where both sides are gates, or neither is, none is held: such a product is shared out by its rule.
+    """
+    linear = moving if entry.linear_in is None else moving & set(entry.linear_in)
+    if not linear:
+        return frozenset()
+    held = set(moving - linear)
+    for left, right in entry.products:
+        if {left, right} <= linear - held:
+            weighs = [node.inputs[position] in weighing for position in (left, right)]
+            if weighs[0] != weighs[1]:
+                held.add(left if weighs[0] else right)
+    return frozenset(held)
+
+
+def _no_rule(node: Node, active: set[str], inner: Node | None = None) -> str:
     family = sorted(op for domain, op in REGISTRY if domain == node.domain)
-    file = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", node.op_type).lower()
+    missing = (inner or node).op_type
+    file = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", missing).lower()
+    written = f", and written out in simpler nodes it holds {inner}, which has none either" if inner else ""
     supported = (
         f"{len(family)} operators of this domain are supported (`ilin inspect --operators` lists them)"
         if family
@@ -149,8 +240,9 @@ def _no_rule(node: Node, active: set[str]) -> str:
     )
     before = [name for name in (*node.inputs, *node.captured) if name in active]
     return (
-        f"no rule for this operator; {supported}; name a tensor before it in outputs (it reads "
-        f"{before[0]!r}), or write its rule in ops/{file}.py (CONTRIBUTING.md)"
+        f"no rule for this operator{written}; {supported}; name a tensor before it in outputs (it reads "
+        f"{before[0]!r}), or write {f'the rule of {missing}' if inner else 'its rule'} in ops/{file}.py "
+        "(CONTRIBUTING.md)"
     )
 
 
@@ -158,7 +250,7 @@ def _chosen(
     graph: Graph, asked: Sequence[str] | None, declared: Sequence[TensorInfo], role: str
 ) -> tuple[str, ...]:
     if asked is None:
-        names = tuple(put.name for put in declared if put.floating)
+        names = tuple(dict.fromkeys(put.explained for put in declared if put.explained))
         if not names:
             kinds = ", ".join(str(put) for put in declared) or "none"
             raise UnsupportedError(
@@ -179,8 +271,9 @@ def _chosen(
             )
         for put in declared:
             if put.name == name and not put.floating:
+                instead = f"; name {put.columns!r}, which its maps are made of" if put.columns else ""
                 raise UnsupportedError(
-                    f"{name!r} in {role} is {put.dtype or 'no tensor'}, not floating point"
+                    f"{name!r} in {role} is {put.dtype or 'no tensor'}, not floating point{instead}"
                 )
     if not asked:
         raise UnknownTensorError(f"no name given in {role}")
@@ -194,23 +287,8 @@ def _suggest(name: str, known: set[str], declared: Sequence[TensorInfo]) -> str:
     return "the model declares " + ", ".join(put.name for put in declared)
 
 
-def _ancestors(graph: Graph, outputs: Sequence[str], stop: set[str]) -> set[int]:
-    """Positions of the nodes that an output depends on, not going beyond the tensors in `stop`."""
-    wanted = set(outputs) - stop
-    needed = set()
-    for node in reversed(graph.nodes):
-        if wanted.intersection(node.outputs):
-            needed.add(node.position)
-            wanted.update(name for name in (*node.inputs, *node.captured) if name and name not in stop)
-    return needed
-
-
-def _active_tensors(nodes: Sequence[Node], inputs: Sequence[str]) -> frozenset[str]:
-    """The inputs, and what lowered nodes compute from them."""
-    return frozenset(inputs).union(*(varying_outputs(node) for node in nodes)) - {""}
-
-
-def _constant_tensors(graph: Graph) -> set[str]:
+def constant_tensors(graph: Graph) -> set[str]:
+    """Tensors that depend on no input at all."""
     constant = set(graph.initializers)
     for node in graph.nodes:
         if not node.random and all(name in constant for name in (*node.inputs, *node.captured) if name):
@@ -218,7 +296,7 @@ def _constant_tensors(graph: Graph) -> set[str]:
     return constant
 
 
-def _constants(graph: Graph, needed: set[str]) -> dict[str, Array]:
+def constant_values(graph: Graph, needed: set[str]) -> dict[str, Array]:
     """Values of the needed constants; subgraphs without input are run once, here."""
     values = {name: graph.initializers[name] for name in needed if name in graph.initializers}
     computed = sorted(needed - set(values))
@@ -230,8 +308,8 @@ def _constants(graph: Graph, needed: set[str]) -> dict[str, Array]:
             values[name] = literal[name].attributes["value"]
     computed = [name for name in computed if name not in values]
     if computed:
-        positions = sorted(_ancestors(graph, computed, stop=set()))
-        values.update(evaluate_constants(graph.proto, positions, computed))
+        positions = sorted(ancestors(graph, computed))
+        values.update(evaluate_constants(graph.proto, positions, computed, graph.surroundings))
     for name, value in values.items():
         if not isinstance(value, np.ndarray):
             raise UnsupportedError(f"constant {name!r} is no dense tensor; store it densely")

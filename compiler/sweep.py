@@ -48,6 +48,8 @@ def rows_back(program: LinearProgram, multiplier: Multiplier, dtype: np.dtype[An
             flat(adjoint[name]) if name in adjoint else np.zeros((len(rows), math.prod(shape)), dtype)
             for name, shape in program.inputs
         ]
+        if not reached:  # below a cut that nothing passes
+            return Swept(np.zeros((len(rows), 0), dtype), shares)
         return Swept(reached[0] if len(reached) == 1 else np.concatenate(reached, axis=1), shares)
 
     return back

@@ -75,7 +75,10 @@ def linearize_to(
 
     certificate = certificate_of(program, evidence, _pairs(written.worst))
     W, b, shares = opened(folder)
-    affine = affine_map(compiled.graph, replace(asked, plan=work.plan), W, b, shares, lambda: certificate)
+    asked = replace(asked, plan=work.plan)
+    survey = partial(compiled.survey, asked.trace)
+    given = (asked, W, b, shares)
+    affine = affine_map(compiled.graph, compiled.scope, *given, lambda: certificate, survey)
     affine = replace(affine, provenance={**affine.provenance, "nonzero": written.nonzero})
     arrays = {"rows": affine.rows}
     arrays |= {f"x{i}": value for i, value in enumerate(affine.inputs.values())}
@@ -153,6 +156,7 @@ def _identity(
         "outputs": ", ".join(compiled.scope.outputs),
         "rows (their SHA-256)": _digest({"rows": work.rows}),
         "dtype": str(compiled.dtype),
+        **compiled.scope.reading.names,
         "engine": compiled.engine,
         "the plan": "; ".join(
             f"{leg.passes} passes {leg.direction} by {leg.block} to step {leg.first}, {leg.engine}"

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..runtime.errors import InputError, NonFiniteError
 from ..runtime.primitives import Array, Shape
 from ..runtime.program import LinearProgram
-from ..runtime.session import Session
+from ..runtime.session import Runner
 from .graph import Graph, TensorInfo, is_floating
+
+if TYPE_CHECKING:
+    from .paths import Path
 
 Given = Any  # an array, or a mapping from graph input name to array
 
@@ -24,6 +27,18 @@ class Trace:
 
     feeds: Mapping[str, Array]  # every graph input
     values: Mapping[str, Array]  # the observed tensors, each in its own type
+    path: Path | None = None  # the way that the point takes; None where the model has but one
+    answers: Mapping[str, Array] = field(
+        default_factory=dict
+    )  # where it has several: the model's own outputs
+
+    def answer(self, name: str) -> Array:
+        """An output as the model itself gives it."""
+        return self.answers[name] if name in self.answers else self.values[name]
+
+    def answered(self, tensors: Sequence[tuple[str, Shape]]) -> Array:
+        """The outputs of a program as the model itself gives them, one behind the other."""
+        return np.concatenate([np.ravel(self.answer(name)) for name, _ in tensors])
 
     def free(self, program: LinearProgram) -> dict[str, Array]:
         """The values of the program's inputs."""
@@ -34,7 +49,7 @@ class Trace:
         return np.concatenate([np.ravel(self.values[name]) for name, _ in tensors])
 
 
-def observe(session: Session, feeds: Mapping[str, Array], active: frozenset[str]) -> Trace:
+def observe(session: Runner, feeds: Mapping[str, Array], active: frozenset[str]) -> Trace:
     """Run the model once at a point.
 
     Raises:
@@ -60,6 +75,18 @@ def require_finite(name: str, value: Array) -> None:
         f"tensor {name!r} holds {found} at x ({int(bad.sum())} of {value.size} values, the first at flat "
         f"index {int(np.flatnonzero(bad)[0])}); a linear map exists only where all values are finite"
     )
+
+
+def require_within(name: str, value: Array, dtype: np.dtype[Any]) -> None:
+    """Refuse values that the map's floating type cannot hold, by name.
+
+    Raises:
+        InputError: a double beyond float32's range.
+    """
+    if value.dtype.itemsize > dtype.itemsize and value.size and np.abs(value).max() > np.finfo(dtype).max:
+        raise InputError(
+            f"tensor {name!r} holds {np.abs(value).max():.3g}, beyond {dtype}; ask with dtype='float64'"
+        )
 
 
 def all_finite(value: Array) -> bool:

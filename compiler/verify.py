@@ -13,7 +13,7 @@ from ..runtime.certificate import Certificate, Check
 from ..runtime.primitives import Array
 from ..runtime.program import LinearProgram, Step
 from ..runtime.rounding import Arithmetic, step_rounding
-from .region import Neighbour
+from .neighbours import Neighbour
 from .sweep import Magnitudes
 from .trace import Trace
 
@@ -47,6 +47,8 @@ def rounding_at(
         extra = _allowances(step, fresh, carried)
         if program.has_slot(step):
             error = step_rounding(step, values, arithmetic)
+            if step.slack is not None:
+                error = error + step.slack
             errors[step.output] = error if extra is None else error + extra
         elif extra is not None:
             carried[step.output] = extra
@@ -78,6 +80,8 @@ class Evidence:
     magnitudes: Magnitudes  # of rounding errors at all of these points
     audited: Mapping[str, Array]  # every tensor of the program at x, as onnxruntime computes it
     arithmetic: Arithmetic  # the coarser of the model's and the composition's
+    slopes: Check | None = None  # of smooth steps
+    objection: str = ""  # why what was looked at is not the model, if so
 
     @property
     def places(self) -> list[Trace]:
@@ -101,7 +105,8 @@ def deviations(
     found = []
     for place, bounds in zip(evidence.places, rounding, strict=True):
         z = place.stacked(program.inputs).astype(np.float64)
-        y = place.stacked(program.outputs)[rows].astype(np.float64)
+        y = place.answered(program.outputs)[rows].astype(np.float64)
+        bounds = bounds + np.abs(y - place.stacked(program.outputs)[rows])  # 0 where nothing was expanded
         difference = np.abs(_product(W, z) + b.astype(W.dtype) - y)
         ratios = difference / (bounds + np.finfo(np.float32).tiny)
         found.append((float(difference.max(initial=0.0)), float(ratios.max(initial=0.0))))
@@ -132,7 +137,7 @@ def certificate_of(
     steps = check_steps(program, evidence.audited, evidence.arithmetic)
     at_x, around = compared[0], compared[1:] or [(0.0, 0.0)]
     in_region = (max(d for d, _ in around), max(r for _, r in around))
-    guards = [guard for step in program.steps for guard in step.guards]
+    guards = [guard for _, guard in program.guarded]
     return Certificate(
         steps=steps,
         at_x=at_x[0],
@@ -143,14 +148,17 @@ def certificate_of(
         points_held=len(evidence.fresh),
         ties=sum(guard.ties for guard in guards),
         guards=sum(guard.choice.size for guard in guards),
-        reason=_reason(steps, at_x[1], in_region[1]),
+        reason=evidence.objection or _reason(steps, evidence.slopes, at_x[1], in_region[1]),
+        slopes=evidence.slopes,
     )
 
 
-def _reason(steps: Check, at_x: float, in_region: float) -> str:
+def _reason(steps: Check, slopes: Check | None, at_x: float, in_region: float) -> str:
     """Why an answer is not verified, or nothing."""
     if not steps.passed:
         return f"node {steps.first_bad_node!r} is the first that differs from onnxruntime at x"
+    if slopes is not None and not slopes.passed:
+        return f"node {slopes.first_bad_node!r} is the first whose slope is not that of its equation"
     if not at_x <= 1:
         return "W x + b differs from onnxruntime's output at x, though every step agrees"
     if not in_region <= 1:
@@ -193,5 +201,7 @@ def _step_ratio(step: Step, observed: Mapping[str, Array], arithmetic: Arithmeti
     # Twice, for either side's sum, and once more for storing either result.
     bound = 2 * step_rounding(step, inputs, arithmetic) + 2 * arithmetic.u * np.abs(ours)
     bound += np.finfo(np.float32).tiny
+    if step.slack is not None:
+        bound = bound + step.slack
     ratio = float(np.max(np.abs(ours[0] - theirs.astype(dtype)) / bound[0], initial=0.0))
     return ratio if np.isfinite(ratio) else float("inf")

@@ -5,6 +5,8 @@ import ilin
 affine = ilin.linearize("model.onnx", x)
 affine.W, affine.b            # (K, N) and (K,)
 affine.contributions(3)       # what each input entry adds to output 3
+
+Rules for operators of your own: docs/custom-operators.md.
 """
 
 from __future__ import annotations
@@ -16,6 +18,9 @@ from ._version import __version__
 
 if TYPE_CHECKING:
     from .compiler.pipeline import CompiledModel, compile, linearize
+    from .ops._rule import Local, Site, between, jumps, locally_constant, lowers, side_of, sign_of, threshold
+    from .ops._smooth import elementwise, tangent
+    from .runtime import primitives
     from .runtime.affine_map import AffineMap, Layer, load
     from .runtime.certificate import Certificate
     from .runtime.errors import (
@@ -30,32 +35,52 @@ if TYPE_CHECKING:
         UnknownTensorError,
         UnsupportedError,
     )
+    from .runtime.program import Guard, HalfSpaces, Kind
 
 __all__ = [
     "AffineMap",
     "Certificate",
     "CompiledModel",
+    "Guard",
+    "HalfSpaces",
     "IlinError",
     "InputError",
+    "Kind",
     "Layer",
+    "Local",
     "MemoryLimitError",
     "ModelError",
     "NonFiniteError",
     "OptionError",
     "OutputError",
     "RowsError",
+    "Site",
     "UnknownTensorError",
     "UnsupportedError",
     "__version__",
+    "between",
     "compile",
+    "elementwise",
+    "jumps",
     "linearize",
     "load",
+    "locally_constant",
+    "lowers",
+    "primitives",
+    "side_of",
+    "sign_of",
+    "tangent",
+    "threshold",
 ]
 
 _HOMES = {
     ".compiler.pipeline": {"CompiledModel", "compile", "linearize"},
+    ".ops._rule": {"Local", "Site", "jumps", "locally_constant", "lowers"}
+    | {"between", "side_of", "sign_of", "threshold"},
+    ".ops._smooth": {"elementwise", "tangent"},
     ".runtime.affine_map": {"AffineMap", "Layer", "load"},
     ".runtime.certificate": {"Certificate"},
+    ".runtime.program": {"Guard", "HalfSpaces", "Kind"},
 }
 
 
@@ -63,6 +88,8 @@ def __getattr__(name: str) -> Any:
     """Import a public name when it is first asked for: what only wants a part waits for no more."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "primitives":
+        return import_module(".runtime.primitives", __name__)
     home = next((module for module, names in _HOMES.items() if name in names), ".runtime.errors")
     value = globals()[name] = getattr(import_module(home, __name__), name)
     return value

@@ -7,7 +7,19 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 from ..runtime.program import Guard
-from ._rule import EXPLANATIONS, REGISTRY, Entry, Local, Operand, Site, explains, lowers
+from ._rule import (
+    EXPLANATIONS,
+    REGISTRY,
+    Entry,
+    Local,
+    Operand,
+    Reading,
+    Site,
+    explains,
+    lowers,
+    registered_by_others,
+    stays,
+)
 
 __all__ = [
     "EXPLANATIONS",
@@ -16,9 +28,12 @@ __all__ = [
     "Guard",
     "Local",
     "Operand",
+    "Reading",
     "Site",
     "explains",
     "lowers",
+    "registered_by_others",
+    "stays",
 ]
 
 for _module in iter_modules(__path__):

@@ -129,7 +129,7 @@ def _around(axis: Axis, x: Array, kind: Filter) -> tuple[Array, Array]:
     left = np.floor(x)
     s, a = (x - left)[:, None], kind.coefficient
     if kind.cubic:
-        taps, weights = np.arange(-1, 3), [_far(s + 1, a), _near(s, a), _near(1 - s, a), _far(2 - s, a)]
+        taps, weights = np.arange(-1, 3), [far(s + 1, a), near(s, a), near(1 - s, a), far(2 - s, a)]
     else:
         taps, weights = np.arange(2), [1 - s, s]
     return left.astype(np.int64)[:, None] + taps, np.hstack(weights)
@@ -143,7 +143,7 @@ def _widened(axis: Axis, x: Array, kind: Filter) -> tuple[Array, Array]:
     columns = first[:, None] + np.arange(int((end - first).max(initial=0)), dtype=np.float32)
     d, a = np.abs((columns - center[:, None] + 0.5) * (np.float32(1) / stretch)), kind.coefficient
     if kind.cubic:
-        weights = np.where(d < 1, _near(d, a), np.where(d < 2, a * _far(d, np.float32(1)), 0))
+        weights = np.where(d < 1, near(d, a), np.where(d < 2, a * far(d, np.float32(1)), 0))
     else:
         weights = np.maximum(1 - d, 0)
     return columns.astype(np.int64), np.where(columns < end[:, None], weights, 0)
@@ -152,9 +152,9 @@ def _widened(axis: Axis, x: Array, kind: Filter) -> tuple[Array, Array]:
 # Keys's cubic convolution kernel (IEEE Trans. ASSP 29, 1981) at distances 0 ≤ d ≤ 1 and 1 ≤ d ≤ 2.
 
 
-def _near(d: Array, a: np.float32) -> Array:
+def near(d: Array, a: np.float32) -> Array:
     return ((a + 2) * d - (a + 3)) * d * d + 1
 
 
-def _far(d: Array, a: np.float32) -> Array:
+def far(d: Array, a: np.float32) -> Array:
     return ((a * d - 5 * a) * d + 8 * a) * d - 4 * a

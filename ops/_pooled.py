@@ -49,7 +49,8 @@ def windowed_extreme(site: Site, window: Window) -> Local:
         within = window.positions()
         return np.where(within < 0, -1, within + plane[:, None]).reshape(*tap.shape, len(shift))
 
-    return _selection(site, winner.reshape(tap.shape), candidates, margins, window=window)
+    guard = _competition(site, winner.reshape(tap.shape), candidates, margins)
+    return Local(replace(gathered(site, guard.choice), window=window), guards=(guard,))
 
 
 def grouped_extreme(site: Site, axes: tuple[int, ...], shape: Shape, sign: int = 1) -> Local:
@@ -57,13 +58,34 @@ def grouped_extreme(site: Site, axes: tuple[int, ...], shape: Shape, sign: int =
 
     The result has the given shape: that of x without the axes, or with 1 in their places.
     """
+    guard = _group(site, axes, shape, sign, last=False)
+    return Local(gathered(site, guard.choice), guards=(guard,))
+
+
+def group_guard(site: Site, axes: tuple[int, ...], sign: int, *, last: bool = False) -> Guard:
+    """Guard of the extreme entry along axes: where it is, in flat positions.
+
+    Args:
+        site: the node; its operand 0 is observed.
+        axes: that compete.
+        sign: 1 for the largest, -1 for the smallest.
+        last: whether the last among equals is meant, not the first.
+    """
+    x = site.shape()
+    return _group(site, axes, tuple(size for axis, size in enumerate(x) if axis not in axes), sign, last=last)
+
+
+def _group(site: Site, axes: tuple[int, ...], shape: Shape, sign: int, *, last: bool) -> Guard:
     x = site.value()
 
     def candidates() -> Array:
         return _grouped(positions(site), axes, shape)
 
     values = _grouped(x, axes, shape)
-    best = (values.argmax(axis=-1) if sign == 1 else values.argmin(axis=-1))[..., None]
+    ordered = values[..., ::-1] if last else values
+    best = (ordered.argmax(axis=-1) if sign == 1 else ordered.argmin(axis=-1))[..., None]
+    if last:
+        best = values.shape[-1] - 1 - best
 
     def margins() -> Array:
         group = sign * values
@@ -72,7 +94,26 @@ def grouped_extreme(site: Site, axes: tuple[int, ...], shape: Shape, sign: int =
         return np.asarray(top - group.max(axis=-1))
 
     winner = np.take_along_axis(candidates(), best, -1)[..., 0]
-    return _selection(site, winner, candidates, margins, sign)
+    return _competition(site, winner, candidates, margins, sign)
+
+
+def listed_extreme(site: Site, candidates: Array) -> Local:
+    """Lower the largest of listed entries, (*out_shape, n) positions in x, -1 for none; of none it is 0."""
+    if not candidates.shape[-1]:
+        return Local(gathered(site, np.full(candidates.shape[:-1], -1)))
+    values = np.where(candidates < 0, -np.inf, site.value().ravel()[candidates])
+    best = values.argmax(axis=-1)[..., None]
+
+    def margins() -> Array:
+        top = np.take_along_axis(values, best, -1)[..., 0]
+        rest = values.copy()
+        np.put_along_axis(rest, best, -np.inf, -1)
+        second = rest.max(axis=-1)
+        return np.asarray(np.subtract(top, second, out=np.full_like(top, np.inf), where=second > -np.inf))
+
+    winner = np.take_along_axis(candidates, best, -1)[..., 0]
+    guard = _competition(site, winner, lambda: candidates, margins)
+    return Local(gathered(site, winner), guards=(guard,))
 
 
 def grouped_in_graph(
@@ -94,15 +135,14 @@ def _grouped(entries: Array, axes: tuple[int, ...], shape: Shape) -> Array:
     return entries.transpose(order).reshape(*shape, math.prod(entries.shape[axis] for axis in axes))
 
 
-def _selection(
+def _competition(
     site: Site,
     winner: Array,
     candidates: Callable[[], Array],
     margins: Callable[[], Array],
     sign: int = 1,
-    window: Window | None = None,
-) -> Local:
-    """Select the winners.
+) -> Guard:
+    """Guard of the winners.
 
     Args:
         site: the node; its operand 0 is observed.
@@ -110,7 +150,6 @@ def _selection(
         candidates: gives the positions that compete, (*out_shape, n); -1 for none (padding).
         margins: gives the distances to the runners-up, out_shape; infinite where there is none.
         sign: 1 for the largest, -1 for the smallest.
-        window: what the candidates of every channel are, where they are a sliding window.
     """
 
     def half_spaces() -> HalfSpaces:
@@ -118,14 +157,25 @@ def _selection(
         group = candidates()
         losing = (group >= 0) & (group != winner[..., None])
         winners = np.broadcast_to(winner[..., None], group.shape)[losing]
-        signed = np.array(float(sign))
-        pair = [
-            (gathered(site, index), factor) for index, factor in ((winners, signed), (group[losing], -signed))
-        ]
-        return HalfSpaces(tuple((0, chain(g, Scale(g.out_shape, factor))) for g, factor in pair))
+        units = np.flatnonzero(losing) // group.shape[-1]
+        return ahead(site, winners, group[losing], units, sign)
 
-    picked = replace(gathered(site, winner), window=window)
-    return Local(picked, guards=(Guard(winner, margins, half_spaces),))
+    return Guard(winner, margins, half_spaces)
+
+
+def ahead(site: Site, winners: Array, losers: Array, units: Array, sign: int = 1) -> HalfSpaces:
+    """Sign · (winner - loser) ≥ 0 for pairs of flat positions in operand 0, one row for each.
+
+    Args:
+        site: the node.
+        winners: (rows,) flat positions.
+        losers: (rows,) likewise.
+        units: (rows,) flat numbers of the units whose choices they keep.
+        sign: 1 where the winner is the larger, -1 where it is the smaller.
+    """
+    signed = np.array(float(sign))
+    pair = [(gathered(site, index), factor) for index, factor in ((winners, signed), (losers, -signed))]
+    return HalfSpaces(tuple((0, chain(g, Scale(g.out_shape, factor))) for g, factor in pair), units=units)
 
 
 def _winning_taps(x: Array, window: Window) -> Array:

@@ -2,17 +2,39 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
 from ..runtime.emit import Builder
 from ..runtime.errors import UnsupportedError
-from ..runtime.primitives import Array, Broadcast, Primitive, Reshape, Scale, Shape
+from ..runtime.primitives import Array, Broadcast, Primitive, Reshape, Scale, Shape, chain
 from ..runtime.program import Guard, HalfSpaces, Kind
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How operators are read that are not piecewise linear; the same for all nodes of a model."""
+
+    frozen: bool = False  # hold gates, attention weights and denominators instead of differentiating them
+    straight_through: bool = False  # take quantisation as linear inside its range, not as locally constant
+
+    @classmethod
+    def of(cls, mode: str = "tangent", quantized: str = "exact") -> Self:
+        """The reading that goes by these names."""
+        return cls(frozen=mode == "frozen", straight_through=quantized == "straight-through")
+
+    @property
+    def names(self) -> dict[str, str]:
+        """The reading by the names of its options."""
+        return {
+            "mode": "frozen" if self.frozen else "tangent",
+            "quantized": "straight-through" if self.straight_through else "exact",
+        }
 
 
 @dataclass(frozen=True)
@@ -21,7 +43,7 @@ class Operand:
 
     name: str
     shape: Shape
-    active: bool  # depends on x
+    active: bool  # depends on x, and is not held
     value: Array | None  # known where the operand is not active, or where the rule observes it
 
     @property
@@ -45,6 +67,7 @@ class Site:
     inputs: tuple[Operand | None, ...]  # None where an optional input is left out
     formal: tuple[str, ...]  # the schema's name of each input
     outputs: tuple[str, ...]  # "" where an optional output is left out
+    reading: Reading = Reading()
 
     def attribute(self, name: str, default: Any = None) -> Any:
         """Value of an attribute, or `default` where neither the node nor the schema gives one."""
@@ -95,10 +118,20 @@ class Site:
         """The common shape of all operands by numpy's rules."""
         return np.broadcast_shapes(*(operand.shape for operand in self.inputs if operand is not None))
 
-    def spread(self, position: int, shape: Shape) -> Primitive:
-        """The map from an operand to its copy in a larger shape: broadcasting, solved once."""
+    def spread(self, position: int, shape: Shape, aligned: Shape | None = None) -> Primitive:
+        """The map from an operand to its copy in a larger shape: broadcasting, solved once.
+
+        Args:
+            position: of the operand.
+            shape: the larger one.
+            aligned: what the operand is read as before it is broadcast, by default its own shape.
+        """
         own = self.shape(position)
-        return Reshape(own, own) if own == shape else Broadcast(own, shape)
+        small = own if aligned is None else aligned
+        if small == shape:
+            return Reshape(own, shape)
+        copies = Broadcast(small, shape)
+        return copies if own == small else chain(Reshape(own, small), copies)
 
     def refuse(self, reason: str) -> UnsupportedError:
         """An error that names this node, for a use that no rule can lower exactly."""
@@ -110,24 +143,35 @@ class Site:
 class Local:
     """A node at x as y = Σ Lᵢ xᵢ + c.
 
-    `terms` maps the position of each active input to its primitive; one primitive alone stands for
-    position 0. The offset comes from parameters and held values, never from the node's own output.
+    `terms` maps the position of each active input to its primitive, or lists such pairs where one input
+    has several; one primitive alone stands for position 0. The offset comes from parameters and held values,
+    never from the node's own output. Where the node is smooth, y = f(u), the terms are its Jacobian J at u
+    and the offset is f(u) - J u, with f from the operator's equation; `tangent` puts that together.
     """
 
-    terms: Mapping[int, Primitive] | Primitive
+    terms: Mapping[int, Primitive] | Sequence[tuple[int, Primitive]] | Primitive
     offset: Array | float | None = None
     guards: tuple[Guard, ...] = ()
     offset_size: Array | float | None = None  # Σ |parts| where the offset is a sum whose parts may cancel
     rounds: bool = False  # stores its result in another floating type
     kind: Kind | None = None  # None: piecewise-linear with guards, else the kind the rule is registered with
+    frozen: bool = False  # exact at x with something held that depends on x, so the terms are no derivative
+    roundings: int = 0  # further roundings behind one output, such as those of an exponential
+    slack: Array | float | None = (
+        None  # how far the output itself may be from this by design: a rounding to a grid
+    )
 
     @property
-    def by_position(self) -> Mapping[int, Primitive]:
-        """The terms, keyed by input position."""
-        return {0: self.terms} if isinstance(self.terms, Primitive) else self.terms
+    def by_position(self) -> tuple[tuple[int, Primitive], ...]:
+        """The terms as pairs of input position and primitive; a position may come twice."""
+        if isinstance(self.terms, Primitive):
+            return ((0, self.terms),)
+        return tuple(self.terms.items() if isinstance(self.terms, Mapping) else self.terms)
 
 
 Rule = Callable[[Site], Local | tuple[Local, ...]]  # one for each output that varies with x
+Watch = Callable[[Site], tuple[Guard, ...]]  # what keeps a locally constant node's outputs as they are
+When = Callable[[Mapping[str, Any], Reading], bool]
 R = TypeVar("R", bound=Rule)
 
 
@@ -140,10 +184,27 @@ class Entry:
     kind: Kind
     rule: Rule | None  # None: locally constant, evaluated and never lowered
     observes: tuple[int, ...] | None = ()  # active inputs whose value at x the rule needs; None: all
-    linear_in: tuple[int, ...] | None = None  # inputs that may be active; None: all
+    linear_in: tuple[int, ...] | None = None  # inputs that may be active for it to be linear; None: all
     products: tuple[tuple[int, int], ...] = ()  # pairs of inputs that are multiplied
     constant_outputs: tuple[int, ...] = ()  # outputs that do not change around x: indices, masks
     module: str = ""
+    tangent: bool = False  # whether the rule takes uses that are not linear by their tangent
+    gate: bool = False  # bounded, and used to weigh something else: what frozen mode holds in a product
+    watch: Watch | None = None  # the guards of a locally constant node; None: its outputs at x are compared
+    by_shape: bool = False  # locally constant because the outputs depend on shapes alone
+    when: When | None = None  # which uses it serves; None: all
+    otherwise: Entry | None = None  # what serves the others
+
+    def serving(self, attributes: Mapping[str, Any], reading: Reading) -> Entry | None:
+        """The entry for a use of the operator, or None where none serves it."""
+        if self.when is None or self.when(attributes, reading):
+            return self
+        return None if self.otherwise is None else self.otherwise.serving(attributes, reading)
+
+    def bends(self, moving: Collection[int]) -> bool:
+        """Whether the operator is not even piecewise linear in these inputs together."""
+        beyond = self.linear_in is not None and not set(moving) <= set(self.linear_in)
+        return beyond or any(left in moving and right in moving for left, right in self.products)
 
 
 REGISTRY: dict[tuple[str, str], Entry] = {}
@@ -157,6 +218,10 @@ def lowers(
     linear_in: tuple[int, ...] | None = None,
     products: tuple[tuple[int, int], ...] = (),
     constant_outputs: tuple[int, ...] = (),
+    tangent: bool = False,
+    gate: bool = False,
+    when: When | None = None,
+    replace: bool = False,
 ) -> Callable[[R], R]:
     """Register a rule for one or more operators.
 
@@ -168,19 +233,57 @@ def lowers(
         linear_in: positions of inputs that may depend on x; None for all. Others are parameters.
         products: pairs of positions that the operator multiplies: not both may depend on x.
         constant_outputs: positions of outputs that do not change around x, such as indices.
+        tangent: the rule also takes inputs outside of these limits, by its tangent at x; it is then given
+            the values of all active inputs, and the node is smooth. Without it such uses are refused.
+        gate: in frozen mode, a product holds what comes from this operator (a sigmoid, a softmax).
+        when: which uses this rule serves, by the node's attributes; another may serve the others.
+        replace: take these uses from the rule that serves them; without it a second rule is an error.
+
+    Raises:
+        ValueError: the operator has a rule.
     """
 
     def register(rule: R) -> R:
         for op_type in op_types:
-            key = (domain, op_type)
-            if key in REGISTRY:
-                raise ValueError(f"two rules for {op_type}: {REGISTRY[key].module} and {rule.__module__}")
-            REGISTRY[key] = Entry(
-                op_type, domain, kind, rule, observes, linear_in, products, constant_outputs, rule.__module__
+            _enter(
+                Entry(
+                    *(op_type, domain, kind, rule, observes, linear_in, products, constant_outputs),
+                    module=rule.__module__,
+                    tangent=tangent,
+                    gate=gate,
+                    when=when,
+                ),
+                replace,
             )
         return rule
 
     return register
+
+
+def _enter(entry: Entry, replacing: bool = False) -> None:
+    """Add an entry to the registry, before those that serve other uses of the operator.
+
+    Raises:
+        ValueError: it would take uses from another entry, and is not meant to.
+    """
+    key = (entry.domain, entry.op_type)
+    before = REGISTRY.get(key)
+    if before is not None and not replacing and (before.when is None or entry.when is None):
+        raise ValueError(
+            f"two rules for {entry.op_type}: {before.module} and {entry.module}; "
+            "replace=True takes the second"
+        )
+    REGISTRY[key] = dataclasses.replace(entry, otherwise=before if entry.when else None)
+
+
+def registered_by_others(op_type: str, domain: str) -> bool:
+    """Whether an operator has a rule that is not one of ilin's own."""
+    entry = REGISTRY.get((domain, op_type))
+    while entry is not None:
+        if not entry.module.startswith(f"{__package__}."):
+            return True
+        entry = entry.otherwise
+    return False
 
 
 Explanation = Callable[[Site, Builder], tuple[str, ...]]
@@ -213,10 +316,64 @@ def positive(site: Site, graph: Builder) -> str:
     return graph.node("Greater", site.tensor(0), like(site, graph, 0.0))
 
 
-def constant_around_x(module: str, *op_types: str, domain: str = "") -> None:
-    """Register operators whose output does not change around x: they are evaluated, never lowered."""
+def constant_by_shape(module: str, *op_types: str, domain: str = "") -> None:
+    """Register operators that depend on the shapes of active inputs alone: evaluated, never lowered."""
     for op_type in op_types:
-        REGISTRY[(domain, op_type)] = Entry(op_type, domain, Kind.LOCALLY_CONSTANT, None, module=module)
+        _enter(Entry(op_type, domain, Kind.LOCALLY_CONSTANT, None, module=module, by_shape=True))
+
+
+def locally_constant(
+    module: str, *op_types: str, domain: str = "", when: When | None = None, replace: bool = False
+) -> None:
+    """Register operators whose outputs only jump: evaluated, never lowered.
+
+    They stand for W = 0. An answer holds as long as their outputs are those at x.
+
+    Args:
+        module: that registers them, `__name__`.
+        op_types: ONNX operator names.
+        domain: their domain; "" is ai.onnx.
+        when: as in `lowers`.
+        replace: as in `lowers`.
+
+    Raises:
+        ValueError: an operator has a rule.
+    """
+    for op_type in op_types:
+        _enter(Entry(op_type, domain, Kind.LOCALLY_CONSTANT, None, module=module, when=when), replace)
+
+
+def jumps(
+    *op_types: str, domain: str = "", when: When | None = None, replace: bool = False
+) -> Callable[[Watch], Watch]:
+    """Register a locally constant operator with its guards, a function of the node with its values at x.
+
+    Args:
+        op_types: ONNX operator names.
+        domain: their domain; "" is ai.onnx.
+        when: as in `lowers`.
+        replace: as in `lowers`.
+
+    Raises:
+        ValueError: an operator has a rule.
+    """
+
+    def register(watch: Watch) -> Watch:
+        for op_type in op_types:
+            kind, module = Kind.LOCALLY_CONSTANT, watch.__module__
+            _enter(Entry(op_type, domain, kind, None, None, module=module, watch=watch, when=when), replace)
+        return watch
+
+    return register
+
+
+def stays(output: Array) -> Guard:
+    """Guard of an output that only jumps: it is what it is at x. How far the next jump is nobody knows."""
+
+    def unknown() -> Array:
+        return np.full(output.shape, np.nan)
+
+    return Guard(output, unknown, lambda: HalfSpaces(()))
 
 
 def threshold(value: Array, at: Array | float = 0.0, position: int = 0) -> Guard:
@@ -231,3 +388,63 @@ def threshold(value: Array, at: Array | float = 0.0, position: int = 0) -> Guard
         return HalfSpaces(((position, Scale(value.shape, sign)),), -(sign * at))
 
     return Guard(above, margins, half_spaces)
+
+
+def between(value: Array, low: Array, high: Array, position: int = 0) -> Guard:
+    """Guard of an elementwise jump: the interval [low, high] in which each entry of the operand lies."""
+
+    def margins() -> Array:
+        return np.asarray(np.minimum(value - low, high - value))
+
+    def half_spaces() -> HalfSpaces:
+        """Rows: x - low ≥ 0, then high - x ≥ 0; an end that is infinite holds always."""
+        ends = np.stack([-low, high])
+        signs = np.stack([np.ones_like(value), -np.ones_like(value)])
+        finite = np.isfinite(ends)
+        both = chain(Broadcast(value.shape, ends.shape), Scale(ends.shape, np.where(finite, signs, 0)))
+        return HalfSpaces(((position, both),), np.where(finite, ends, 0))
+
+    return Guard(low, margins, half_spaces)
+
+
+def sign_of(value: Array, position: int = 0) -> Guard:
+    """Guard of the sign of each entry of an operand; 0 is a sign of its own."""
+    low, high = np.where(value < 0, -np.inf, 0), np.where(value > 0, np.inf, 0)
+    return dataclasses.replace(between(value, low, high, position), choice=np.sign(value))
+
+
+def side_of(site: Site, left: int = 0, right: int = 1) -> Guard:
+    """Guard of a comparison: which of two operands is larger, entry by entry; equality is a side too."""
+    shape = site.broadcast_shape()
+    difference = np.broadcast_to(site.value(left), shape) - np.broadcast_to(site.value(right), shape)
+    side = np.sign(difference)
+
+    def half_spaces() -> HalfSpaces:
+        """Rows: the larger minus the smaller; where they are equal, either way, in two rows."""
+        equal = side == 0
+        ways = [np.where(equal, 1, side), np.where(equal, -1, 0)] if equal.any() else [side]
+        signs = np.stack(ways)
+        terms = []
+        lost: Array = np.zeros(signs.shape, difference.dtype)
+        for position, sign in ((left, signs), (right, -signs)):
+            if site.active(position):
+                spread = Broadcast(site.shape(position), signs.shape)
+                terms.append((position, chain(spread, Scale(signs.shape, sign))))
+            else:
+                lost = lost + sign * np.broadcast_to(site.value(position), shape)
+        return HalfSpaces(tuple(terms), lost)
+
+    return Guard(side, lambda: np.abs(difference), half_spaces)
+
+
+_FLOATING = (1, 10, 11, 16)  # TensorProto.DataType: FLOAT, FLOAT16, DOUBLE, BFLOAT16
+
+
+def to_floating(attributes: Mapping[str, Any], _: Reading) -> bool:
+    """Whether a cast goes to a type that is differentiated."""
+    return attributes.get("to") in _FLOATING
+
+
+def to_other(attributes: Mapping[str, Any], reading: Reading) -> bool:
+    """Whether a cast goes to integers, booleans or strings."""
+    return not to_floating(attributes, reading)

@@ -1,15 +1,17 @@
-"""Identity, Dropout (inference), Cast between floating types: y = x.
+"""Identity, Dropout (inference), Cast and CastLike between floating types: y = x.
 
-https://onnx.ai/onnx/operators/onnx__Identity.html, …Dropout.html, …Cast.html
+Casts to integers or booleans are among what rounds: ops/rounding.py.
+https://onnx.ai/onnx/operators/onnx__Identity.html, …Dropout.html, …Cast.html, …CastLike.html
 """
 
 import numpy as np
 
 from ..runtime.primitives import Reshape
-from ._rule import Local, Site, lowers
+from ._rule import Local, Site, lowers, to_floating
 
-# TensorProto.DataType: FLOAT, FLOAT16, DOUBLE, BFLOAT16
-_FLOATS = (1, 10, 11, 16)
+_NOT_FLOATING = (
+    "casts a value that depends on x to a type that is not floating point; name a tensor before it in outputs"
+)
 
 
 @lowers("Identity")
@@ -26,12 +28,26 @@ def dropout(site: Site) -> Local:
     return identity(site)
 
 
-@lowers("Cast")
+@lowers("Cast", when=to_floating)
 def cast(site: Site) -> Local:
     """Pass x in another floating type; its rounding is part of the stated bound."""
-    if site.attribute("to") not in _FLOATS:
-        raise site.refuse(
-            "casts a value that depends on x to a type that is not floating point; "
-            "name a tensor before it in outputs"
-        )
     return Local(Reshape(site.shape(), site.shape()), rounds=True)
+
+
+@lowers("CastLike")
+def cast_like(site: Site) -> Local:
+    """Pass x in the floating type of the other operand, on whose values nothing depends."""
+    if not site.active(0):
+        return Local({}, np.asarray(site.value(0), float))
+    if not site.active(1) and site.value(1).dtype.kind != "f":
+        raise site.refuse(_NOT_FLOATING)
+    return Local({0: Reshape(site.shape(), site.shape())}, rounds=True)
+
+
+@lowers("BitCast")
+def bit_cast(site: Site) -> Local:
+    """Refuse: the bits of a number are no affine function of it."""
+    raise site.refuse(
+        "reads the bits of a value that depends on x, which are not affine in x; "
+        "name a tensor before it in outputs"
+    )

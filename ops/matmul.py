@@ -1,23 +1,28 @@
-"""MatMul: numpy.matmul of two operands, one of them fixed; N-D operands are stacks of matrices.
+"""MatMul: numpy.matmul of two operands; N-D operands are stacks of matrices.
 
-Linear in the other operand: the fixed one's matrices as blocks.
+Linear in one operand where the other is fixed: the fixed one's matrices as blocks. Smooth where both depend
+on x.
 https://onnx.ai/onnx/operators/onnx__MatMul.html
 """
 
 import numpy as np
 
-from ..runtime.primitives import Array, Broadcast, Contract, Reshape, Shape, chain
+from ..runtime.primitives import Array, Broadcast, Contract, Primitive, Reshape, Shape, chain
 from ._rule import Local, Site, lowers
+from ._smooth import product
 
 _BATCH = "abcdefgh"
 
 
-@lowers("MatMul", products=((0, 1),))
+@lowers("MatMul", products=((0, 1),), tangent=True)
 def matmul(site: Site) -> Local:
-    """Multiply the active stack of matrices by the fixed one."""
-    position = 0 if site.active(0) else 1
-    weight = site.value(1 - position)
-    own, other = site.shape(position), weight.shape
+    """Multiply each active stack of matrices by the other."""
+    return product(site, lambda position: times(site.shape(position), site.value(1 - position), position))
+
+
+def times(own: Shape, weight: Array, position: int) -> Primitive:
+    """The map of one operand, the left one at position 0, with the other fixed."""
+    other = weight.shape
     # A vector is a matrix with one row (left) or one column (right); that axis is dropped again at the end.
     x_shape = _as_matrix(own, position)
     weight = weight.reshape(_as_matrix(other, 1 - position))
@@ -26,20 +31,16 @@ def matmul(site: Site) -> Local:
     x_axes, w_axes = ("mk", "kn") if position == 0 else ("kn", "mk")
     labels = _BATCH[: len(batch)]
     weight, w_batch = _without_unit_axes(weight, labels)
-    product = Contract(full, weight, f"{labels}{x_axes},{w_batch}{w_axes}->{labels}mn")
-    *lead, rows, columns = product.out_shape
+    contract = Contract(full, weight, f"{labels}{x_axes},{w_batch}{w_axes}->{labels}mn")
+    *lead, rows, columns = contract.out_shape
     left, right = (own, other) if position == 0 else (other, own)
     shape = (*lead, *((rows,) if len(left) > 1 else ()), *((columns,) if len(right) > 1 else ()))
     parts = [Reshape(own, x_shape)] if own != x_shape else []
-    return Local(
-        {
-            position: chain(
-                *parts,
-                *([Broadcast(x_shape, full)] if x_shape != full else []),
-                product,
-                *([Reshape(product.out_shape, shape)] if shape != product.out_shape else []),
-            )
-        }
+    return chain(
+        *parts,
+        *([Broadcast(x_shape, full)] if x_shape != full else []),
+        contract,
+        *([Reshape(contract.out_shape, shape)] if shape != contract.out_shape else []),
     )
 
 

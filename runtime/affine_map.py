@@ -22,6 +22,7 @@ from .errors import InputError, MemoryLimitError, NonFiniteError, OutputError, R
 from .files import write_whole
 from .primitives import Array, Primitive, Shape
 from .program import Kind
+from .region import Geometry, Region
 
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
@@ -86,6 +87,7 @@ class AffineMap:
     model_sha256: str
     provenance: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    survey: Callable[[], Geometry] | None = field(default=None, repr=False)  # what `region` works with
 
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
@@ -101,6 +103,12 @@ class AffineMap:
             NonFiniteError: a tensor that depends on x is NaN or infinite.
         """
         return self.certify()
+
+    @cached_property
+    def region(self) -> Region:
+        """How far the map holds, and what limits it. Nothing of it is computed before it is asked for."""
+        x = np.concatenate([np.ravel(value) for value in self.inputs.values()]).astype(np.float64)
+        return Region(self.kind, self.input_shapes, x, self.survey)
 
     @property
     def x(self) -> Any:
@@ -243,6 +251,7 @@ class AffineMap:
                 for a in self.layers
             ],
             "certificate": self.certificate.as_dict(),
+            "region": self.region.as_dict(),
             "provenance": dict(self.provenance),
             "notes": list(self.notes),
         }
@@ -284,7 +293,7 @@ class AffineMap:
     def __getstate__(self) -> dict[str, Any]:
         """Pickled and copied with its certificate made, as sessions cannot travel."""
         known = {"layers_of": partial(_same, self.layers), "certify": partial(_same, self.certificate)}
-        return {**self.__dict__, **known}
+        return {**self.__dict__, **known, "survey": None, "region": self.region.facts()}
 
 
 def load(path: str | os.PathLike[str]) -> AffineMap:
@@ -357,6 +366,7 @@ def _read(path: str | os.PathLike[str]) -> AffineMap:
         tuple(header["notes"]),
     )
     affine.__dict__["certificate"] = certificate  # known already: nothing is left to be made
+    affine.region.keep(header.get("region", {}))
     return affine
 
 

@@ -35,6 +35,7 @@ class Certificate:
     ties: int  # units and windows exactly on a kink at x
     guards: int  # all units and windows with a choice
     reason: str = ""  # why it is not verified, if so
+    slopes: Check | None = None  # of smooth steps, against differences of their equations; None without any
 
     @property
     def verified(self) -> bool:
@@ -49,14 +50,18 @@ class Certificate:
     def from_dict(cls, data: dict[str, Any]) -> Certificate:
         """The inverse of `as_dict`."""
         fields = {name: value for name, value in data.items() if name != "verified"}
-        return cls(**{**fields, "steps": Check(**fields["steps"])})
+        checks = {name: Check(**fields[name]) for name in ("steps", "slopes") if fields.get(name)}
+        return cls(**{**fields, **checks})
 
     def __str__(self) -> str:
         if not self.verified:
             return f"NOT verified: {self.reason}"
-        region = (
-            f"{self.points_held} fresh points of the region within {self.in_region:.1e}"
-            if self.points_held
-            else "no fresh point of the region could be reached"
-        )
+        if self.points_held:
+            region = f"{self.points_held} fresh points of the region within {self.in_region:.1e}"
+        elif self.points_tried:
+            region = "no fresh point of the region could be reached"
+        else:
+            region = "smooth, so valid at x only"
+        if self.slopes is not None:
+            region += f"; slopes of {self.slopes.compared} smooth steps"
         return f"verified: {self.steps.compared} steps; at x within {self.at_x:.1e}; {region}"

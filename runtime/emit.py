@@ -146,7 +146,9 @@ class Builder:
             The block's name and its shape behind the batch axis.
         """
         source = self._viewed.get(x, x)
-        made = self._shapes.get(source, shape)
+        made = self._shapes.get(source)
+        if made is None:  # a source whose shape was not noted may have been reshaped in any way
+            return x, shape
         lead = len(shape) - len(made)
         same = lead >= 0 and shape == (1,) * lead + made
         return (source, made) if same else (x, shape)

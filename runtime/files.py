@@ -12,6 +12,7 @@ from .errors import OutputError
 
 if TYPE_CHECKING:
     import onnx
+from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
 
 
 def write_whole(path: Path, write: Callable[[Any], None]) -> None:
@@ -49,7 +50,7 @@ def write_model(path: str | os.PathLike[str], model: onnx.ModelProto) -> None:
     """
     try:
         content = model.SerializeToString()
-    except ValueError as error:
+    except (ValueError, EncodeError) as error:
         raise OutputError(f"the model is too large for one file of protobuf (2 GB): {error}") from error
     write_whole(Path(path), lambda file: file.write(content))
 

@@ -110,8 +110,11 @@ def write_rows(
                 blocks, numbers = rows_of(plan.rows[first : first + block])
                 for name, file in files.items():
                     file.put(first, blocks[name])
-                done = _added(done, blocks["W"], numbers)
-                _mark(folder, plan, done)
+                following = _added(done, blocks["W"], numbers)
+                _mark(folder, plan, following)
+                done = (
+                    following  # not before it is on record, lest an interruption tell of more than there is
+                )
                 if progress:
                     progress(done.rows_done, K)
         except KeyboardInterrupt as stop:

@@ -103,7 +103,7 @@ def operator_of(
 def bias_of(program: LinearProgram, rows: Array, dtype: DTypeLike) -> Array:
     """The offset b of the given rows, (K,), without W: the affine map at zero, one sweep of the offsets."""
     zero = {name: np.zeros((1, *shape), dtype) for name, shape in program.inputs}
-    b: Array = _walked(program, zero, weight=1.0)[0, rows]
+    b: Array = walked(program, zero, weight=1.0)[0, rows]
     return b
 
 
@@ -111,7 +111,7 @@ def carried(program: LinearProgram) -> Carry:
     """The sweep of a program without offsets, by numpy."""
 
     def carry(block: Array) -> Array:
-        return _walked(program, unstacked(program, block), weight=0.0)
+        return walked(program, unstacked(program, block), weight=0.0)
 
     return carry
 
@@ -126,9 +126,17 @@ def unstacked(program: LinearProgram, block: Array) -> dict[str, Array]:
     }
 
 
-def _walked(program: LinearProgram, values: dict[str, Array], weight: float) -> Array:
-    """Run a program on a block and stack its outputs, (B, all outputs)."""
+def walked(program: LinearProgram, values: dict[str, Array], weight: float) -> Array:
+    """Run a program on a block and stack its outputs, (B, all outputs).
+
+    Args:
+        program: the network at x.
+        values: input name to (B, *shape).
+        weight: of the offsets: 1 for points, 0 for directions.
+    """
     count = len(next(iter(values.values())))
+    if not program.outputs:
+        return np.zeros((count, 0))
     alive: Mapping[str, Array] = values
     for _, now in program.walk(values, [weight] * count):
         alive = now

@@ -29,6 +29,7 @@ class HalfSpaces:
 
     terms: tuple[tuple[int, Primitive], ...]  # (input position, primitive); a position may come twice
     offset: Array | float = 0.0
+    units: Array | None = None  # (rows,) flat unit that each keeps; None: row r is of unit r mod their number
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,10 @@ class Guard:
 
     @cached_property
     def margin(self) -> Array:
-        """How far each unit is from its nearest change, in the units of the compared values; 0 is a tie."""
+        """How far each unit is from its nearest change, in the units of the compared values; 0 is a tie.
+
+        NaN where that is not known.
+        """
         return self.margins()
 
     @property
@@ -70,6 +74,9 @@ class Step:
     fixed: bool = False  # whether it is the same at every point
     rounds: bool = False  # whether the output is stored in another floating type than it comes in
     operands: tuple[str | None, ...] = ()  # the node's inputs, which half-spaces refer to by position
+    frozen: bool = False  # whether something that depends on x is held: the terms are no derivative
+    roundings: int = 0  # further roundings behind one output
+    slack: Array | None = None  # how far the node's output may be from this by design, broadcastable to shape
 
     def apply(self, values: Mapping[str, Array], homogeneous: Array) -> Array:
         """Evaluate the step on blocks of its inputs.
@@ -103,8 +110,9 @@ class Step:
 
     @cached_property
     def fan_in(self) -> int:
-        """Products summed into one output at most, the offset counted in."""
-        return sum(L.fan_in for _, L in self.terms) + len(self.terms) - 1 + (self.offset is not None)
+        """Products summed into one output at most, the offset and further roundings counted in."""
+        products = sum(L.fan_in for _, L in self.terms) + len(self.terms) - 1 + (self.offset is not None)
+        return products + self.roundings
 
     @cached_property
     def outline(self) -> Outline:
@@ -115,8 +123,18 @@ class Step:
             self.kind,
             tuple((name, L.in_shape if self.fixed else L.structure()) for name, L in self.terms),
             None if self.offset is None else self.offset.shape,
-            self.fan_in > 0 or self.rounds,
+            self.fan_in > 0 or self.rounds or self.slack is not None,
         )
+
+
+@dataclass(frozen=True)
+class Discrete:
+    """A locally constant node that reads what depends on x, and what keeps its outputs as they are."""
+
+    node: str
+    op_type: str
+    guards: tuple[Guard, ...]
+    operands: tuple[str | None, ...]  # the node's inputs, which half-spaces refer to by position
 
 
 class Outline(NamedTuple):
@@ -127,7 +145,7 @@ class Outline(NamedTuple):
     kind: Kind
     terms: tuple[tuple[str, Hashable], ...]  # tensor and the structure of the primitive
     offset: Shape | None
-    rounds: bool  # whether evaluating the step makes errors of its own
+    rounds: bool  # whether evaluating the step makes errors of its own, or is off by design
 
 
 Puts = tuple[tuple[str, Shape], ...]  # tensors and their shapes
@@ -209,6 +227,7 @@ class LinearProgram:
     inputs: Puts
     outputs: Puts
     steps: tuple[Step, ...]
+    discrete: tuple[Discrete, ...] = ()  # nodes on the way that x moves only by jumps
 
     @cached_property
     def layout(self) -> Layout:
@@ -228,7 +247,20 @@ class LinearProgram:
     @property
     def kind(self) -> Kind:
         """The kind of the whole map."""
-        return self.layout.kind
+        kind = self.layout.kind
+        return Kind.PIECEWISE_LINEAR if kind is Kind.AFFINE and self.discrete else kind
+
+    @property
+    def choosers(self) -> tuple[Step | Discrete, ...]:
+        """All that may make choices."""
+        return (*self.steps, *self.discrete)
+
+    @property
+    def guarded(self) -> Iterator[tuple[Step | Discrete, Guard]]:
+        """Every choice that was made at x, with what made it."""
+        for owner in self.choosers:
+            for guard in owner.guards:
+                yield owner, guard
 
     def has_slot(self, step: Step) -> bool:
         """Whether a step makes rounding errors of its own, or ends the program."""
@@ -270,4 +302,5 @@ class LinearProgram:
             terms = " + ".join(f"{type(L).__name__}·{name}" for name, L in step.terms) or "0"
             offset = "" if step.offset is None else " + c"
             lines.append(f"{step.output}{list(step.shape)} = {terms}{offset}   # {step.op_type}, {step.kind}")
+        lines += [f"# {one.node}: {one.op_type} is locally constant" for one in self.discrete]
         return "\n".join(lines)

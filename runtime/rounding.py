@@ -99,6 +99,8 @@ def running_errors(
     last = program.last_uses()
     for position, (step, values) in enumerate(program.walk(inputs, [1.0] * count)):
         error = step_rounding(step, values, arithmetic)
+        if step.slack is not None:
+            error = error + step.slack
         for name, L in step.terms:
             error = error + L.magnitude().apply(errors[name])
         errors[step.output] = error

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import onnx
+from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
 
 from .errors import ModelError, OptionError
 from .primitives import Array
 from .surgery import constants_alone, with_outputs
+from .surroundings import ALONE, Surroundings, embedded
+
+
+class Runner(Protocol):
+    """What takes chosen tensors out of a model."""
+
+    outputs: tuple[str, ...]
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Any]:
+        """Run once, from graph input to output, both by name."""
 
 
 class Session:
@@ -27,6 +38,7 @@ class Session:
         providers: Sequence[str] | None = None,
         *,
         rewrite: bool = False,
+        surroundings: Surroundings = ALONE,
     ) -> None:
         """Build the session.
 
@@ -35,9 +47,11 @@ class Session:
             outputs: tensor names to take out, in order.
             providers: onnxruntime execution providers, the CPU's by default.
             rewrite: let onnxruntime optimise the graph, for models that ilin itself emitted.
+            surroundings: where its external data lies, and libraries with operators of its own.
 
         Raises:
             ModelError: onnxruntime does not accept the model.
+            OptionError: it cannot load a library.
         """
         self.outputs = tuple(outputs)
         if not outputs:  # nothing to take out, and onnxruntime refuses a graph without nodes
@@ -54,16 +68,25 @@ class Session:
         options.log_severity_level = 4  # its findings reach the user as one line of ours
         # Its threads would go on spinning after a run, and take the cores from numpy's.
         options.add_session_config_entry("session.force_spinning_stop", "1")
+        if surroundings.folder is not None:
+            folder = str(surroundings.folder)
+            options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
+        for library in surroundings.custom_ops:
+            _register(options, library)
         try:
             serialized = with_outputs(proto, outputs).SerializeToString()
-        except ValueError as error:
-            raise ModelError(f"the model is too large for one protobuf message (2 GB): {error}") from error
+        except (ValueError, EncodeError) as error:
+            raise ModelError(
+                "the model is too large for one protobuf message (2 GB); keep its tensors as external data: "
+                f"{error}"
+            ) from error
         try:
             self._session = onnxruntime.InferenceSession(
                 serialized, options, providers=list(providers or ["CPUExecutionProvider"])
             )
         except _failures() as error:
-            raise ModelError(f"onnxruntime does not accept this model: {_one_line(error)}") from error
+            kind = NoKernelError if _lacks_kernel(error) else ModelError
+            raise kind(f"onnxruntime does not accept this model: {_one_line(error)}") from error
         self._inputs = frozenset(put.name for put in self._session.get_inputs())
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Any]:
@@ -85,11 +108,70 @@ class Session:
         return dict(zip(self.outputs, values, strict=True))
 
 
+class NoKernelError(ModelError):
+    """The model is valid, but onnxruntime has no implementation of something in it on this machine."""
+
+
+class ReferenceSession:
+    """The same by onnx's reference evaluator: plain numpy, slow, but with every operator of the standard."""
+
+    def __init__(
+        self,
+        proto: onnx.ModelProto,
+        outputs: Sequence[str],
+        surroundings: Surroundings = ALONE,
+    ) -> None:
+        """Prepare the evaluator.
+
+        Args:
+            proto: a valid model. It is not changed.
+            outputs: tensor names to take out, in order.
+            surroundings: where its external data lies.
+
+        Raises:
+            NoKernelError: it does not know an operator either.
+        """
+        from onnx.reference import ReferenceEvaluator
+
+        self.outputs = tuple(outputs)
+        try:
+            self._evaluator = ReferenceEvaluator(embedded(with_outputs(proto, outputs), surroundings.folder))
+        except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+            raise NoKernelError(f"onnx's reference evaluator does not run it: {_one_line(error)}") from error
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Any]:
+        """Run once; as `Session.run`."""
+        known = set(self._evaluator.input_names)
+        given = {name: np.asarray(a) for name, a in feeds.items() if name in known}
+        try:
+            with np.errstate(all="ignore"):
+                values = self._evaluator.run(list(self.outputs), given)
+        except Exception as error:  # whatever numpy raises on shapes and types that do not fit
+            raise ModelError(f"onnx's reference evaluator failed: {_one_line(error)}") from error
+        return {name: np.asarray(v) for name, v in zip(self.outputs, values, strict=True) if v is not None}
+
+
 def evaluate_constants(
-    proto: onnx.ModelProto, nodes: Sequence[int], outputs: Sequence[str]
+    proto: onnx.ModelProto,
+    nodes: Sequence[int],
+    outputs: Sequence[str],
+    surroundings: Surroundings = ALONE,
 ) -> dict[str, Any]:
     """Run the nodes at the given positions, which depend on no input, and return the named tensors."""
-    return Session(constants_alone(proto, nodes), outputs).run({})
+    alone = constants_alone(proto, nodes)
+    try:
+        return Session(alone, outputs, surroundings=surroundings).run({})
+    except NoKernelError:
+        return ReferenceSession(alone, outputs, surroundings).run({})
+
+
+def _register(options: Any, library: str) -> None:
+    try:
+        options.register_custom_ops_library(library)
+    except _failures() as error:
+        raise OptionError(
+            f"onnxruntime cannot load the custom-op library {library}: {_one_line(error)}"
+        ) from error
 
 
 def require_providers(providers: Sequence[str] | None) -> None:
@@ -136,6 +218,13 @@ def _failures() -> tuple[type[Exception], ...]:
         RuntimeError,
         ValueError,
     )
+
+
+def _lacks_kernel(error: BaseException) -> bool:
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    words = ("is not a registered function/op", "under development", "has not been implemented")
+    return isinstance(error, state.NotImplemented) or any(each in str(error) for each in words)
 
 
 def _one_line(error: BaseException) -> str:

@@ -58,8 +58,8 @@ def transposed(program: LinearProgram, *, offsets: bool = False) -> LinearProgra
         if step.offset is not None:
             column = Broadcast((1,), step.shape) if step.shape else Reshape((1,), ())
             scaled = chain(column, Scale(step.shape, np.asarray(step.offset)))
-            weights.append((_unused(f"{step.output}/weight", shapes), (step.output, scaled.T, step.fixed)))
-    seeds = tuple((_unused(f"seed_{i}", shapes), shape) for i, (_, shape) in enumerate(forward.outputs))
+            weights.append((unused(f"{step.output}/weight", shapes), (step.output, scaled.T, step.fixed)))
+    seeds = tuple((unused(f"seed_{i}", shapes), shape) for i, (_, shape) in enumerate(forward.outputs))
     for (name, shape), (seed, _) in zip(forward.outputs, seeds, strict=True):
         if name in readers:  # else a constant, of which the linear part is zero
             readers[name].append((seed, Reshape(shape, shape), True))
@@ -87,7 +87,8 @@ def _step(name: str, shape: Shape, terms: tuple[tuple[str, Primitive], ...], fix
     return Step(name, shape, name, "", Kind.AFFINE, terms, fixed=fixed)
 
 
-def _unused(name: str, taken: Collection[str]) -> str:
+def unused(name: str, taken: Collection[str]) -> str:
+    """A name that is not taken yet: the given one, if need be with underscores behind it."""
     while name in taken:
         name += "_"
     return name

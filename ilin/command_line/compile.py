@@ -6,13 +6,14 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import click
 
 from .._version import __version__
-from ..compiler.pipeline import DTYPES, compile
+from ..compiler.pipeline import DTYPES, MODES, QUANTIZED, compile
 from ..compiler.plan import DIRECTIONS, ENGINES
 from ..compiler.rows import Rows
 from ..runtime.errors import RowsError
@@ -24,7 +25,8 @@ from .run import Job, Shown, run
 _HELP = """From an ONNX model and one input x to the exact affine map F(z) = W z + b around x.
 
 Runs MODEL once at X with onnxruntime, and composes W and b from the operators' own equations; on a
-piecewise-linear network the map is exact on the whole linear region around x. Checks the answer against
+piecewise-linear network the map is exact on the whole linear region around x, with smooth operators it is the
+tangent at x. Checks the answer against
 onnxruntime, step by step at x and at fresh points of the region. Shows what each entry of x contributes to
 the largest output, and how closely all of that was verified.
 
@@ -36,6 +38,7 @@ Examples:
   ilin-compile model.onnx x.npy -o map.npz         keep W and b
   ilin-compile model.onnx x.npy --rows top5        the 5 largest outputs only
   ilin-compile model.onnx x.npy --outputs logits   a tensor before the softmax
+  ilin-compile model.onnx x.npy --region           how far it holds, and why
   ilin-compile model.onnx several.npy --json       a document for machines
   ilin-compile model.onnx x.npy --out-dir MAP      a W too large for memory
 
@@ -73,6 +76,15 @@ def names_of(
     return names or None
 
 
+def rules_of(_ctx: click.Context, _parameter: click.Parameter, modules: Sequence[str]) -> None:
+    """Import modules that register rules for operators of their own."""
+    for module in modules:
+        try:
+            import_module(module)
+        except ImportError as error:
+            raise click.BadParameter(f"{module} cannot be imported: {error}") from error
+
+
 def rows_of(_ctx: click.Context, _parameter: click.Parameter, text: str) -> Rows:
     """`all`, `top5` or `3,5` as `CompiledModel.at` takes them."""
     text = text.strip()
@@ -85,7 +97,7 @@ def rows_of(_ctx: click.Context, _parameter: click.Parameter, text: str) -> Rows
     raise RowsError(f"--rows {text!r} is not understood; write all, top5, or flat output indices such as 3,5")
 
 
-_MODEL_OPTIONS = {  # by the name that `compile` has for each
+READING_OPTIONS = {  # what a verdict depends on, by the name that `compile` has for each
     "inputs": click.option(
         "--inputs",
         multiple=True,
@@ -100,6 +112,30 @@ _MODEL_OPTIONS = {  # by the name that `compile` has for each
         metavar="NAME,...",
         help="Tensors to explain, intermediate ones included.  [default: every floating-point graph output]",
     ),
+    "mode": click.option(
+        "--mode",
+        type=click.Choice(MODES),
+        default="tangent",
+        show_default=True,
+        help="Smooth operators by their Jacobian at x, or with gates and denominators held.",
+    ),
+    "quantized": click.option(
+        "--quantized",
+        type=click.Choice(QUANTIZED),
+        default="exact",
+        show_default=True,
+        help="Quantisation as locally constant, which it is, or as linear inside its range.",
+    ),
+    "custom_ops": click.option(
+        "--custom-ops",
+        multiple=True,
+        type=click.Path(),
+        metavar="LIBRARY",
+        help="A shared library of operators for onnxruntime; may be repeated.",
+    ),
+}
+_MODEL_OPTIONS = {
+    **READING_OPTIONS,
     "dtype": click.option(
         "--dtype",
         type=click.Choice(DTYPES),
@@ -125,18 +161,31 @@ _MODEL_OPTIONS = {  # by the name that `compile` has for each
         "--memory-limit", metavar="SIZE", help="Such as 4GiB.  [default: 80 % of what is available]"
     ),
 }
+rules_option = click.option(
+    "--rules",
+    multiple=True,
+    callback=rules_of,
+    expose_value=False,
+    metavar="MODULE",
+    help="A Python module to import, which registers rules of its own; may be repeated.",
+)
 
 
 def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options on how a model is compiled, which end up as `options` of the command's function."""
+    return rules_option(gathered(command, _MODEL_OPTIONS))
+
+
+def gathered(command: Callable[..., Any], wanted: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
+    """A command's function with further options, which it is given as the mapping `options`."""
 
     @wraps(command)
-    def gathered(*arguments: Any, **given: Any) -> Any:
-        options = {name: given.pop(name) for name in _MODEL_OPTIONS}
+    def call(*arguments: Any, **given: Any) -> Any:
+        options = {name: given.pop(name) for name in wanted}
         return command(*arguments, options=options, **given)
 
-    decorated: Callable[..., Any] = gathered
-    for option in reversed(_MODEL_OPTIONS.values()):
+    decorated: Callable[..., Any] = call
+    for option in reversed([*wanted.values()]):
         decorated = option(decorated)
     return decorated
 
@@ -167,6 +216,11 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     help="Outputs to explain: all, the largest few, or flat indices.  [default: all]",
 )
 @model_options
+@click.option(
+    "--region",
+    is_flag=True,
+    help="Add how far the map holds: the nearest boundary in L1, L2 and L∞, and which unit it is.",
+)
 @click.option("--whole", is_flag=True, help="Take X as one input, even where it could be several instances.")
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON document instead of the summary.")
 @click.option("-q", "--quiet", is_flag=True, help="Write nothing but errors; the exit code tells.")
@@ -187,6 +241,7 @@ def compile_main(
     out_dir: Path | None,
     rows: Rows,
     options: Mapping[str, Any],
+    region: bool,
     whole: bool,
     as_json: bool,
     quiet: bool,
@@ -210,4 +265,4 @@ def compile_main(
         if target is not None and target != output:
             check_destination(target, sources=(model, x))
     folders = numbered(out_dir, len(points))
-    ctx.exit(run(Job(compiled, x, points, rows, targets, folders, shown, started)))
+    ctx.exit(run(Job(compiled, x, points, rows, targets, folders, shown, started, region)))

@@ -17,15 +17,17 @@ from ..runtime.primitives import Array, Shape
 
 Facts = dict[str, Any]
 LARGEST = 5  # outputs and contributions that are listed
+_SETTINGS = ("engine", "direction", "dtype", "mode", "quantized")
 
 
-def facts_of(affine: AffineMap, seconds: float, *, layers: bool = False) -> Facts:
+def facts_of(affine: AffineMap, seconds: float, *, layers: bool = False, region: bool = False) -> Facts:
     """Everything the summary shows of one instance.
 
     Args:
         affine: the map.
         seconds: that it took.
         layers: what each layer adds to b too.
+        region: what is known of the region too.
     """
     y = _flat(affine.outputs)
     top = int(np.argmax(y[affine.rows]))
@@ -38,9 +40,10 @@ def facts_of(affine: AffineMap, seconds: float, *, layers: bool = False) -> Fact
             "explained": _explained(affine, top, y),
             **({"layers": _layers(affine, top)} if layers else {}),
             "certificate": affine.certificate.as_dict(),
+            **({"region": affine.region.as_dict()} if region else {}),
             "notes": list(affine.notes),
             "seconds": seconds,
-            "settings": {name: affine.provenance.get(name) for name in ("engine", "direction", "dtype")},
+            "settings": {name: affine.provenance.get(name) for name in _SETTINGS},
         }
     )
     return facts
@@ -107,7 +110,14 @@ def _map(affine: AffineMap, outputs: int) -> Facts:
         "nnz": nnz,
         "bytes": int(size),
         "kind": str(affine.kind),
+        "smooth": _smooth(affine),
     }
+
+
+def _smooth(affine: AffineMap) -> Facts | None:
+    """The steps that make a map smooth: the first, and how many there are."""
+    found = [layer for layer in affine.layers if layer.kind == "smooth"]
+    return {"node": found[0].name, "op": found[0].op, "count": len(found)} if found else None
 
 
 def _output(affine: AffineMap, row: int, y: Array) -> Facts:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
+from ..compiler.catalogue import Operator, catalogue, page
 from ..compiler.graph import load
-from ..ops import REGISTRY
+from ..ops import Reading
 from ._guard import GuardedCommand, native_messages
 from ._text import say
-from .compile import names_of
+from .compile import READING_OPTIONS, gathered, rules_option
+from .facts import Facts
 from .tables import Table, show
 from .verdicts import inspected, verdict_lines
 
@@ -26,7 +29,7 @@ Verdicts:
   affine            exact everywhere
   piecewise-linear  exact on the linear region around x
   locally constant  does not change around x: contributes W = 0
-  smooth            a tangent, exact at x only
+  smooth            a tangent, or with gates held (--mode frozen): at x only
   constant          does not depend on x
   unsupported       no rule, or a use of the operator that is not linear
 
@@ -34,7 +37,9 @@ Verdicts:
 Examples:
   ilin inspect model.onnx
   ilin inspect model.onnx --outputs logits   only what leads to this tensor
+  ilin inspect model.onnx --mode frozen      as it is read with gates held
   ilin inspect --operators                   all operators that have a rule
+  ilin inspect --operators --markdown        the same as the page docs/operators.md
 
 \b
 Exit codes:
@@ -42,6 +47,12 @@ Exit codes:
   2  bad usage or bad input
   3  an obstacle lies on the way to its outputs
 """
+
+_BY_NODES = "as its nodes are"  # the verdict on an operator that is written out in others
+
+
+def _reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    return rules_option(gathered(command, READING_OPTIONS))
 
 
 @click.command(
@@ -52,30 +63,34 @@ Exit codes:
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 88},
 )
 @click.argument("model", type=click.Path(path_type=Path), required=False)
-@click.option(
-    "--inputs", multiple=True, callback=names_of, metavar="NAME,...", help="Tensors to differentiate by."
-)
-@click.option("--outputs", multiple=True, callback=names_of, metavar="NAME,...", help="Tensors to explain.")
+@_reading_options
 @click.option("--operators", is_flag=True, help="List the supported operators; needs no MODEL.")
+@click.option("--markdown", is_flag=True, help="With --operators: a page, of ilin's own rules.")
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON document.")
 @click.pass_context
 def inspect_main(
     ctx: click.Context,
     /,
     model: Path | None,
-    inputs: Sequence[str] | None,
-    outputs: Sequence[str] | None,
+    options: Mapping[str, Any],
     operators: bool,
+    markdown: bool,
     as_json: bool,
 ) -> None:
     """See `_HELP`."""
+    if markdown and not operators:
+        raise click.UsageError("--markdown goes with --operators", ctx)
     if operators:
-        _operators(as_json)
+        if markdown:
+            say(page().removesuffix("\n"))
+        else:
+            _operators(as_json)
         return
     if model is None:
         raise click.UsageError("Missing argument 'MODEL'.", ctx)
     with native_messages(shown=False):
-        facts = inspected(load(model), inputs, outputs)
+        reading = Reading.of(options["mode"], options["quantized"])
+        facts = inspected(load(model, options["custom_ops"]), options["inputs"], options["outputs"], reading)
     if as_json:
         say(json.dumps(facts, indent=2, allow_nan=False))
     else:
@@ -88,21 +103,33 @@ def inspect_main(
 
 def _operators(as_json: bool) -> None:
     """Every registered operator."""
-    found = [
-        {
-            "domain": entry.domain or "ai.onnx",
-            "op": entry.op_type,
-            "kind": str(entry.kind),
-            "file": entry.module.removeprefix("ilin.").replace(".", "/") + ".py" if entry.module else None,
-        }
-        for entry in sorted(REGISTRY.values(), key=lambda entry: (entry.domain, entry.op_type))
-    ]
+    found = catalogue()
     if as_json:
-        say(json.dumps({"operators": found}, indent=2, allow_nan=False))
+        say(json.dumps({"operators": [_operator(one) for one in found]}, indent=2, allow_nan=False))
         return
-    show(
-        Table(
-            ("domain", "operator", "verdict", "file"), [[str(v or "") for v in row.values()] for row in found]
-        )
-    )
+    rows = [
+        [
+            one.domain,
+            one.op_type,
+            ", ".join(map(str, one.opsets)),
+            " or ".join(one.verdicts),
+            one.linear_in,
+            one.file,
+        ]
+        for one in found
+    ]
+    show(Table(("domain", "operator", "opsets", "verdict", "linear in", "file"), rows))
     say(f"\n{len(found)} operators")
+
+
+def _operator(one: Operator) -> Facts:
+    return {
+        "domain": one.domain,
+        "op": one.op_type,
+        "opsets": list(one.opsets),
+        "kinds": list(one.verdicts),
+        "linear_in": one.linear_in,
+        "equation": one.title,
+        "at_x": one.at_x,
+        "file": one.file,
+    }

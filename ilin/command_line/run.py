@@ -16,6 +16,8 @@ from ..compiler.trace import feeds_of
 from ..runtime.affine_map import AffineMap
 from ..runtime.errors import MemoryLimitError
 from ..runtime.memory import peak
+from ..runtime.program import Kind
+from ..runtime.region import NORMS
 from ._guard import native_messages
 from ._progress import Meter, telling
 from ._text import error_line, note, say
@@ -52,6 +54,7 @@ class Job:
     folders: Sequence[Path | None]  # or folders, likewise
     shown: Shown
     started: float  # by time.perf_counter
+    region: bool = False  # whether to say how far a map holds
 
 
 def run(job: Job) -> int:
@@ -131,11 +134,23 @@ def _linearised(job: Job, index: int, meter: Meter) -> tuple[AffineMap, Facts]:
 
                 affine = linearize_to(job.compiled, folder.resolve(), point, job.rows, progress=meter)
             _ = affine.certificate  # made here, where messages are held back and the time is counted
+            if job.region:
+                _survey(affine)
     except MemoryLimitError as error:
         raise MemoryLimitError(
             f"{error} (here: --rows top3, --outputs NAME, --out-dir DIR, --memory-limit SIZE)"
         ) from error
-    return affine, facts_of(affine, time.perf_counter() - started, layers=job.shown.verbose)
+    seconds = time.perf_counter() - started
+    return affine, facts_of(affine, seconds, layers=job.shown.verbose, region=job.region)
+
+
+def _survey(affine: AffineMap) -> None:
+    """Work out how far a map holds; one of a smooth network holds at x only."""
+    if affine.kind is Kind.SMOOTH:
+        return
+    for norm in NORMS:
+        affine.region.radius(norm)
+    _ = affine.region.pattern_sha256
 
 
 def _check_all(job: Job) -> None:

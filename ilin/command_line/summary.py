@@ -16,13 +16,20 @@ _WHERE = {
     "affine": "everywhere",
     "piecewise-linear": "on the linear region around x",
     "locally constant": "around x, with W = 0",
-    "smooth": "at x only, where it is the tangent",
 }
+_SMOOTH = {"tangent": "where it is the tangent", "frozen": "with what weighs x held"}
 
 
-def holds(kind: str) -> str:
-    """How far an answer of a kind holds."""
-    return f"{kind}: F(z) = W z + b {_WHERE[kind]}"
+def holds(kind: str, mode: str) -> str:
+    """How far an answer of a kind holds; in which mode matters to smooth ones."""
+    return f"{kind}: F(z) = W z + b {_WHERE.get(kind) or f'at x only, {_SMOOTH[mode]}'}"
+
+
+def smooth_line(smooth: Facts) -> str:
+    """Which nodes make an answer smooth."""
+    rest = f" and {smooth['count'] - 1:,} more" if smooth["count"] > 1 else ""
+    width = WIDTH - 11 - len(f"by node '' ({smooth['op']}){rest}")
+    return f"by node '{shortened(smooth['node'], max(8, width))}' ({smooth['op']}){rest}"
 
 
 def summary(facts: Facts) -> str:
@@ -35,12 +42,13 @@ def summary(facts: Facts) -> str:
         *model_lines(facts["model"]),
         *tensor_lines(facts),
         _prediction(facts),
-        _map(facts["map"]),
+        _map(facts["map"], facts["settings"]["mode"]),
         "",
         *_explained(facts),
         "",
         *(_layers(facts["layers"]) if "layers" in facts else ()),
-        *_verified(facts["certificate"]),
+        *_verified(facts["certificate"], facts["map"]["kind"]),
+        *(_region(facts["region"]) if "region" in facts else ()),
         labelled("took", cost_of(facts)),
     ]
     return "\n".join(lines)
@@ -103,12 +111,15 @@ def label_of(place: Facts, tensors: Sequence[Facts], key: str = "output", width:
     return shortened(place[key], max(5, width - len(index))) + index
 
 
-def _map(facts: Facts) -> str:
+def _map(facts: Facts, mode: str) -> str:
     size = f"W {facts['K']:,} × {facts['N']:,} {facts['dtype']}, {readable(facts['bytes'])}"
     nonzero = (
         f"{facts['nnz']:,} entries nonzero ({100 * facts['nnz'] / max(1, facts['K'] * facts['N']):.3g} %)"
     )
-    return "\n".join([labelled("map", holds(facts["kind"])), labelled("", f"{size}, {nonzero}")])
+    lines = [labelled("map", holds(facts["kind"], mode)), labelled("", f"{size}, {nonzero}")]
+    if facts["smooth"]:
+        lines.append(labelled("smooth", smooth_line(facts["smooth"])))
+    return "\n".join(lines)
 
 
 def _explained(facts: Facts) -> Iterator[str]:
@@ -146,7 +157,7 @@ def _layers(layers: Sequence[Facts]) -> Iterator[str]:
     yield ""
 
 
-def _verified(certificate: Facts) -> Iterator[str]:
+def _verified(certificate: Facts, kind: str) -> Iterator[str]:
     if certificate["verified"]:
         yield labelled(
             "verified", f"{'against onnxruntime':<36} {'deviation':>10} {'of its bound':>13}", "green"
@@ -157,15 +168,43 @@ def _verified(certificate: Facts) -> Iterator[str]:
     steps = certificate["steps"]
     yield _check(f"{plural(steps['compared'], 'step')} at x, one by one", "", steps["worst"])
     yield _check("W x + b at x", small(certificate["at_x"]), certificate["at_x_over_bound"])
+    if certificate["slopes"] is not None:
+        slopes = certificate["slopes"]
+        what = f"slopes of {plural(slopes['compared'], 'smooth step')}"
+        yield _check(what, "", slopes["worst"])
     held, tried = certificate["points_held"], certificate["points_tried"]
     if held:
         within = f"{plural(held, 'fresh point')} of the region"
         yield _check(within, small(certificate["in_region"]), certificate["in_region_over_bound"])
     elif tried:
         yield labelled("", f"no fresh point of the region found; points tried: {tried}")
+    elif kind == "smooth":
+        yield labelled("", "no region is claimed, so no fresh points were tried")
     if certificate["guards"]:
         ties = f"{certificate['ties']:,} of {certificate['guards']:,} units"
         yield labelled("", f"{ties} lie exactly on a kink at x (ties)")
+
+
+def _region(region: Facts) -> Iterator[str]:
+    """How far the map holds: one line for each norm."""
+    if not region["radii"]:
+        yield labelled("region", "x alone: the map is smooth")
+    for place, radius in enumerate(region["radii"]):
+        norm = {"inf": "L∞"}.get(radius["norm"], f"L{radius['norm']}")
+        yield labelled("" if place else "region", f"{norm}  {_extent(radius)}")
+    if region["radii"] and region["radii"][0]["ties"]:
+        yield labelled("", "the ties do not limit: what they compare is the same all over the region")
+
+
+def _extent(radius: Facts) -> str:
+    """How far it is to the nearest boundary, and what that is."""
+    distance, least, boundary = radius["distance"], radius["at_least"], radius["boundary"]
+    if boundary is None:
+        return "unbounded" if radius["exact"] else f"at least {number(least or 0.0)}: {radius['note']}"
+    size = f"{number(distance):<10}" if radius["exact"] else f"{number(least)} to {number(distance)} "
+    unit = f"[{', '.join(map(str, boundary['unit']))}]"
+    room = WIDTH - 17 - len(size) - len(boundary["op_type"]) - len(unit)
+    return f"{size} {boundary['op_type']} {shortened(boundary['node'], max(8, room))} {unit}"
 
 
 def _check(what: str, deviation: str, ratio: float | None) -> str:

@@ -3,39 +3,53 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from ..compiler.graph import Graph
-from ..compiler.scope import Verdict, judge, scope_of
+from ..compiler.scope import Scope, Verdict, entry_of, judge, scope_of
+from ..ops import Reading
 from ..runtime.errors import UnsupportedError
+from ..runtime.program import Kind
 from ._text import dimensions, labelled, one_line
 from .facts import Facts, graph_facts, put_facts
-from .summary import holds, model_lines
+from .summary import holds, model_lines, smooth_line
 from .tables import Table
 
 
-def inspected(graph: Graph, inputs: Sequence[str] | None, outputs: Sequence[str] | None) -> Facts:
+def inspected(
+    graph: Graph, inputs: Sequence[str] | None, outputs: Sequence[str] | None, reading: Reading
+) -> Facts:
     """Judge every node, and find the first obstacle between inputs and outputs.
+
+    Args:
+        graph: the model.
+        inputs: tensors to differentiate by; None for every floating-point graph input.
+        outputs: tensors to explain; None for every floating-point graph output.
+        reading: how operators are read that are not piecewise linear.
 
     Raises:
         UnknownTensorError: a name that the graph does not have.
     """
-    reason = None
+    reason, scope = None, None
     try:
-        scope_of(graph, inputs, outputs)
+        scope = scope_of(graph, inputs, outputs, reading)
     except UnsupportedError as error:
         reason = str(error)
     free = inputs or [put.name for put in graph.inputs if put.floating]
-    asked = outputs or [put.name for put in graph.outputs if put.floating]
+    asked = outputs or [put.explained for put in graph.outputs if put.explained]
     needed = _needed(graph, asked, set(free))
-    verdicts = judge(graph, free)
+    verdicts = judge(graph, free, reading)
     nodes = [_node(verdict, verdict.node.position in needed) for verdict in verdicts]
     return {
         "model": graph_facts(graph),
         "inputs": [put_facts(put) for put in graph.inputs],
         "outputs": [put_facts(put) for put in graph.outputs],
+        "settings": reading.names,
         "linearizable": reason is None,
-        "obstacle": None if reason is None else _obstacle(graph, inputs, reason, verdicts, needed),
+        "kind": None if scope is None else str(_kind(scope)),
+        "smooth": None if scope is None else _smooth(graph, inputs, scope),
+        "jumps": None if scope is None else _jumps(scope),
+        "obstacle": None if reason is None else _obstacle(graph, inputs, reading, reason, verdicts, needed),
         "counts": dict(Counter(node["verdict"] for node in nodes).most_common()),
         "nodes": nodes,
     }
@@ -68,14 +82,58 @@ def _needed(graph: Graph, outputs: Sequence[str], free: set[str]) -> set[int]:
     return needed
 
 
+def _kind(scope: Scope) -> Kind:
+    """How far an answer holds at most: as far as the most restricted node on the way."""
+    kinds = {use.kind for use in scope.uses}
+    if Kind.SMOOTH in kinds:
+        return Kind.SMOOTH
+    if not scope.active.intersection(scope.outputs):
+        return Kind.LOCALLY_CONSTANT
+    return Kind.PIECEWISE_LINEAR if Kind.PIECEWISE_LINEAR in kinds or scope.discrete else Kind.AFFINE
+
+
+def _smooth(graph: Graph, inputs: Sequence[str] | None, scope: Scope) -> Facts | None:
+    """The nodes that make an answer smooth, and what just before the first of them holds on a region."""
+    found = [use.node for use in scope.uses if use.kind is Kind.SMOOTH]
+    if not found:
+        return None
+    first = found[0]
+    before = [name for name in dict.fromkeys(first.inputs) if name in scope.active - {*scope.inputs}]
+    instead = [
+        name for name in before if _kind(scope_of(graph, inputs, [name], scope.reading)) is not Kind.SMOOTH
+    ]
+    return {"node": first.name, "op": first.op_type, "count": len(found), "instead": instead}
+
+
+def _jumps(scope: Scope) -> Facts | None:
+    """The nodes that x moves only by jumps, and whether they are linear where quantisation is read so."""
+    if not scope.discrete:
+        return None
+    first = scope.discrete[0].node
+    through = Reading(scope.reading.frozen, straight_through=True)
+    entries = [entry_of(one.node, through) for one in scope.discrete]
+    linear = sum(entry is not None and entry.kind is not Kind.LOCALLY_CONSTANT for entry in entries)
+    return {
+        "node": first.name,
+        "op": first.op_type,
+        "count": len(scope.discrete),
+        "linear_straight_through": linear,
+    }
+
+
 def _obstacle(
-    graph: Graph, inputs: Sequence[str] | None, reason: str, verdicts: Sequence[Verdict], needed: set[int]
+    graph: Graph,
+    inputs: Sequence[str] | None,
+    reading: Reading,
+    reason: str,
+    verdicts: Sequence[Verdict],
+    needed: set[int],
 ) -> Facts:
     """The first obstacle on the way, and the tensors just before it that can be explained instead."""
     first = next((v.node for v in verdicts if v.kind is None and v.node.position in needed), None)
     if first is None:  # nothing to start from or to arrive at, rather than a node
         return {"node": None, "op": None, "domain": None, "opset": None, "reason": reason, "instead": []}
-    before = [name for name in dict.fromkeys(first.inputs) if name and _works(graph, inputs, name)]
+    before = [name for name in dict.fromkeys(first.inputs) if name and _works(graph, inputs, reading, name)]
     return {
         "node": first.name,
         "op": first.op_type,
@@ -86,10 +144,10 @@ def _obstacle(
     }
 
 
-def _works(graph: Graph, inputs: Sequence[str] | None, output: str) -> bool:
+def _works(graph: Graph, inputs: Sequence[str] | None, reading: Reading, output: str) -> bool:
     """Whether a tensor that depends on x could be explained."""
     try:
-        scope = scope_of(graph, inputs, [output])
+        scope = scope_of(graph, inputs, [output], reading)
     except UnsupportedError:
         return False
     return output in scope.active and output not in scope.inputs
@@ -134,7 +192,8 @@ def _tail(facts: Facts) -> list[str]:
     lines = ["", labelled("nodes", counts or "none")]
     obstacle = facts["obstacle"]
     if obstacle is None:
-        return [*lines, labelled("answer", f"yes, {holds(_kind(facts))}", "green")]
+        answer = f"yes, {holds(facts['kind'], facts['settings']['mode'])}"
+        return [*lines, labelled("answer", answer, "green"), *_restrictions(facts)]
     lines.append(labelled("obstacle", one_line(obstacle["reason"]), "red"))
     if obstacle["instead"]:
         names = ",".join(map(one_line, obstacle["instead"][:3]))
@@ -142,7 +201,20 @@ def _tail(facts: Facts) -> list[str]:
     return lines
 
 
-def _kind(facts: Facts) -> str:
-    """How far an answer holds: as far as the most restricted node on the way."""
-    found = {node["verdict"] for node in facts["nodes"] if node["needed"]}
-    return next((kind for kind in ("smooth", "piecewise-linear") if kind in found), "affine")
+def _restrictions(facts: Facts) -> Iterator[str]:
+    """What keeps an answer from holding further, and the way around it."""
+    smooth, jumps = facts["smooth"], facts["jumps"]
+    if smooth:
+        yield labelled("smooth", smooth_line(smooth))
+        if smooth["instead"]:
+            names = ",".join(map(one_line, smooth["instead"][:3]))
+            yield labelled("instead", f"--outputs {names} explains what goes into that node, on a region")
+    if jumps:
+        rest = f" and {jumps['count'] - 1:,} more" if jumps["count"] > 1 else ""
+        yield labelled(
+            "jumps", f"at node '{one_line(jumps['node'])}' ({jumps['op']}){rest}: W does not show them"
+        )
+        if jumps["linear_straight_through"]:
+            yield labelled(
+                "instead", "--quantized straight-through takes quantisation as linear in its range"
+            )

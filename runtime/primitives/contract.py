@@ -29,6 +29,9 @@ class Contract(Primitive):
     in_shape: Shape
     weight: Array
     labels: str  # such as "bmk,kn->bmn"
+    bound: Array | None = (
+        None  # on |weight|: what roundings are in parts of, where that is more than |weight|
+    )
 
     def __post_init__(self) -> None:
         x, w, y = self._axes
@@ -140,15 +143,16 @@ class Contract(Primitive):
     def T(self) -> Primitive:
         """Exchange x and y."""
         x, w, y = self._axes
-        return Contract(self.out_shape, self.weight, f"{y},{w}->{x}")
+        return Contract(self.out_shape, self.weight, f"{y},{w}->{x}", self.bound)
 
     def magnitude(self) -> Primitive:
-        """The same with |w|."""
+        """The same with |w|, or with the bound on it."""
         return self._magnitude
 
     @cached_property
     def _magnitude(self) -> Primitive:
-        return Contract(self.in_shape, np.abs(self.weight), self.labels)
+        bound = np.abs(self.weight) if self.bound is None else self.bound
+        return Contract(self.in_shape, bound, self.labels)
 
     def reach(self, mask: Array) -> Array:
         """Entries of y that share their free labels with a reached entry of x."""

@@ -25,6 +25,7 @@ class Sparse(Primitive):
     in_shape: Shape
     out_shape: Shape
     entries: sparse.csr_array  # (out_size, in_size)
+    bound: sparse.csr_array | None = None  # on |entries|, where they are sums of parts that cancel
 
     def matrix(self) -> sparse.csr_array:
         """The matrix itself."""
@@ -46,15 +47,16 @@ class Sparse(Primitive):
     @property
     def T(self) -> Primitive:
         """The transposed matrix."""
-        return Sparse(self.out_shape, self.in_shape, sparse.csr_array(self.entries.T))
+        bound = None if self.bound is None else sparse.csr_array(self.bound.T)
+        return Sparse(self.out_shape, self.in_shape, sparse.csr_array(self.entries.T), bound)
 
     def magnitude(self) -> Primitive:
-        """|M|."""
+        """|M|, or the bound on it."""
         return self._magnitude
 
     @cached_property
     def _magnitude(self) -> Primitive:
-        return Sparse(self.in_shape, self.out_shape, abs(self.entries))
+        return Sparse(self.in_shape, self.out_shape, abs(self.entries) if self.bound is None else self.bound)
 
     def reach(self, mask: Array) -> Array:
         """Rows that meet a reached column."""

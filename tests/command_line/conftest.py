@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from onnx import helper
 
@@ -49,6 +50,28 @@ def identity(tmp_path: Path) -> Path:
     """1000 inputs, 1000 outputs."""
     nodes = [helper.make_node("Identity", ["x"], ["y"], "copy")]
     return save(tmp_path / "identity.onnx", nodes, [tensor("x", [1, 1000])], [tensor("y", [1, 1000])])
+
+
+@pytest.fixture
+def gated(tmp_path: Path) -> Path:
+    """u = U x weighed by its own sigmoid."""
+    nodes = [
+        helper.make_node("Gemm", ["x", "U"], ["u"], "dense", transB=1),
+        helper.make_node("Sigmoid", ["u"], ["s"], "gate"),
+        helper.make_node("Mul", ["u", "s"], ["y"], "product"),
+    ]
+    return save(tmp_path / "gated.onnx", nodes, [tensor("x", [1, 4])], [tensor("y", [1, 3])], {"U": U})
+
+
+@pytest.fixture
+def quantised(tmp_path: Path) -> Path:
+    """x on a grid of quarters, and back."""
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["i"], "q"),
+        helper.make_node("DequantizeLinear", ["i", "scale", "zero"], ["y"], "d"),
+    ]
+    weights = {"scale": np.array(0.25, np.float32), "zero": np.array(0, np.int8)}
+    return save(tmp_path / "grid.onnx", nodes, [tensor("x", [1, 4])], [tensor("y", [1, 4])], weights)
 
 
 @pytest.fixture

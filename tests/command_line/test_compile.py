@@ -89,7 +89,7 @@ def test_json_holds_what_the_summary_has(ilin_compile, model, x):
         (0, [0, 0], 2.5),
     ]
     expected = {"K": 3, "N": 4, "rows": "all", "dtype": "float32", "sparse": False, "nnz": 10, "bytes": 48}
-    assert document["map"] == {**expected, "kind": "piecewise-linear"}
+    assert document["map"] == {**expected, "kind": "piecewise-linear", "smooth": None}
     told = document["explained"]
     assert (told["row"], told["b"], told["contributions_sum"], told["sum"]) == (2, 1.0, 17.5, 18.5)
     assert told["b_share"] == pytest.approx(1 / 18.5)
@@ -334,3 +334,48 @@ def test_some_of_several_not_verified(ilin_compile, unverified, model, several):
     )
     assert [line.split()[-1] for line in result.stdout.split("\n")[5:8]] == ["NO", "yes", "NO"]
     assert "verified   1 of 3 instances" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("mode", "where", "first", "count"),
+    [
+        ("tangent", "where it is the tangent", {"node": "gate", "op": "Sigmoid"}, 2),
+        ("frozen", "with what weighs x held", {"node": "product", "op": "Mul"}, 1),
+    ],
+)
+def test_a_smooth_answer_says_what_makes_it_so(ilin_compile, gated, x, mode, where, first, count):
+    result = ilin_compile(gated, x, "--mode", mode)
+    assert result.exit_code == 0
+    assert f"map        smooth: F(z) = W z + b at x only, {where}\n" in result.stdout
+    more = " and 1 more" if count > 1 else ""
+    assert f"\nsmooth     by node '{first['node']}' ({first['op']}){more}\n" in result.stdout
+    assert ("slopes of 2 smooth steps" in result.stdout) is (mode == "tangent")
+    assert "no region is claimed, so no fresh points were tried\n" in result.stdout
+    assert all(len(line) <= 80 for line in result.stdout.split("\n"))
+    told = json.loads(ilin_compile(gated, x, "--mode", mode, "--json").stdout)
+    assert told["map"]["smooth"] == {**first, "count": count}
+    assert told["settings"]["mode"] == mode
+    assert (told["certificate"]["slopes"] is not None) is (mode == "tangent")
+
+
+def test_the_reading_is_saved(ilin_compile, quantised, x, tmp_path):
+    out = tmp_path / "map.npz"
+    assert ilin_compile(quantised, x, "--quantized", "straight-through", "-o", out, "-q").exit_code == 0
+    affine = library.load(out)
+    assert (affine.provenance["mode"], affine.provenance["quantized"]) == ("tangent", "straight-through")
+    np.testing.assert_array_equal(affine.W, np.eye(4))
+
+
+def test_a_folder_begun_in_one_mode_is_not_gone_on_with_in_another(ilin_compile, gated, x, tmp_path):
+    folder = tmp_path / "map"
+    assert ilin_compile(gated, x, "--out-dir", folder, "-q").exit_code == 0
+    (folder / "header.json").unlink()
+    result = ilin_compile(gated, x, "--out-dir", folder, "--mode", "frozen")
+    assert result.exit_code == 2
+    assert "mode" in result.stderr
+
+
+def test_a_library_that_cannot_be_loaded(refused, model, x):
+    assert refused(model, x, "--custom-ops", "none.so").startswith(
+        "onnxruntime cannot load the custom-op library none.so: "
+    )

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from onnx import helper
 
+from ilin.expansions import EXPANSIONS
 from ilin.ops import REGISTRY
 
 from .models import save, tensor
+
+PAGE = Path(__file__).parents[2] / "docs" / "operators.md"
 
 LINEARISABLE = """\
 model      model.onnx: by hand, opset 17, 3 nodes
@@ -124,16 +129,47 @@ def test_operators(ilin):
     result = ilin("inspect", "--operators")
     assert result.exit_code == 0
     lines = result.stdout.split("\n")
-    assert lines[0].split() == ["domain", "operator", "verdict", "file"]
-    assert "ai.onnx Relu piecewise-linear ops/relu.py" in [" ".join(line.split()) for line in lines]
-    assert lines[-2] == f"{len(REGISTRY)} operators"
+    assert [part.strip() for part in re.split("  +", lines[0])] == [
+        *("domain", "operator", "opsets", "verdict", "linear in", "file")
+    ]
+    relu = "ai.onnx Relu 6, 13, 14 piecewise-linear any ops/relu.py"
+    assert relu in [" ".join(line.split()) for line in lines]
+    assert lines[-2] == f"{len({*REGISTRY, *EXPANSIONS})} operators"
 
 
 def test_operators_as_json(ilin):
     operators = json.loads(ilin("inspect", "--operators", "--json").stdout)["operators"]
-    assert len(operators) == len(REGISTRY)
-    relu = {"domain": "ai.onnx", "op": "Relu", "kind": "piecewise-linear", "file": "ops/relu.py"}
-    assert relu in operators
+    assert len(operators) == len({*REGISTRY, *EXPANSIONS})
+    told = {one["op"]: one for one in operators}
+    assert told["Relu"] == {
+        "domain": "ai.onnx",
+        "op": "Relu",
+        "opsets": [6, 13, 14],
+        "kinds": ["piecewise-linear"],
+        "linear_in": "any",
+        "equation": "Relu: y = max(x, 0) — keeps the positive entries.",
+        "at_x": "At x: y = D x with D = diag(x > 0); at 0 the slope is 0. Guard: the sign of each entry.",
+        "file": "ops/relu.py",
+    }
+    assert set(told["Cast"]["kinds"]) == {"affine", "locally constant"}
+    assert told["Gemm"]["linear_in"].split("; ")[0] == "A or B, C"
+    assert told["Div"]["linear_in"] == "A; else smooth"
+
+
+def test_the_page_of_operators_is_current(ilin):
+    """`ilin inspect --operators --markdown > docs/operators.md` writes it."""
+    page = PAGE.read_text()
+    newest = int(re.search(r"operator set\s(\d+)", page)[1])
+    if newest != onnx.defs.onnx_opset_version():
+        pytest.skip(f"the page is of operator set {newest}, and this onnx has another one")
+    result = ilin("inspect", "--operators", "--markdown")
+    assert result.stdout == page
+
+
+def test_markdown_goes_with_operators(ilin, model):
+    result = ilin("inspect", model, "--markdown")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == "error: --markdown goes with --operators (see ilin inspect --help)\n"
 
 
 def test_long_names_are_never_cut_in_a_pipe(ilin, tmp_path):
@@ -141,3 +177,81 @@ def test_long_names_are_never_cut_in_a_pipe(ilin, tmp_path):
     nodes = [helper.make_node("Relu", ["x"], ["y"], name)]
     path = save(tmp_path / "m.onnx", nodes, [tensor("x", [1, 4])], [tensor("y", [1, 4])])
     assert f"\n{name}  Relu      17     piecewise-linear\n" in ilin("inspect", path).stdout
+
+
+GATED = """\
+nodes      2 smooth, 1 affine
+answer     yes, smooth: F(z) = W z + b at x only, {where}
+smooth     by node {first}
+instead    --outputs u explains what goes into that node, on a region
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "where", "first"),
+    [
+        ((), "where it is the tangent", "'gate' (Sigmoid) and 1 more"),
+        (("--mode", "frozen"), "with what weighs x held", "'product' (Mul)"),
+    ],
+)
+def test_what_makes_an_answer_smooth(ilin, gated, arguments, where, first):
+    result = ilin("inspect", gated, *arguments)
+    assert result.exit_code == 0
+    assert result.stdout.endswith(GATED.format(where=where, first=first))
+    told = json.loads(ilin("inspect", gated, *arguments, "--json").stdout)
+    assert told["kind"] == "smooth"
+    assert first.startswith(f"'{told['smooth']['node']}' ({told['smooth']['op']})")
+    assert told["smooth"]["instead"] == ["u"]
+    assert told["settings"]["mode"] == (arguments[1] if arguments else "tangent")
+
+
+def test_quantisation_is_read_in_two_ways(ilin, quantised):
+    exact = ilin("inspect", quantised)
+    assert exact.exit_code == 0
+    assert exact.stdout.endswith(
+        "answer     yes, locally constant: F(z) = W z + b around x, with W = 0\n"
+        "jumps      at node 'q' (QuantizeLinear): W does not show them\n"
+        "instead    --quantized straight-through takes quantisation as linear in its range\n"
+    )
+    through = ilin("inspect", quantised, "--quantized", "straight-through")
+    assert through.stdout.endswith(
+        "answer     yes, piecewise-linear: F(z) = W z + b on the linear region around x\n"
+    )
+    assert json.loads(ilin("inspect", quantised, "--json").stdout)["jumps"] == {
+        "node": "q",
+        "op": "QuantizeLinear",
+        "count": 1,
+        "linear_straight_through": 1,
+    }
+
+
+def test_jumps_beside_a_map(ilin, tmp_path):
+    nodes = [
+        helper.make_node("Floor", ["x"], ["f"], "steps"),
+        helper.make_node("Mul", ["f", "x"], ["y"], "scaled"),
+    ]
+    path = save(tmp_path / "m.onnx", nodes, [tensor("x", [1, 4])], [tensor("y", [1, 4])])
+    assert ilin("inspect", path).stdout.endswith(
+        "answer     yes, piecewise-linear: F(z) = W z + b on the linear region around x\n"
+        "jumps      at node 'steps' (Floor): W does not show them\n"
+    )
+
+
+def test_rules_of_a_module(ilin, hopping, tmp_path, monkeypatch):
+    (tmp_path / "hop_rules.py").write_text(
+        "import ilin\nilin.locally_constant(__name__, 'Hop', domain='example.org')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(REGISTRY, ("example.org", "Hop"), None)  # taken away again behind the test
+    del REGISTRY["example.org", "Hop"]
+    result = ilin("inspect", hopping, "--rules", "hop_rules")
+    assert result.exit_code == 0
+    assert result.stdout.endswith("jumps      at node 'leap' (Hop): W does not show them\n")
+
+
+def test_a_module_that_cannot_be_imported(ilin, model):
+    result = ilin("inspect", model, "--rules", "no_such_rules")
+    assert result.exit_code == 2
+    assert result.stderr.startswith(
+        "error: Invalid value for '--rules': no_such_rules cannot be imported: No module named "
+    )

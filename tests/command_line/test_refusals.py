@@ -46,8 +46,10 @@ def test_missing_external_data(refused, tmp_path, model, x):
     onnx.save(proto, model, save_as_external_data=True, location="weights.bin", size_threshold=0)
     (tmp_path / "weights.bin").unlink()
     message = refused(model, x)
-    start = f"external data of {model} is missing or unreadable; keep it beside the model: "
-    assert message.startswith(start) and "weights.bin" in message
+    assert message == (
+        "the external data of tensor 'U' ('weights.bin') is missing or unreadable; keep it beside the model, "
+        f"at {tmp_path / 'weights.bin'}"
+    )
 
 
 def test_unsupported_operator(refused, hopping, x):
@@ -55,15 +57,6 @@ def test_unsupported_operator(refused, hopping, x):
     assert message.startswith("node 'leap' (Hop, example.org opset 1): no rule for this operator; ")
     assert "write its rule in ops/hop.py" in message
     assert "name a tensor before it in outputs" in message
-
-
-def test_a_product_of_two_values_that_depend_on_x(refused, tmp_path, x):
-    nodes = [helper.make_node("Mul", ["x", "x"], ["y"], "square")]
-    path = save(tmp_path / "square.onnx", nodes, [tensor("x", [1, 4])], [tensor("y", [1, 4])])
-    message = refused(path, x, code=3)
-    assert message.startswith(
-        "node 'square' (Mul, ai.onnx opset 17): multiplies two values that both depend on x ('x' and 'x')"
-    )
 
 
 def test_names_from_a_hostile_model_stay_in_one_line(refused, tmp_path, x):

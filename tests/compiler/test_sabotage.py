@@ -43,7 +43,7 @@ def test_observed_output_as_offset_is_caught_in_the_region(sabotage):
     """Right at x in every digit, and wrong everywhere else."""
 
     def tamper(site, local):
-        value = local.by_position[0].apply(site.value()[None])[0]
+        value = local.by_position[0][1].apply(site.value()[None])[0]
         return (
             Local(Scale(value.shape, np.zeros(value.shape, bool)), value) if "relu4" in site.name else local
         )
@@ -62,7 +62,7 @@ def test_observed_output_as_offset_is_caught_in_the_region(sabotage):
 )
 def test_a_slope_off_by_one_in_a_thousand_is_caught_at_its_node(sabotage, op_type, node):
     def tamper(_, local):
-        ((position, L),) = local.by_position.items()
+        ((position, L),) = local.by_position
         return replace(local, terms={position: Chain((L, Scale(L.out_shape, np.array(1.001))))})
 
     sabotage(op_type, tamper)

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -13,7 +14,12 @@ import onnx.inliner
 from onnx import numpy_helper
 from onnx.backend.test.loader import load_model_tests
 
-from ilin.ops import REGISTRY, Entry
+import ilin
+from ilin.compiler.graph import Node, load
+from ilin.compiler.scope import Verdict, judge
+from ilin.expansions import EXPANSIONS
+from ilin.expansions._function import function_of
+from ilin.ops import REGISTRY, Entry, Reading
 from ilin.runtime.program import Kind
 
 from .oracle import FLOATS, is_floating
@@ -26,23 +32,28 @@ class Case:
     name: str
     model: onnx.ModelProto
     inputs: tuple[object, ...]  # in the order of the graph's inputs
+    suite: str = "node"
 
     @cached_property
     def feeds(self) -> dict[str, object]:
         """Input name to value; numpy scalars and tensors in protobuf become arrays.
 
         The cases of Cast hold NaN, infinities and values beyond the narrower type, where no linear map
-        exists; tame values take their place.
+        exists; tame values take their place. Those of Unique hold equal entries, of which a difference
+        leaves other outputs; distinct ones in the same order take their place.
         """
         puts = zip(self.model.graph.input, self.inputs, strict=False)
         named = {put.name: _as_array(value) for put, value in puts}
-        if any(node.op_type == "Cast" for node in self.model.graph.node):
+        if any(node.op_type in ("Cast", "CastLike") for node in self.model.graph.node):
             named = {name: _tamed(value) for name, value in named.items()}
+        if any(node.op_type == "Unique" for node in self.model.graph.node):
+            named = {name: _distinct(value) for name, value in named.items()}
         return named
 
     @cached_property
     def floating_inputs(self) -> tuple[str, ...]:
-        return tuple(put.name for put in self.model.graph.input if _floating(put))
+        given = {tensor.name for tensor in self.model.graph.initializer}
+        return tuple(put.name for put in self.model.graph.input if _floating(put) and put.name not in given)
 
     @cached_property
     def floating_outputs(self) -> tuple[str, ...]:
@@ -56,29 +67,57 @@ class Case:
 
     @cached_property
     def without_rule(self) -> tuple[str, ...]:
-        """Operators that depend on a floating input and that ilin does not know."""
-        moving = set(self.floating_inputs)
-        found = set()
-        for node in self.model.graph.node:
-            if moving.intersection((*node.input, *_captured(node))):
-                moving.update(node.output)
-                if entry_of(node) is None:
-                    found.add(label(node))
-        return tuple(sorted(found))
+        """Operators that depend on a floating input, and neither have a rule nor can be written out."""
+        try:
+            graph = load(self.model)
+        except ilin.ModelError as error:
+            return (f"a valid model ({error})",)
+        groups = dict.fromkeys([self.floating_inputs, *((name,) for name in self.floating_inputs)])
+        verdicts = [verdict for active in groups for verdict in judge(graph, active)]
+        stuck = [verdict.without_rule or verdict.node for verdict in verdicts if _unknown(verdict)]
+        return tuple(sorted({label(node) for node in stuck}))
 
     @cached_property
     def subject(self) -> str:
-        """The operator to report the case under: the last one that has a rule."""
-        return [label(node) for node in self.model.graph.node if entry_of(node) is not None][-1]
+        """The operator to report the case under: the last one that ilin knows, if it knows any."""
+        known = [label(node) for node in self.model.graph.node if is_known(self.model, node)]
+        return known[-1] if known else label(self.model.graph.node[-1])
 
 
 @cache
 def all_cases() -> tuple[Case, ...]:
-    """All node cases, built in memory by the onnx package."""
+    """The cases that the onnx package builds in memory, and those that it holds as files."""
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
-        found = load_model_tests(kind="node")
-    return tuple(Case(case.name, _inlined(case.model), tuple(case.data_sets[0][0])) for case in found)
+        built = load_model_tests(kind="node")
+    stored = [case for suite in STORED for case in load_model_tests(kind=suite)]
+    return (
+        *(Case(case.name, _inlined(case.model), tuple(case.data_sets[0][0])) for case in built),
+        *(_stored(case.name, Path(case.model_dir), case.kind) for case in stored),
+    )
+
+
+STORED = ("simple", "pytorch-converted", "pytorch-operator")
+
+
+def _stored(name: str, folder: Path, suite: str) -> Case:
+    model = onnx.load(folder / "model.onnx")
+    files = sorted(
+        (folder / "test_data_set_0").glob("input_*.pb"),
+        key=lambda file: int(file.stem.removeprefix("input_")),
+    )
+    inputs = [
+        _read(file, put.type.WhichOneof("value")) for file, put in zip(files, model.graph.input, strict=False)
+    ]
+    return Case(name, _inlined(model), tuple(inputs), suite)
+
+
+def _read(file: Path, kind: str | None) -> object:
+    if kind == "sequence_type":
+        return numpy_helper.to_list(onnx.SequenceProto.FromString(file.read_bytes()))
+    if kind == "optional_type":
+        return numpy_helper.to_optional(onnx.OptionalProto.FromString(file.read_bytes()))
+    return numpy_helper.to_array(onnx.TensorProto.FromString(file.read_bytes()))
 
 
 @cache
@@ -89,12 +128,12 @@ def relevant_cases() -> tuple[Case, ...]:
 
 @cache
 def blocked_cases() -> tuple[Case, ...]:
-    """Cases with an operator that has a rule, and with another that would need one."""
+    """Cases with an operator that ilin knows, and with another that would need a rule."""
     return tuple(case for case in _with_rule() if case.without_rule)
 
 
 def _with_rule() -> list[Case]:
-    return [case for case in all_cases() if any(entry_of(node) is not None for node in case.model.graph.node)]
+    return [case for case in all_cases() if any(is_known(case.model, node) for node in case.model.graph.node)]
 
 
 # -- which inputs are active -------------------------------------------------------------------------------
@@ -118,6 +157,8 @@ def _allowed_groups(case: Case) -> list[tuple[str, ...]] | None:
     entry = entry_of(case.model.graph.node[0])
     if len(case.model.graph.node) != 1 or entry is None or entry.kind is Kind.LOCALLY_CONSTANT:
         return None
+    if entry.tangent:
+        return [case.floating_inputs]
     places = {
         name: {i for i, put in enumerate(case.model.graph.node[0].input) if put == name}
         for name in case.floating_inputs
@@ -142,10 +183,25 @@ def _parted(
 
 
 def entry_of(node: onnx.NodeProto) -> Entry | None:
-    return REGISTRY.get(("" if node.domain == "ai.onnx" else node.domain, node.op_type))
+    entry = REGISTRY.get(("" if node.domain == "ai.onnx" else node.domain, node.op_type))
+    given = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+    return None if entry is None else entry.serving(given, Reading())
 
 
-def label(node: onnx.NodeProto) -> str:
+def is_known(model: onnx.ModelProto, node: onnx.NodeProto) -> bool:
+    """Whether an operator has a rule, or can be written out in others."""
+    domain = "" if node.domain == "ai.onnx" else node.domain
+    if (domain, node.op_type) in EXPANSIONS or entry_of(node) is not None:
+        return True
+    opsets = {"" if put.domain == "ai.onnx" else put.domain: put.version for put in model.opset_import}
+    return function_of(node.op_type, domain, opsets.get(domain, 1)) is not None
+
+
+def _unknown(verdict: Verdict) -> bool:
+    return verdict.without_rule is not None or (verdict.kind is None and verdict.node.random)
+
+
+def label(node: onnx.NodeProto | Node) -> str:
     return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
 
 
@@ -161,14 +217,15 @@ def _tamed(value: object) -> object:
     return np.clip(np.nan_to_num(value, nan=0.5), -100, 100)
 
 
+def _distinct(value: object) -> object:
+    if not isinstance(value, np.ndarray) or not is_floating(value) or np.unique(value).size == value.size:
+        return value
+    return value + np.arange(value.size, dtype=value.dtype).reshape(value.shape) / (2 * value.size)
+
+
 def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:
     return onnx.inliner.inline_local_functions(model) if model.functions else model
 
 
 def _floating(put: onnx.ValueInfoProto) -> bool:
     return put.type.HasField("tensor_type") and put.type.tensor_type.elem_type in FLOATS
-
-
-def _captured(node: onnx.NodeProto) -> set[str]:
-    graphs = [graph for attribute in node.attribute for graph in (attribute.g, *attribute.graphs)]
-    return {name for graph in graphs for inner in graph.node for name in (*inner.input, *_captured(inner))}

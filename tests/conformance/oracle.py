@@ -21,7 +21,13 @@ Runner = Callable[[Feeds], dict[str, np.ndarray]]
 Function = Callable[[np.ndarray], np.ndarray]  # flat active inputs -> flat outputs, both float64
 
 FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16}
-_TYPE_ATTRIBUTES = {("Cast", "to"), ("EyeLike", "dtype")}
+ROUNDED = {"Erf", "Gelu"}  # the reference evaluator's erf is in float32
+_TYPE_ATTRIBUTES = {
+    ("Cast", "to"),
+    ("EyeLike", "dtype"),
+    ("GroupNormalization", "stash_type"),
+    ("Attention", "softmax_precision"),
+}
 
 
 # -- the two evaluators --------------------------------------------------------------------------------
@@ -45,12 +51,29 @@ def onnxruntime_of(model: onnx.ModelProto) -> Runner:
     return run
 
 
+def declared_reference_of(model: onnx.ModelProto) -> Runner:
+    """The model run by the reference evaluator in the types that it declares."""
+    return _evaluated(ReferenceEvaluator(model))
+
+
 def reference_of(model: onnx.ModelProto) -> Runner:
     """The model run by the reference evaluator in float64."""
-    evaluator = ReferenceEvaluator(as_float64(model))
+    evaluated = _evaluated(ReferenceEvaluator(as_float64(model)))
 
     def run(feeds: Feeds) -> dict[str, np.ndarray]:
-        given = {name: _widened(value) for name, value in feeds.items()}
+        found = evaluated({name: _widened(value) for name, value in feeds.items()})
+        for name, value in found.items():
+            if isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.dtype != np.float64:
+                raise TypeError(f"it computes {name!r} in {value.dtype}")
+        return found
+
+    return run
+
+
+def _evaluated(evaluator: ReferenceEvaluator) -> Runner:
+    def run(feeds: Feeds) -> dict[str, np.ndarray]:
+        known = set(evaluator.input_names)
+        given = {name: value for name, value in feeds.items() if name in known}
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
             return dict(zip(evaluator.output_names, evaluator.run(None, given), strict=True))
@@ -79,6 +102,8 @@ def _widen_graph(graph: onnx.GraphProto) -> None:
 
 def _widen_nodes(nodes: Sequence[onnx.NodeProto]) -> None:
     for node in nodes:
+        if node.op_type == "GroupNormalization" and all(a.name != "stash_type" for a in node.attribute):
+            node.attribute.append(helper.make_attribute("stash_type", TensorProto.FLOAT))  # the default
         for attribute in node.attribute:
             if (node.op_type, attribute.name) in _TYPE_ATTRIBUTES and attribute.i in FLOATS:
                 attribute.i = TensorProto.DOUBLE
@@ -181,3 +206,48 @@ def slopes(
     ahead, behind = (above - here) / step, (here - below) / step
     rounding = 64 * accuracy.roundoff / step * (1 + np.abs(here))
     return Slopes(ahead, behind, accuracy.relative * np.maximum(size, np.abs(ahead)) + rounding)
+
+
+@dataclass(frozen=True)
+class Slope:
+    """Central differences of each output along one direction, of a function that is smooth there."""
+
+    value: np.ndarray
+    tolerance: np.ndarray  # absolute, for each output
+
+    def misses(self, ours: np.ndarray) -> np.ndarray:
+        """Outputs whose slope is another, or whose differences are not finite."""
+        return ~(np.abs(ours - self.value) <= self.tolerance)
+
+
+def smooth_slope(
+    function: Function,
+    x: np.ndarray,
+    d: np.ndarray,
+    accuracy: Accuracy,
+    size: np.ndarray | float,
+    *,
+    kinks: bool = False,
+) -> Slope:
+    """The slope of `function` at x along d.
+
+    The difference between two step sizes is three times what curvature does to the smaller one, and about as
+    large where the slope itself has a kink (Softsign at 0); it counts twice.
+    Where x sits on kinks, any slope between those of the two sides passes; where it sits at the end of the
+    function's domain, such as 0 of x^1.5, the differences are those towards the inside, which may converge as
+    slowly as √h.
+    """
+    h = accuracy.step
+    far_above, above, here, below, far_below = (function(x + k * h * d) for k in (2, 1, 0, -1, -2))
+    near, far = (above - below) / (2 * h), (far_above - far_below) / (4 * h)
+    for close, further, sign in ((above, far_above, 1), (below, far_below, -1)):
+        inside = ~np.isfinite(near) & np.isfinite(further)
+        near = np.where(inside, sign * (close - here) / h, near)
+        outer = sign * (further - here) / (2 * h)
+        far = np.where(inside, near + (outer - near) / (np.sqrt(2) - 1), far)
+    rounding = 64 * accuracy.roundoff / h * (1 + np.abs(here))
+    rounding = rounding + 4 * accuracy.roundoff / h * np.abs(x).max(initial=0) * size  # of x + h d itself
+    tolerance = accuracy.relative * np.maximum(size, np.abs(near)) + rounding + 2 * np.abs(near - far)
+    if kinks:
+        tolerance = tolerance + np.abs(above - 2 * here + below) / (2 * h)
+    return Slope(near, tolerance)

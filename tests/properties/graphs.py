@@ -11,6 +11,7 @@ from hypothesis import assume
 from hypothesis import strategies as st
 
 from ilin.ops import REGISTRY
+from ilin.runtime.program import Kind
 
 from ..conformance.oracle import onnxruntime_of
 from .builder import Builder, Draw, Graph, Refused
@@ -19,6 +20,7 @@ from .operators import EMITTERS, function
 OLDEST, NEWEST = 7, onnx.defs.onnx_opset_version()
 
 KNOWN = sorted(op for op in EMITTERS if ("", op) in REGISTRY)
+LINEAR = [op for op in KNOWN if REGISTRY["", op].kind is not Kind.SMOOTH]
 WITHOUT_EMITTER = sorted(op for domain, op in REGISTRY if not domain and op not in EMITTERS)
 
 _IMAGES = [(1, 1, 4, 5), (1, 2, 5, 5), (2, 3, 4, 3), (1, 4, 6, 6), (2, 2, 3, 7), (1, 4, 3, 3)]
@@ -40,11 +42,13 @@ def graphs(draw: Draw, *, must: str | None = None, most: int = 7) -> Graph:
     b = Builder(draw, draw(st.integers(OLDEST, NEWEST)), draw(st.integers(0, 2**16)), draw(_ONE_IN_FOUR))
     b.dtype = np.dtype(b.choose(["float32", "float32", "float32", "float64", "float16"]))
     b.with_empty = draw(_ONE_IN_FOUR)
+    b.smooth = (must is not None and must not in LINEAR) or b.flag()
     for _ in range(b.integer(1, 2)):
         shape = b.choose(_IMAGES) if b.flag() else b.choose(_SHAPES)
         b.put(b.array(*shape), free=True)
     wanted: list[Any] = [
-        draw(st.sampled_from([*KNOWN, "function"])) for _ in range(b.integer(0 if must else 1, most))
+        draw(st.sampled_from([*(KNOWN if b.smooth else LINEAR), "function"]))
+        for _ in range(b.integer(0 if must else 1, most))
     ]
     if must:
         wanted.insert(b.integer(0, len(wanted)), must)

@@ -68,6 +68,71 @@ def unary(b: Builder, op: str) -> object:
     return b.add(op, [b.pick()])
 
 
+_SINCE = {"Celu": 12, "Gelu": 20, "HardSwish": 14, "Mish": 18, "Swish": 24}
+_SINCE |= dict.fromkeys(("Erf", "Sinh", "Cosh", "Asinh", "Acosh", "Atanh"), 9)
+_ATTRIBUTES = {
+    "Elu": [{}, {"alpha": 0.5}],
+    "Celu": [{}, {"alpha": 2.0}],
+    "Selu": [{}, {"alpha": 0.5, "gamma": 2.0}],
+    "Gelu": [{}, {"approximate": "tanh"}],
+    "Swish": [{}, {"alpha": 1.5}],
+}
+
+
+def _above(b: Builder, x: str, least: float) -> str:
+    """|x| + least, for operators that are not defined everywhere."""
+    return b.add("Add", [b.add("Abs", [x]), b.held(b.scalar(least), fixed=True)])
+
+
+def _inside(b: Builder, x: str) -> str:
+    """0.9 sin(x), for operators that are not defined or steep outside of [-1, 1]."""
+    return b.add("Mul", [b.add("Sin", [x]), b.held(b.scalar(0.9), fixed=True)])
+
+
+@emits("Sigmoid", "Tanh", "Erf", "Sin", "Cos", "Atan", "Asinh", "Softplus", "Softsign", "Exp", "Sinh", "Cosh")
+def smooth(b: Builder, op: str) -> object:
+    if b.opset < _SINCE.get(op, 0):
+        raise Refused
+    return b.add(op, [b.pick()])
+
+
+@emits("Elu", "Celu", "Selu", "Gelu", "Mish", "Swish", "HardSwish")
+def activation(b: Builder, op: str) -> object:
+    if b.opset < _SINCE.get(op, 0):
+        raise Refused
+    return b.add(op, [b.pick()], **b.choose(_ATTRIBUTES.get(op, [{}])))
+
+
+@emits("Asin", "Acos", "Atanh", "Tan")
+def of_small_values(b: Builder, op: str) -> object:
+    if b.opset < _SINCE.get(op, 0):
+        raise Refused
+    return b.add(op, [_inside(b, b.pick())])
+
+
+@emits("Log", "Sqrt", "Reciprocal", "Acosh")
+def of_positive_values(b: Builder, op: str) -> object:
+    if b.opset < _SINCE.get(op, 0):
+        raise Refused
+    return b.add(op, [_above(b, b.pick(), 1.25)])
+
+
+@emits("Pow")
+def power(b: Builder, op: str) -> object:
+    x = b.pick()
+    if b.flag():
+        return b.add(op, [x, b.held(b.scalar(float(b.integer(1, 3))), fixed=True)])
+    exponent = b.pick(_compatible(b.shape(x))) if b.flag() else b.held(b.broadcastable(b.shape(x)))
+    return b.add(op, [_above(b, x, 0.5), exponent])
+
+
+@emits("Det")
+def det(b: Builder, op: str) -> object:
+    if b.opset < 11:
+        raise Refused
+    return b.add(op, [b.pick(lambda shape: len(shape) > 1 and shape[-1] == shape[-2])])
+
+
 @emits("LeakyRelu")
 def leaky_relu(b: Builder, op: str) -> object:
     return b.add(op, [b.pick()], **b.choose([{}, {"alpha": 0.3}, {"alpha": -0.5}, {"alpha": 0.0}]))
@@ -92,11 +157,12 @@ def thresholded_relu(b: Builder, op: str) -> object:
     return b.add(op, [b.pick()], **b.choose([{}, {"alpha": 0.25}, {"alpha": -0.5}]))
 
 
-@emits("HardSwish")
-def hard_swish(b: Builder, op: str) -> object:
-    if b.opset < 14:
+@emits("Shrink")
+def shrink(b: Builder, op: str) -> object:
+    if b.opset < 9 or b.element == TensorProto.DOUBLE:  # which onnxruntime computes in float32
         raise Refused
-    return b.add(op, [b.pick()])
+    end = b.choose([0.25, 0.5])
+    return b.add(op, [b.pick()], lambd=end, bias=end)
 
 
 @emits("PRelu")
@@ -106,7 +172,8 @@ def prelu(b: Builder, op: str) -> object:
     own = [1 if b.flag() else size for size in shape][b.integer(0, max(0, len(shape) - 1)) :]
     if b.flag() and b.flag():
         # Not larger than x, says the specification; onnxruntime would take it.
-        return b.add(op, [x, b.computed(lambda other: fits(other) and _fills(shape, other))])
+        choose = b.pick if b.smooth else b.computed
+        return b.add(op, [x, choose(lambda other: fits(other) and _fills(shape, other))])
     return b.add(op, [x, b.held(b.array(*own))])
 
 
@@ -118,10 +185,16 @@ def clip(b: Builder, op: str) -> object:
         ends.reverse()  # the upper bound wins
     if b.opset < 11:
         return b.add(op, [x], **({"min": ends[0]} if low else {}), **({"max": ends[1]} if high else {}))
-    names = [b.held(b.scalar(end)) if given else "" for end, given in zip(ends, (low, high), strict=True)]
+    names = [_bound(b, end) if given else "" for end, given in zip(ends, (low, high), strict=True)]
     while names and not names[-1]:
         names.pop()
     return b.add(op, [x, *names])
+
+
+def _bound(b: Builder, end: float) -> str:
+    """A bound of Clip; now and then one that depends on x."""
+    scalars = [name for name in b.active if b.shape(name) == ()]
+    return b.choose(scalars) if scalars and b.flag() else b.held(b.scalar(end))
 
 
 @emits("Dropout")
@@ -164,6 +237,8 @@ def variadic(b: Builder, op: str) -> object:
 @emits("Mul")
 def mul(b: Builder, op: str) -> object:
     x = b.pick()
+    if b.smooth and b.flag():
+        return b.add(op, [x, b.pick(_compatible(b.shape(x)))])
     by = b.flag() and b.flag()
     other = b.computed(_compatible(b.shape(x))) if by else b.held(b.broadcastable(b.shape(x)))
     return b.add(op, [x, other] if b.flag() else [other, x])
@@ -172,6 +247,8 @@ def mul(b: Builder, op: str) -> object:
 @emits("Div")
 def div(b: Builder, op: str) -> object:
     x = b.pick()
+    if b.smooth and b.flag():
+        return b.add(op, [x, _above(b, b.pick(_compatible(b.shape(x))), 0.5)])
     other = b.broadcastable(b.shape(x))
     return b.add(op, [x, b.held(np.where(other < 0, other - 0.5, other + 0.5).astype(b.dtype))])
 
@@ -184,6 +261,20 @@ def where(b: Builder, op: str) -> object:
     other = b.held(b.broadcastable(b.shape(x))) if b.flag() else b.pick(_compatible(b.shape(x)))
     condition = b.held(b.broadcastable(b.shape(x)) > 0)
     return b.add(op, [condition, *([x, other] if b.flag() else [other, x])])
+
+
+@emits("Einsum")
+def einsum(b: Builder, op: str) -> object:
+    if b.opset < 12:
+        raise Refused
+    x = b.pick(lambda shape: 0 < len(shape) < 4)
+    own = "ijk"[: len(b.shape(x))]
+    sizes = {**dict(zip(own, b.shape(x), strict=True)), "n": b.integer(1, 3)}
+    other = "".join(b.subset(own)) + b.choose(["", "n"])
+    output = "".join(label for label in dict.fromkeys(own + other) if b.flag())
+    operands = [(own, x), (other, b.held(b.array(*(sizes[label] for label in other))))]
+    terms, names = zip(*(operands if b.flag() else operands[::-1]), strict=True)
+    return b.add(op, names, equation=f"{','.join(terms)}->{output}")
 
 
 @emits("Concat")
@@ -239,6 +330,9 @@ def gemm(b: Builder, op: str) -> object:
 def matmul(b: Builder, op: str) -> object:
     x = b.pick(lambda shape: len(shape) > 0)
     *lead, rows, columns = (1, *b.shape(x)) if len(b.shape(x)) == 1 else b.shape(x)
+    if b.smooth and len(b.shape(x)) > 1 and b.flag():
+        others = b.pick(lambda s: len(s) > 1 and s[-2] == columns and _compatible(tuple(lead))(s[:-2]))
+        return b.add(op, [x, others])
     stack = [1 if b.flag() else size for size in lead][b.integer(0, len(lead)) :]
     if b.flag():
         shape = (columns,) if b.flag() and b.flag() else (*stack, columns, b.integer(1, 3))
@@ -360,7 +454,7 @@ def global_pool(b: Builder, op: str) -> object:
 # -- reductions ----------------------------------------------------------------------------------------------
 
 
-@emits("ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin")
+@emits("ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceL1")
 def reduce(b: Builder, op: str) -> object:
     x = b.pick(lambda shape: len(shape) > 0)
     attributes: dict[str, object] = {"keepdims": int(b.flag())} if b.flag() else {}
@@ -486,6 +580,74 @@ def gather_elements(b: Builder, op: str) -> object:
     shape = list(b.shape(x))
     size, shape[axis] = shape[axis], b.integer(1, 3)
     return b.add(op, [x, b.held(b.random().integers(-size, size, shape))], axis=axis)
+
+
+@emits("GatherND")
+def gather_nd(b: Builder, op: str) -> object:
+    if b.opset < 11:
+        raise Refused
+    x = b.pick(lambda shape: len(shape) > 0)
+    depth, count = b.integer(1, len(b.shape(x))), b.integer(1, 3)
+    indices = [[b.integer(-size, size - 1) for size in b.shape(x)[:depth]] for _ in range(count)]
+    return b.add(op, [x, b.held(_ints(*indices))])
+
+
+@emits("ScatterElements")
+def scatter_elements(b: Builder, op: str) -> object:
+    if b.opset < 11:
+        raise Refused
+    x = b.pick(lambda shape: len(shape) > 0)
+    axis, shape = _axis(b, len(b.shape(x))), list(b.shape(x))
+    reduction = b.choose(["none", "none", *(["add"] if b.opset >= 16 else [])])
+    if b.opset >= 18:
+        reduction = b.choose([reduction, "max", "min"])
+    size = shape[axis]
+    shape[axis] = b.integer(1, size)
+    indices = np.argsort(b.random().random((*b.shape(x),)), axis)  # no entry twice
+    indices = indices[tuple(slice(length) for length in shape)]
+    same = [name for name in b.active if list(b.shape(name)) == shape]
+    updates = b.choose(same) if same and b.flag() else b.held(b.array(*shape))
+    operands = [x, b.held(indices - size * b.flag()), updates]
+    return b.add(op, operands, axis=axis, **({"reduction": reduction} if b.opset >= 16 else {}))
+
+
+@emits("Compress")
+def compress(b: Builder, op: str) -> object:
+    if b.opset < 9:
+        raise Refused
+    x = b.pick(lambda shape: len(shape) > 0)
+    axis = _axis(b, len(b.shape(x)))
+    kept = np.array([True, *(b.flag() for _ in range(b.shape(x)[axis] - 1))])
+    return b.add(op, [x, b.held(kept)], axis=axis)
+
+
+@emits("Trilu")
+def trilu(b: Builder, op: str) -> object:
+    if b.opset < 14:
+        raise Refused
+    x = b.pick(lambda shape: len(shape) > 1)
+    shift = [b.held(np.array(b.integer(-2, 2)))] if b.flag() else []
+    return b.add(op, [x, *shift], **b.choose([{}, {"upper": 0}]))
+
+
+@emits("CumSum")
+def cum_sum(b: Builder, op: str) -> object:
+    if b.opset < 11:
+        raise Refused
+    x = b.pick(lambda shape: len(shape) > 0)
+    axis = np.array(_axis(b, len(b.shape(x))), b.choose([np.int64, np.int32]))
+    return b.add(op, [x, b.held(axis)], exclusive=int(b.flag()), reverse=int(b.flag()))
+
+
+@emits("TopK")
+def top_k(b: Builder, op: str) -> object:
+    x = b.pick(lambda shape: max(shape, default=0) > 0)
+    axis = _axis(b, len(b.shape(x)))
+    k = b.integer(1, b.shape(x)[axis])
+    if b.opset < 10:
+        return b.add(op, [x], outputs=2, k=k, axis=axis)
+    largest = {} if b.opset < 11 or b.flag() else {"largest": 0}
+    return b.add(op, [x, b.held(_ints(k))], outputs=2, axis=axis, **largest)
 
 
 @emits("Split")
@@ -618,6 +780,102 @@ def shape(b: Builder, op: str) -> object:
     x = b.pick()
     like = b.pick(_compatible(b.shape(x)))
     return b.add("Expand", [x, b.add(op, [like])])
+
+
+# -- geometry and signals ------------------------------------------------------------------------------
+
+
+def _shaped(b: Builder, *shape: int) -> str:
+    """A tensor in another shape, whose one length -1 is what remains."""
+    known = abs(math.prod(shape))
+    x = b.pick(lambda own: math.prod(own) > 0 and math.prod(own) % known == 0)
+    return b.add("Reshape", [x, b.held(_ints(*shape))])
+
+
+@emits("GridSample")
+def grid_sample(b: Builder, op: str) -> object:
+    x = b.picture((4, 5))
+    batch, _, *spatial = b.shape(x)
+    modes = ["nearest", *(("linear", "cubic") if b.opset >= 20 else ("bilinear", "bicubic"))]
+    grid = b.held(b.array(batch, *b.integers(len(spatial), 1, 2), len(spatial)))
+    # Reflection between the centres of a single entry is refused.
+    align = b.flag() and 1 not in spatial
+    padding = b.choose(["zeros", "border", "reflection"])
+    return b.add(op, [x, grid], mode=b.choose(modes), padding_mode=padding, align_corners=int(align))
+
+
+@emits("RoiAlign", "MaxRoiPool")
+def regions(b: Builder, op: str) -> object:
+    x = b.picture((4,))
+    rois = np.sort(b.array(2, 2, 2), axis=1).reshape(2, 4) * 2
+    if op == "MaxRoiPool":
+        rois = np.concatenate([np.zeros((2, 1), b.dtype), rois], axis=1)
+        return b.add(op, [x, b.held(rois)], pooled_shape=b.integers(2, 1, 2), spatial_scale=0.5)
+    images = b.held(_ints(0, b.shape(x)[0] - 1))
+    sizes = {
+        "output_height": b.integer(1, 2),
+        "output_width": b.integer(1, 2),
+        "sampling_ratio": b.integer(0, 2),
+    }
+    return b.add(op, [x, b.held(rois), images], mode=b.choose(["avg", "max"]), **sizes)
+
+
+@emits("AffineGrid")
+def affine_grid(b: Builder, op: str) -> object:
+    rank = b.integer(2, 3)
+    theta = _shaped(b, -1, rank, rank + 1)
+    size = b.held(_ints(b.shape(theta)[0], 1, *b.integers(rank, 1, 3)))
+    return b.add(op, [theta, size], align_corners=int(b.flag()))
+
+
+@emits("MaxUnpool")
+def max_unpool(b: Builder, op: str) -> object:
+    x = b.picture()
+    batch, channels, *spatial = b.shape(x)
+    out = (batch, channels, *(2 * length for length in spatial))
+    indices = b.random().permutation(math.prod(out))[: math.prod(b.shape(x))].reshape(b.shape(x))
+    window = [2] * len(spatial)
+    return b.add(op, [x, b.held(indices.astype(np.int64))], kernel_shape=window, strides=window)
+
+
+@emits("Col2Im")
+def col2im(b: Builder, op: str) -> object:
+    x = _shaped(b, 1, 4, -1)
+    return b.add(op, [x, b.held(_ints(b.shape(x)[2] + 1, 2)), b.held(_ints(2, 2))])
+
+
+@emits("DeformConv")
+def deform_conv(b: Builder, op: str) -> object:
+    x = b.picture((4,))
+    batch, channels, *spatial = b.shape(x)
+    kernel = b.integers(2, 1, 2)
+    out = [length + 2 - k + 1 for length, k in zip(spatial, kernel, strict=True)]
+    taps = math.prod(kernel)
+    inputs = [x, b.held(b.array(1, channels, *kernel)), b.held(b.array(batch, 2 * taps, *out))]
+    if b.flag():
+        inputs += ["", b.held(b.array(batch, taps, *out))]
+    return b.add(op, inputs, kernel_shape=kernel, pads=[1] * 4)
+
+
+@emits("DFT")
+def dft(b: Builder, op: str) -> object:
+    x = _shaped(b, 1, -1, b.integer(1, 2))
+    halved = b.shape(x)[-1] == 1 and b.flag()
+    return b.add(op, [x], inverse=int(not halved and b.flag()), onesided=int(halved))
+
+
+@emits("STFT")
+def stft(b: Builder, op: str) -> object:
+    x = _shaped(b, 1, -1, 1)
+    length = b.integer(1, b.shape(x)[1])
+    return b.add(op, [x, b.held(np.array(b.integer(1, 3))), b.held(b.array(length))])
+
+
+@emits("RotaryEmbedding")
+def rotary_embedding(b: Builder, op: str) -> object:
+    x = _shaped(b, 1, 1, -1, 4)
+    caches = [b.held(b.array(1, b.shape(x)[2], 2)) for _ in range(2)]
+    return b.add(op, [x, *caches], interleaved=int(b.flag()))
 
 
 # -- local functions -----------------------------------------------------------------------------------------

@@ -321,6 +321,8 @@ def changed_copies(L):
             changed = value * 2
         elif isinstance(value, Window):
             changed = dataclasses.replace(value, pads=(*value.pads[:-1], value.pads[-1] + 1))
+        elif field.name == "bound":
+            changed = abs(L.weight) if isinstance(L, Contract) else abs(L.entries)
         elif field.name == "window":
             changed = Window((2,), (1,), (2,), (2,), (1,), (0,))
         elif field.name == "parts":

@@ -1,0 +1,265 @@
+"""Operators of onnxruntime (com.microsoft): by themselves, and as its optimiser makes them.
+
+Slopes are compared with float64 differences of the formula.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import helper, numpy_helper
+from scipy.special import erf
+
+import ilin
+
+from ..conformance.oracle import onnxruntime_of
+
+RANDOM = np.random.default_rng(0)
+
+
+def normal(*shape, at=0.0):
+    return (at + RANDOM.standard_normal(shape)).astype(np.float32)
+
+
+def model_of(nodes, inputs, output, held=(), opset=17):
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info(n, 1, v.shape) for n, v in inputs.items()],
+        [helper.make_tensor_value_info("y", 1, output)],
+        [numpy_helper.from_array(v, n) for n, v in dict(held).items()],
+    )
+    opsets = [helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=10)
+
+
+def differences(function, x, d, step=1e-5):
+    """The slope of a float64 function at x along d."""
+    return (function(x + step * d) - function(x - step * d)) / (2 * step)
+
+
+def compare(affine, function, inputs):
+    """Verified; W by its product with directions, against differences."""
+    assert affine.certificate.verified, str(affine.certificate)
+    names = list(affine.inputs)
+    x = np.concatenate([inputs[n].ravel() for n in names]).astype(float)
+    ends = np.cumsum([inputs[n].size for n in names])[:-1]
+
+    def flat(z):
+        parts = np.split(z, ends)
+        given = {n: part.reshape(inputs[n].shape) for n, part in zip(names, parts, strict=True)}
+        return function({**{n: v.astype(float) for n, v in inputs.items()}, **given}).ravel()
+
+    for seed in range(3):
+        d = np.random.default_rng(seed).standard_normal(x.shape)
+        size = np.abs(affine.W) @ np.abs(d)
+        np.testing.assert_array_less(np.abs(affine.W @ d - differences(flat, x, d)), 1e-6 * (size + 1))
+
+
+def normalised(x, scale=1.0, shift=0.0, epsilon=1e-5, centred=True):
+    c = x - x.mean(-1, keepdims=True) * centred
+    return scale * c / np.sqrt((c**2).mean(-1, keepdims=True) + epsilon) + shift
+
+
+def gelu(u):
+    return u * (1 + erf(u / np.sqrt(2))) / 2
+
+
+def fast_gelu(u):
+    return u * (1 + np.tanh(np.sqrt(2 / np.pi) * (u + 0.044715 * u**3))) / 2
+
+
+def attended(q, k, v, heads, mask=0.0):
+    def split(x):
+        return x.reshape(*x.shape[:2], heads, -1).swapaxes(1, 2)
+
+    q, k, v = map(split, (q, k, v))
+    scores = q @ k.swapaxes(2, 3) / np.sqrt(q.shape[-1]) + mask
+    powers = np.exp(scores - scores.max(-1, keepdims=True))
+    y = (powers / powers.sum(-1, keepdims=True)) @ v
+    return y.swapaxes(1, 2).reshape(y.shape[0], y.shape[2], -1)
+
+
+X, SKIP, G, B = normal(2, 3, 8), normal(2, 3, 8), normal(8, at=1), normal(8)
+QKV = {"q": normal(2, 3, 8), "k": normal(2, 5, 8), "v": normal(2, 5, 8)}
+PROJECT = {"w": normal(8, 24), "b": normal(24)}
+CAUSAL = np.where(np.tri(3, dtype=bool), 0, -np.inf)
+
+
+def projected(x, mask=0.0):
+    q, k, v = np.split(x @ PROJECT["w"].astype(float) + PROJECT["b"], 3, -1)
+    return attended(q, k, v, 2, mask)
+
+
+MS = "com.microsoft"
+# operator: domain, inputs that depend on x, held parameters, attributes, formula
+SINGLE = {
+    "Gelu": (MS, {"x": 3 * X}, {}, {}, lambda i: gelu(i["x"])),
+    "FastGelu": (MS, {"x": 3 * X}, {}, {}, lambda i: fast_gelu(i["x"])),
+    "FastGelu, biased": (MS, {"x": X, "b": B}, {}, {}, lambda i: fast_gelu(i["x"] + i["b"])),
+    "BiasGelu": (MS, {"x": X}, {"b": B}, {}, lambda i: gelu(i["x"] + B.astype(float))),
+    "QuickGelu": (MS, {"x": 3 * X}, {}, {"alpha": 1.5}, lambda i: i["x"] / (1 + np.exp(-1.5 * i["x"]))),
+    "SimplifiedLayerNormalization": (
+        *("", {"x": X}, {"g": G}),
+        *({"axis": -1, "epsilon": 1e-4}, lambda i: normalised(i["x"], G, 0, 1e-4, centred=False)),
+    ),
+    "SkipLayerNormalization": (
+        *(MS, {"x": X, "s": SKIP}, {"g": G, "b": B}),
+        *({"epsilon": 1e-3}, lambda i: normalised(i["x"] + i["s"], G, B, 1e-3)),
+    ),
+    "SkipLayerNormalization, default": (
+        *(MS, {"x": X, "s": SKIP[0]}, {"g": G}),
+        *({}, lambda i: normalised(i["x"] + i["s"], G, 0, 1e-12)),
+    ),
+    "SkipSimplifiedLayerNormalization": (
+        *(MS, {"x": X}, {"s": SKIP, "g": G, "b": B}),
+        *({}, lambda i: normalised(i["x"] + SKIP.astype(float) + B, G, 0, 1e-12, centred=False)),
+    ),
+    "MultiHeadAttention": (
+        *(MS, QKV, {}),
+        *({"num_heads": 2}, lambda i: attended(i["q"], i["k"], i["v"], 2)),
+    ),
+    "Attention": (MS, {"x": X}, PROJECT, {"num_heads": 2}, lambda i: projected(i["x"])),
+    "Attention, causal": (
+        *(MS, {"x": X}, PROJECT),
+        *({"num_heads": 2, "unidirectional": 1}, lambda i: projected(i["x"], CAUSAL)),
+    ),
+}
+
+
+def single(name):
+    domain, inputs, held, attributes, formula = SINGLE[name]
+    node = helper.make_node(name.split(",")[0], [*inputs, *held], ["y"], domain=domain, **attributes)
+    shape = formula({n: v.astype(float) for n, v in inputs.items()}).shape
+    return model_of([node], inputs, shape, held), inputs, formula
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_the_tangent_is_the_slope_of_the_formula(name):
+    model, inputs, formula = single(name)
+    compare(ilin.linearize(model, dict(inputs), dtype="float64"), formula, inputs)
+    assert ilin.linearize(model, dict(inputs)).certificate.verified
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_frozen_maps_are_exact_at_x(name):
+    model, inputs, _ = single(name)
+    affine = ilin.linearize(model, dict(inputs), mode="frozen")
+    assert affine.certificate.verified, str(affine.certificate)
+    _, _, held, _, _ = SINGLE[name]
+    if not {"b", "s"} & set(held):
+        np.testing.assert_array_equal(affine.b, 0)
+
+
+@pytest.mark.parametrize("mode", ["tangent", "frozen"])
+def test_the_sum_beside_a_skip_normalisation_is_affine(mode):
+    node = helper.make_node("SkipLayerNormalization", ["x", "s", "g"], ["z", "", "", "y"], domain=MS)
+    model = model_of([node], {"x": X}, X.shape, {"s": SKIP, "g": G})
+    affine = ilin.linearize(model, X, mode=mode)
+    np.testing.assert_array_equal(affine.W, np.eye(X.size))
+    np.testing.assert_allclose(affine.b, SKIP.ravel())
+
+
+ANGLES = RANDOM.uniform(0, 6, (7, 2))
+
+
+def turned(x, places, interleaved):
+    """Pairs of heads of four entries as complex numbers, (B, L, 8), times exp(i · angle)."""
+    heads = x.reshape(*x.shape[:2], 2, 4)
+    first, second = (heads[..., ::2], heads[..., 1::2]) if interleaved else (heads[..., :2], heads[..., 2:])
+    z = (first + 1j * second) * np.exp(1j * ANGLES[places])[..., None, :]
+    parts = (z.real, z.imag)
+    y = np.stack(parts, -1) if interleaved else np.stack(parts, -2)
+    return y.reshape(x.shape)
+
+
+@pytest.mark.parametrize("interleaved", [0, 1])
+@pytest.mark.parametrize("places", [np.array([2]), np.array([[0, 3, 1], [4, 5, 6]])])
+def test_rotary_embeddings_turn_pairs(places, interleaved):
+    node = helper.make_node(
+        "RotaryEmbedding", ["x", "places", "cos", "sin"], ["y"], domain=MS, interleaved=interleaved
+    )
+    held = {f: getattr(np, f)(ANGLES).astype(np.float32) for f in ("cos", "sin")}
+    model = model_of([node], {"x": X}, X.shape, {"places": places, **held})
+    affine = ilin.linearize(model, X, dtype="float64")
+    assert affine.kind == "affine"
+    assert affine.certificate.verified, str(affine.certificate)
+    every = places if places.ndim == 2 else np.broadcast_to(places + np.arange(3), (2, 3))
+    np.testing.assert_allclose(
+        affine.W @ X.ravel(), turned(X.astype(float), every, interleaved).ravel(), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("node", "message"),
+    [
+        (("SkipLayerNormalization", ["x", "x", "g"], ["y", "m"]), "the statistics are not lowered"),
+        (("MultiHeadAttention", ["x", "x", "x", "", "m"], ["y"]), "key padding is not lowered"),
+        (("Attention", ["x", "w", "b", "m"], ["y"]), "a mask index is not lowered"),
+    ],
+)
+def test_uses_that_are_refused(node, message):
+    op_type, inputs, outputs = node
+    attributes = {} if op_type.startswith("Skip") else {"num_heads": 2}
+    held = {"g": G, "m": np.array([3, 3], np.int32), **PROJECT}
+    model = model_of(
+        [helper.make_node(op_type, inputs, outputs, domain=MS, **attributes)],
+        {"x": X},
+        X.shape,
+        {n: v for n, v in held.items() if n in inputs},
+    )
+    with pytest.raises(ilin.UnsupportedError, match=message):
+        ilin.linearize(model, X)
+
+
+# -- as the optimiser makes them -----------------------------------------------------------------------------
+
+HALF, ROOT, ONE = (np.array(v, np.float32) for v in (0.5, 2**0.5, 1))
+BLOCK = {"a": normal(8, 16) / 4, "ab": normal(16), "c": normal(16, 8) / 4, "cb": normal(8), "g": G, "b": B}
+
+
+def block():
+    """A feed-forward block with Gelu spelled out, its skip and its normalisation."""
+    nodes = [
+        ("MatMul", ["x", "a"], "u0"),
+        ("Add", ["u0", "ab"], "u"),
+        ("Div", ["u", "root"], "t0"),
+        ("Erf", ["t0"], "t1"),
+        ("Add", ["t1", "one"], "t2"),
+        ("Mul", ["u", "t2"], "t3"),
+        ("Mul", ["t3", "half"], "v"),
+        ("MatMul", ["v", "c"], "w0"),
+        ("Add", ["w0", "cb"], "w"),
+        ("Add", ["w", "x"], "s"),
+        ("LayerNormalization", ["s", "g", "b"], "y"),
+    ]
+    made = [helper.make_node(op, inputs, [output]) for op, inputs, output in nodes]
+    held = BLOCK | {"half": HALF, "root": ROOT, "one": ONE}
+    return model_of(made, {"x": X}, X.shape, held)
+
+
+def feed_forward(x):
+    a, ab, c, cb, g, b = (BLOCK[name].astype(float) for name in ("a", "ab", "c", "cb", "g", "b"))
+    return normalised(gelu(x @ a + ab) @ c + cb + x, g, b)
+
+
+def optimised(model, level, path):
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, f"ORT_ENABLE_{level}")
+    options.optimized_model_filepath = str(path)
+    options.log_severity_level = 4
+    onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return onnx.load(str(path))
+
+
+@pytest.mark.parametrize("level", ["EXTENDED", "ALL"])
+def test_optimised_models_have_the_plain_models_map(level, tmp_path):
+    plain = block()
+    fused = optimised(plain, level, tmp_path / "fused.onnx")
+    assert {"BiasGelu", "Gelu", "SkipLayerNormalization"} & {node.op_type for node in fused.graph.node}
+    affine = ilin.linearize(fused, X, dtype="float64")
+    compare(affine, lambda given: feed_forward(given["x"]), {"x": X})
+    np.testing.assert_allclose(affine.y, onnxruntime_of(plain)({"x": X})["y"], rtol=1e-5, atol=1e-6)
+    assert ilin.linearize(fused, X, mode="frozen").certificate.verified

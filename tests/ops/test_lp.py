@@ -1,0 +1,41 @@
+"""The p-norm of groups, for every p > 1."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ilin.ops import Operand, Site
+from ilin.ops._lp import norm
+from ilin.runtime.primitives import Sum
+
+X = np.random.default_rng(0).standard_normal((3, 5))
+X[1, 2] = 0
+
+
+def at(x, p):
+    """The norm of each row, as a map at x."""
+    operand = Operand("x", x.shape, True, x)
+    site = Site("norm", "LpPool", "", 22, {}, (operand,), ("X",), ("y",))
+    return norm(site, p, Sum(x.shape, (3, 1)))
+
+
+@pytest.mark.parametrize("p", [2, 3, 5])
+def test_the_slope_of_a_norm(p):
+    local = at(X, p)
+    ((_, L),) = local.by_position
+    d, step = np.random.default_rng(1).standard_normal(X.shape), 1e-6
+
+    def f(x):
+        return np.linalg.norm(x, p, axis=1)
+
+    assert local.offset is None
+    np.testing.assert_allclose(L.apply(X[None])[0, :, 0], f(X), rtol=1e-12)
+    slope = (f(X + step * d) - f(X - step * d)) / (2 * step)
+    np.testing.assert_allclose(L.apply(d[None])[0, :, 0], slope, rtol=1e-8)
+
+
+def test_a_row_of_zeros_has_slope_0_and_rows_of_any_size_their_own():
+    x = np.float32([[0, 0], [3e30, 4e30], [1e-3, 0]])
+    ((_, L),) = at(x, 2).by_position
+    np.testing.assert_allclose(L.matrix().sum(1), [0, 1.4, 1], rtol=1e-6)

@@ -1,0 +1,204 @@
+"""Smooth operators over axes: opsets, axes, extreme values and frozen mode, beyond the backend's cases."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import ilin
+
+from ..conformance.check import check
+from .nodes import case_of, in_type
+
+RANDOM = np.random.default_rng(0)
+
+
+def normal(*shape, at=0.0, size=1.0):
+    return (at + size * RANDOM.standard_normal(shape)).astype(np.float32)
+
+
+X = normal(2, 3, 4)
+EQUAL = np.full((2, 4), 3, np.float32)
+ROW = {"x": X, "g": normal(1), "b": normal(4)}
+WITH_ZEROS = np.float32([[1.5, 0, -2], [0, 0, 3], [2, -1, 0.5]])
+IMAGE = normal(2, 6, 2, 3)
+GAIN, SHIFT = normal(6, at=1), normal(6)
+PLANES = {"x": normal(2, 6, 2), "g": GAIN, "b": SHIFT}
+SCORES, LABELS = normal(3, 5), np.array([4, 0, 2])
+
+CASES = {
+    "softmax below 13, the last axis": ("Softmax", {"x": X}, 11, {"axis": -1}),
+    "softmax below 13, two axes": ("Softmax", {"x": X}, 11, {}),
+    "softmax below 13, everything": ("Softmax", {"x": X}, 9, {"axis": 0}),
+    "softmax, one axis": ("Softmax", {"x": X}, 17, {"axis": -2}),
+    "softmax of equal entries": ("Softmax", {"x": np.ones((2, 5), np.float32)}, 17, {}),
+    "softmax of large logits": ("Softmax", {"x": normal(2, 5, at=80, size=2)}, 17, {}),
+    "log-softmax below 13": ("LogSoftmax", {"x": X}, 11, {"axis": 1}),
+    "log-softmax of large logits": ("LogSoftmax", {"x": normal(2, 5, at=-80, size=2)}, 17, {}),
+    "layer over two axes": ("LayerNormalization", {"x": X, "g": normal(3, 4)}, 17, {"axis": 1}),
+    "layer with a large mean": ("LayerNormalization", {"x": normal(2, 8, at=50), "g": normal(8)}, 17, {}),
+    "layer of equal entries": (
+        "LayerNormalization",
+        {"x": EQUAL, "g": normal(4)},
+        17,
+        {},
+    ),
+    "layer with a gain that broadcasts": (
+        "LayerNormalization",
+        {"x": X, "g": normal(1), "b": normal(4)},
+        17,
+        {},
+    ),
+    "rms of zeros": ("RMSNormalization", {"x": np.zeros((2, 4), np.float32), "g": normal(4)}, 23, {}),
+    "instance of two positions": (
+        "InstanceNormalization",
+        {"x": normal(2, 6, 2), "g": GAIN, "b": SHIFT},
+        17,
+        {},
+    ),
+    "group, one value for each channel": (
+        *("GroupNormalization", {"x": IMAGE, "g": GAIN, "b": SHIFT}, 21),
+        {"num_groups": 3},
+    ),
+    "group with a mean": (
+        *("GroupNormalization", {"x": IMAGE + np.float32(5), "g": GAIN, "b": SHIFT}, 21),
+        {"num_groups": 2},
+    ),
+    "mean and variance over the last axis": ("MeanVarianceNormalization", {"x": IMAGE}, 13, {"axes": [-1]}),
+    "l1": ("LpNormalization", {"x": np.abs(X) + 1}, 17, {"p": 1, "axis": 1}),
+    "l2": ("LpNormalization", {"x": X}, 17, {"p": 2, "axis": 0}),
+    "l2 of large entries": ("LpNormalization", {"x": 1e15 * X}, 17, {}),
+    "lrn": ("LRN", {"x": IMAGE}, 13, {"size": 5, "alpha": 0.5, "beta": 0.6, "bias": 1.5}),
+    "log of a sum": ("ReduceLogSum", {"x": np.abs(X) + 1}, 13, {"axes": [1], "keepdims": 0}),
+    "log of a sum of exponentials": ("ReduceLogSumExp", {"x": normal(3, 4, at=60)}, 13, {"axes": [-1]}),
+    "product with zeros, rows": ("ReduceProd", {"x": WITH_ZEROS}, 13, {"axes": [1]}),
+    "product with zeros, columns": ("ReduceProd", {"x": WITH_ZEROS}, 13, {"axes": [0], "keepdims": 0}),
+    "product over two of three axes": ("ReduceProd", {"x": X}, 13, {"axes": [0, 2]}),
+    "product over an axis by input": ("ReduceProd", {"x": X, "axes": np.array([-1])}, 18, {}),
+    "squares": ("ReduceSumSquare", {"x": X}, 13, {"axes": [0, 1]}),
+    "norm": ("ReduceL2", {"x": X}, 13, {"axes": [2]}),
+    "norm of large entries": ("ReduceL2", {"x": 1e15 * X}, 13, {"axes": [2]}),
+    "loss, summed": (
+        *("SoftmaxCrossEntropyLoss", {"x": SCORES, "labels": LABELS}, 13),
+        {"reduction": "sum", "ignore_index": 2},
+    ),
+    "loss of sure scores": ("SoftmaxCrossEntropyLoss", {"x": 20 * SCORES, "labels": LABELS}, 13, {}),
+}
+
+
+def _case(name):
+    op_type, inputs, opset, attributes = CASES[name]
+    return case_of(op_type, inputs, opset, **attributes)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_tangent_is_the_value_and_the_slope(name):
+    case = _case(name)
+    check(case, case.floating_inputs)
+    check(case, case.floating_inputs[:1])
+
+
+# onnxruntime has no kernel in this type, or its kernels overflow
+WITHOUT = {
+    "float16": {"mean and variance over the last axis", "l2 of large entries", "norm of large entries"},
+    "float64": {"mean and variance over the last axis", "instance of two positions", "lrn"},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"), [(name, dtype) for dtype in WITHOUT for name in CASES if name not in WITHOUT[dtype]]
+)
+def test_the_tangent_in_half_and_double_precision(name, dtype):
+    op_type, inputs, opset, attributes = CASES[name]
+    case = case_of(op_type, in_type(inputs, dtype), opset, **attributes)
+    check(case, case.floating_inputs)
+
+
+HELD = {
+    "layer over two axes": None,
+    "layer with a gain that broadcasts": "b",
+    "rms of zeros": None,
+    "group, one value for each channel": "b",
+    "group with a mean": "b",
+    "instance of two positions": "b",
+    "mean and variance over the last axis": None,
+    "l1": None,
+    "l2": None,
+    "lrn": None,
+    "product over two of three axes": None,
+    "squares": None,
+    "norm": None,
+}
+
+
+@pytest.mark.parametrize(("name", "bias"), HELD.items())
+def test_frozen_denominators_leave_the_bias_alone_as_offset(name, bias):
+    case = _case(name)
+    affine = ilin.linearize(case.model, dict(case.feeds), inputs=["x"], mode="frozen", dtype="float64")
+    assert affine.certificate.verified, str(affine.certificate)
+    if bias is None:
+        np.testing.assert_array_equal(affine.b, 0)
+        return
+    shape = case.feeds["x"].shape
+    own = case.feeds[bias]
+    shift = own.reshape(-1, *(1,) * (len(shape) - 2)) if len(own) == shape[1] else own
+    np.testing.assert_allclose(affine.b.reshape(shape), np.broadcast_to(shift, shape), rtol=1e-6)
+
+
+def test_where_scale_and_entries_depend_on_x_frozen_mode_counts_each_half():
+    case = case_of("RMSNormalization", {"x": X, "g": normal(4)}, 23)
+    affine = ilin.linearize(case.model, dict(case.feeds), mode="frozen", dtype="float64")
+    assert affine.certificate.verified
+    np.testing.assert_array_equal(affine.b, 0)
+    halves = (affine.W[:, : X.size] @ X.ravel(), affine.W[:, X.size :] @ case.feeds["g"])
+    np.testing.assert_allclose(*halves, rtol=1e-5, atol=1e-7)
+
+
+def test_with_x_held_a_normalisation_is_affine_in_its_scale_and_bias():
+    case = case_of("LayerNormalization", {"x": X, "g": normal(4), "b": normal(4)}, 17)
+    affine = ilin.linearize(case.model, dict(case.feeds), inputs=["g", "b"])
+    assert affine.kind == "affine"
+    assert affine.certificate.verified
+
+
+def test_the_statistics_of_a_layer_have_slopes_of_their_own():
+    from onnx import helper
+
+    outputs = [helper.make_tensor_value_info(n, 1, [2, 3, k]) for n, k in (("y", 4), ("mean", 1), ("inv", 1))]
+    graph = helper.make_graph(
+        [helper.make_node("LayerNormalization", ["x", "g"], ["y", "mean", "inv"])],
+        "one",
+        [helper.make_tensor_value_info("x", 1, [2, 3, 4])],
+        outputs,
+        [helper.make_tensor("g", 1, [4], [1, 2, 3, 4])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    affine = ilin.linearize(model, X, dtype="float64")
+    assert affine.certificate.verified, str(affine.certificate)
+    x = X.astype(float)
+    c, v = x - x.mean(-1, keepdims=True), x.var(-1, keepdims=True) + 1e-5
+    rows = affine.W[24:].reshape(2, 2, 3, 2, 3, 4)  # mean or inv, at (i, j), by x
+    for i, j in np.ndindex(2, 3):
+        np.testing.assert_allclose(rows[0, i, j, i, j], 1 / 4, rtol=1e-12)
+        np.testing.assert_allclose(rows[1, i, j, i, j], -c[i, j] * v[i, j] ** -1.5 / 4, rtol=1e-5, atol=1e-9)
+
+
+def test_a_norm_has_slope_0_at_the_origin():
+    case = case_of("ReduceL2", {"x": np.zeros((2, 3), np.float32)}, 13, axes=[1])
+    affine = ilin.linearize(case.model, dict(case.feeds))
+    np.testing.assert_array_equal(affine.W, 0)
+    assert affine.certificate.verified
+
+
+def test_a_direction_of_nothing_is_refused():
+    case = case_of("LpNormalization", {"x": np.zeros((2, 3), np.float32)}, 17)
+    with pytest.raises(ilin.UnsupportedError, match="has no tangent at x, where a whole group is 0"):
+        ilin.linearize(case.model, dict(case.feeds))
+
+
+@pytest.mark.parametrize("op_type", ["Softmax", "LogSoftmax", "ReduceProd", "ReduceSumSquare", "ReduceL2"])
+def test_empty_tensors(op_type):
+    case = case_of(
+        op_type, {"x": np.zeros((0, 3), np.float32)}, 13, **({} if "Reduce" not in op_type else {"axes": [1]})
+    )
+    assert ilin.linearize(case.model, dict(case.feeds)).W.shape[1] == 0
