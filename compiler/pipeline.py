@@ -39,7 +39,7 @@ from .runnable import runnable
 from .scope import Scope, scope_of
 from .slopes import check_slopes
 from .trace import Given, Trace, feeds_of, require_within, zeros_for
-from .verify import Evidence, certificate_of, deviations, rounding_at
+from .verify import Evidence, certificate_of, deviations, rounding_at, says_nothing
 
 if TYPE_CHECKING:
     from .region import Survey
@@ -351,7 +351,9 @@ class CompiledModel:
             program, rows, composed, plan, self.prepared(trace)._engine, self.dtype, evidence.magnitudes
         )
         compared = deviations(composed.W, composed.b, program, rows, evidence, rounding)
-        return certificate_of(program, evidence, compared)
+        x = trace.stacked(program.inputs).astype(np.float64)
+        vacuous = says_nothing(composed.W, composed.shares, x, rounding[0])
+        return certificate_of(program, evidence, compared, vacuous=vacuous)
 
     @overflow_refused_later()
     def _certify_operator(

@@ -254,7 +254,8 @@ def _chosen(
         if not names:
             kinds = ", ".join(str(put) for put in declared) or "none"
             raise UnsupportedError(
-                f"the model has no floating-point {role} to linearise (it declares {kinds})"
+                f"the model has no floating-point {role} to linearise (it declares {kinds}); name a tensor "
+                f"{'behind them, such as an embedding,' if role == 'inputs' else 'before them'} in {role}"
             )
         return names
     if isinstance(asked, str):

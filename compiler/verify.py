@@ -113,6 +113,20 @@ def deviations(
     return found
 
 
+def says_nothing(W: Array, shares: Array, z: Array, rounding: Array) -> bool:
+    """Whether rounding may be larger than all that W z + b adds up: agreeing within it would prove nothing.
+
+    Args:
+        W: (K, N).
+        shares: (steps, K), which sum to b.
+        z: (N,).
+        rounding: (K,), what rounding may do to W z + b.
+    """
+    most = float(rounding.max(initial=0.0))
+    terms = _product(np.abs(W), np.abs(z)) + np.abs(shares).sum(axis=0)
+    return most > float(terms.max(initial=0.0)) and most > float(np.finfo(np.float32).tiny)
+
+
 def _product(W: Any, z: Array) -> Array:
     """W z in float64, in blocks of rows: a second W in float64 may not fit."""
     if not isinstance(W, np.ndarray):
@@ -125,7 +139,11 @@ def _product(W: Any, z: Array) -> Array:
 
 
 def certificate_of(
-    program: LinearProgram, evidence: Evidence, compared: Sequence[tuple[float, float]]
+    program: LinearProgram,
+    evidence: Evidence,
+    compared: Sequence[tuple[float, float]],
+    *,
+    vacuous: bool = False,
 ) -> Certificate:
     """The certificate of a map that has been compared at all places.
 
@@ -133,6 +151,7 @@ def certificate_of(
         program: the network at x.
         evidence: that it was compared with.
         compared: from `deviations`.
+        vacuous: whether the bounds are too large to say anything.
     """
     steps = check_steps(program, evidence.audited, evidence.arithmetic)
     at_x, around = compared[0], compared[1:] or [(0.0, 0.0)]
@@ -148,9 +167,17 @@ def certificate_of(
         points_held=len(evidence.fresh),
         ties=sum(guard.ties for guard in guards),
         guards=sum(guard.choice.size for guard in guards),
-        reason=evidence.objection or _reason(steps, evidence.slopes, at_x[1], in_region[1]),
+        reason=evidence.objection
+        or _reason(steps, evidence.slopes, at_x[1], in_region[1])
+        or (_VACUOUS if vacuous else ""),
         slopes=evidence.slopes,
     )
+
+
+_VACUOUS = (
+    "rounding may be larger than all that W x + b adds up, so nothing can be told from it; ask with "
+    "dtype='float64'"
+)
 
 
 def _reason(steps: Check, slopes: Check | None, at_x: float, in_region: float) -> str:

@@ -96,7 +96,8 @@ def test_no_floating_point_output(ilin, tmp_path):
     result = ilin("inspect", save(tmp_path / "m.onnx", nodes, *puts))
     assert result.exit_code == 3
     assert result.stdout.endswith(
-        "obstacle   the model has no floating-point outputs to linearise (it declares y int64[2])\n"
+        "obstacle   the model has no floating-point outputs to linearise (it declares y int64[2]); "
+        "name a tensor before them in outputs\n"
     )
 
 
