@@ -283,8 +283,8 @@ def test_inputs_that_are_no_floating_point(refused, tmp_path):
     path = save(tmp_path / "m.onnx", nodes, *puts, {"table": U})
     message = refused(path, write(tmp_path / "ids.npy", np.zeros((1, 2), np.int64)), code=3)
     assert message == (
-        "the model has no floating-point inputs to linearise (it declares ids int64[1×2]); name a tensor behind "
-        "them, such as an embedding, in inputs"
+        "the model has no floating-point inputs to linearise (it declares ids int64[1×2]); name a tensor "
+        "behind them, such as an embedding, in inputs"
     )
 
 
