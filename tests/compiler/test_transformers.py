@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import importlib.util
+from pathlib import Path
+
 import numpy as np
 import onnxruntime
 import pytest
 from onnx import helper, numpy_helper
 
 import ilin
-from benchmarks.transformers import decoder, embeddings, vision
 
 from ..conformance.oracle import onnxruntime_of, reference_of
+
+_SCRIPT = Path(__file__).parents[2] / "benchmarks" / "transformers.py"
+
+
+def _script():
+    """The script that builds the models; benchmarks are no package."""
+    spec = importlib.util.spec_from_file_location("transformers_benchmark", _SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+_made = _script()
+decoder, embeddings, vision = _made.decoder, _made.embeddings, _made.vision
 
 MODELS = {
     "like GPT-2": decoder(length=6, vocabulary=11),
