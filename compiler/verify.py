@@ -175,8 +175,8 @@ def certificate_of(
 
 
 _VACUOUS = (
-    "rounding may be larger than all that W x + b adds up, so nothing can be told from it; ask with "
-    "dtype='float64'"
+    "W x + b is off by over 1 %, and rounding may be larger than all that it adds up, so nothing can be told "
+    "from it; ask with dtype='float64'"
 )
 
 
