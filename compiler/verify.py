@@ -13,6 +13,7 @@ from ..runtime.certificate import Certificate, Check
 from ..runtime.primitives import Array
 from ..runtime.program import LinearProgram, Step
 from ..runtime.rounding import Arithmetic, step_rounding
+from .bounds import abs_products
 from .neighbours import Neighbour
 from .sweep import Magnitudes
 from .trace import Trace
@@ -113,18 +114,26 @@ def deviations(
     return found
 
 
-def says_nothing(W: Array, shares: Array, z: Array, rounding: Array) -> bool:
-    """Whether rounding may be larger than all that W z + b adds up: agreeing within it would prove nothing.
+_VISIBLE = 0.01  # of what goes in or comes out: a deviation that nobody would call rounding
+
+
+def says_nothing(W: Array, shares: Array, x: Array, y: Array, deviation: float, rounding: Array) -> bool:
+    """Whether W x + b is visibly off, and rounding may be larger than all that it adds up.
+
+    Being within such a bound proves nothing.
 
     Args:
         W: (K, N).
         shares: (steps, K), which sum to b.
-        z: (N,).
-        rounding: (K,), what rounding may do to W z + b.
+        x: (N,).
+        y: (K,), the outputs at x.
+        deviation: largest |W x + b - y|.
+        rounding: (K,), what rounding may do to W x + b.
     """
-    most = float(rounding.max(initial=0.0))
-    terms = _product(np.abs(W), np.abs(z)) + np.abs(shares).sum(axis=0)
-    return most > float(terms.max(initial=0.0)) and most > float(np.finfo(np.float32).tiny)
+    if not deviation > _VISIBLE * max(np.abs(x).max(initial=0.0), np.abs(y).max(initial=0.0)):
+        return False
+    terms = abs_products(W, x[None])[0] + np.abs(shares).sum(axis=0)
+    return float(rounding.max(initial=0.0)) > float(terms.max(initial=0.0))
 
 
 def _product(W: Any, z: Array) -> Array:
