@@ -14,6 +14,7 @@ import ilin
 from ilin.command_line import main
 from ilin.compiler.observer import Observer
 from ilin.compiler.paths import OffPath
+from ilin.compiler.to_folder import linearize_to
 from ilin.ops import REGISTRY, Entry
 from ilin.runtime.program import Kind
 
@@ -98,7 +99,7 @@ def test_many_points_on_several_ways():
 
 
 @pytest.mark.parametrize("engine", ["sparse", "matrix-free", "adjoint", "fused"])
-def test_what_is_fixed_on_one_way_is_another_on_the_other(engine):
+def test_what_is_fixed_on_one_way_is_another_on_the_other(engine, tmp_path):
     """Both branches have the same structure, and differ in a parameter alone."""
     text = """
     slopes (float[1, 3] x) => (float[1, 3] y) {
@@ -119,6 +120,10 @@ def test_what_is_fixed_on_one_way_is_another_on_the_other(engine):
         slope = 2 if x.sum() > 0 else 3
         np.testing.assert_array_equal(affine.W, np.diag(slope * (x.ravel() > 0)))
         verified(affine)
+    for number, x in enumerate(X):
+        slope = 2 if x.sum() > 0 else 3
+        on_disk = linearize_to(compiled, tmp_path / str(number), x)
+        np.testing.assert_array_equal(on_disk.W, np.diag(slope * (x.ravel() > 0)))
 
 
 UNTIL = """
