@@ -97,6 +97,7 @@ def affine_map(
         provenance,
         asked.notes,
         survey,
+        program,
     )
 
 

@@ -21,7 +21,7 @@ from .certificate import Certificate
 from .errors import InputError, MemoryLimitError, NonFiniteError, OutputError, RowsError
 from .files import write_whole
 from .primitives import Array, Primitive, Shape
-from .program import Kind
+from .program import Kind, LinearProgram
 from .region import Geometry, Region
 
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ class AffineMap:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     survey: Callable[[], Geometry] | None = field(default=None, repr=False)  # what `region` works with
+    program: LinearProgram | None = field(default=None, repr=False)  # the network at x; None if loaded
 
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
@@ -293,7 +294,7 @@ class AffineMap:
     def __getstate__(self) -> dict[str, Any]:
         """Pickled and copied with its certificate made, as sessions cannot travel."""
         known = {"layers_of": partial(_same, self.layers), "certify": partial(_same, self.certificate)}
-        return {**self.__dict__, **known, "survey": None, "region": self.region.facts()}
+        return {**self.__dict__, **known, "survey": None, "program": None, "region": self.region.facts()}
 
 
 def load(path: str | os.PathLike[str]) -> AffineMap:
