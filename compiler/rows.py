@@ -26,9 +26,8 @@ def choose_rows(rows: Rows, y: Array) -> Array:
         return np.arange(len(y))
     if isinstance(rows, (int, np.integer)) and not isinstance(rows, bool):
         if not 1 <= rows <= len(y):
-            raise RowsError(
-                f"rows = {rows} asks for that many outputs, but the model has 1 to {len(y)} to give"
-            )
+            least = "at least one must be asked for" if rows < 1 else f"there are only {len(y)}"
+            raise RowsError(f"rows = {rows} asks for the {rows} largest outputs, but {least}")
         return np.argsort(-y.astype(np.float64), kind="stable")[: int(rows)]
     chosen = np.asarray(rows).ravel()
     if chosen.dtype.kind not in "iu":  # an empty list too, which numpy takes for floating point

@@ -11,12 +11,12 @@ from functools import partial
 import numpy as np
 
 from ..ops import REGISTRY, Entry, Reading
-from ..runtime.errors import UnknownTensorError, UnsupportedError
+from ..runtime.errors import OptionError, UnknownTensorError, UnsupportedError
 from ..runtime.primitives import Array
 from ..runtime.program import Kind
 from ..runtime.session import evaluate_constants
 from .composite import composite_of, judge_composite
-from .graph import Graph, Node, TensorInfo, ancestors
+from .graph import Graph, Node, TensorInfo, ancestors, descendants
 
 
 @dataclass(frozen=True)
@@ -84,10 +84,17 @@ def scope_of(
 
     Raises:
         UnknownTensorError: a name that the graph does not have.
+        OptionError: an input was named that no output is computed from.
         UnsupportedError: the first node on the way that no rule can lower.
     """
     wanted_inputs = _chosen(graph, inputs, graph.inputs, "inputs")
     wanted_outputs = _chosen(graph, outputs, graph.outputs, "outputs")
+    for name in wanted_inputs if inputs is not None else ():
+        if not descendants(graph, [name]).intersection(wanted_outputs):
+            raise OptionError(
+                f"no tensor in outputs ({', '.join(wanted_outputs)}) is computed from {name!r} in inputs; "
+                "name one behind it, or another input"
+            )
     needed = ancestors(graph, wanted_outputs, stop=set(wanted_inputs))
     verdicts = judge(graph, wanted_inputs, reading)
     on_the_way = [v for v in verdicts if v.node.position in needed]

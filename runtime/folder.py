@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -262,7 +263,7 @@ def _found(folder: Path, plan: Plan) -> Written | None:
 def _told(value: Any) -> str:
     """A setting in a message; hashes by their first digits."""
     text = value if isinstance(value, str) else json.dumps(value)
-    return f"{text[:12]}…" if len(text) > 40 else text
+    return f"{text[:12]}…" if re.fullmatch("[0-9a-f]{40,}", text) else text
 
 
 def _added(done: Written, W: Array, numbers: Array) -> Written:

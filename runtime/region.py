@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from .arrays import Array, Shape
-from .errors import OptionError, UnsupportedError
+from .errors import InputError, OptionError, UnsupportedError
 from .program import Kind
 
 Norm = float  # 1, 2 or math.inf
@@ -327,12 +327,12 @@ class Region:
     def _flat(self, value: Any, what: str) -> Array:
         given = value if isinstance(value, Mapping) else {next(iter(self.shapes)): value}
         if set(given) != set(self.shapes):
-            raise OptionError(f"{what} takes the inputs {', '.join(self.shapes)}")
+            raise InputError(f"{what} takes the inputs {', '.join(self.shapes)}")
         parts = []
         for name, shape in self.shapes.items():
             part = np.asarray(given[name], np.float64)
             if part.shape not in (shape, shape[1:]) or part.size != math.prod(shape):
-                raise OptionError(
+                raise InputError(
                     f"input {name!r} has shape {list(shape)}, but {what} has shape {list(part.shape)}"
                 )
             parts.append(part.ravel())

@@ -20,7 +20,6 @@ from ._text import labelled, plural, say
 from .compile import model_options, rows_of
 from .facts import Facts
 from .inputs import instances, read
-from .tables import Table, show
 
 _HELP = """Say how W and b would be computed and what that would cost, before it is done.
 
@@ -117,20 +116,13 @@ def _show(plan: Plan) -> None:
     if plan.checks:
         cost = f"about {duration(plan.checks.seconds)} more, and {readable(plan.checks.bytes)}"
         say(labelled("checks", f"{cost}, for the certificate"))
-    say("")
-    cells = [
-        [
-            "rows back" if leg.direction == "reverse" else "columns on",
-            named(leg.above),
-            named(leg.below),
-            leg.engine,
-            f"{leg.passes:,}",
-            f"{leg.block:,}",
-            counted(leg.multiply_adds),
-            readable(leg.bytes),
-            duration(leg.seconds / plan.speed),
-        ]
-        for leg in plan.legs
-    ]
-    head = ("sweep", "above", "below", "engine", "passes", "at once", "multiply-adds", "memory", "time")
-    show(Table(head, cells))
+    for number, leg in enumerate(plan.legs, start=1):
+        say("")
+        reverse = leg.direction == "reverse"
+        start, end = (leg.above, leg.below) if reverse else (leg.below, leg.above)
+        what = f"{'rows back' if reverse else 'columns on'} from {named(start)}"
+        say(labelled(f"sweep {number}", what))
+        say(labelled("", f"to {named(end)}"))
+        say(labelled("", f"{leg.engine}: {plural(leg.passes, 'pass', 'passes')}, {leg.block:,} at once"))
+        cost = (counted(leg.multiply_adds) + " multiply-adds", readable(leg.bytes))
+        say(labelled("", ", ".join((*cost, duration(leg.seconds / plan.speed)))))

@@ -138,7 +138,7 @@ def _explained(facts: Facts) -> Iterator[str]:
     for entry, value, weight, amount in zip(entries, x, weights, amounts, strict=True):
         yield _row(label_of(entry, facts["inputs"], "input"), value, weight, amount)
     if told["others"]["count"]:
-        yield _row(f"{told['others']['count']:,} others", "", "", others)
+        yield _row(plural(told["others"]["count"], "other"), "", "", others)
     share = told["b_share"]
     yield _row("b", "", "", b, "" if share is None else f"{100 * share:.3g} % of the sum")
     yield _row("sum", "", "", total, f"onnxruntime {number(told['value'])}")
@@ -181,8 +181,9 @@ def _verified(certificate: Facts, kind: str) -> Iterator[str]:
     elif kind == "smooth":
         yield labelled("", "no region is claimed, so no fresh points were tried")
     if certificate["guards"]:
-        ties = f"{certificate['ties']:,} of {certificate['guards']:,} units"
-        yield labelled("", f"{ties} lie exactly on a kink at x (ties)")
+        ties = f"{certificate['ties']:,} of {plural(certificate['guards'], 'unit')}"
+        lie = "lies" if certificate["ties"] == 1 else "lie"
+        yield labelled("", f"{ties} {lie} exactly on a kink at x (ties)")
 
 
 def _region(region: Facts) -> Iterator[str]:

@@ -184,7 +184,7 @@ def test_rows_that_are_nonsense(refused, model, x, rows):
     [
         ("3", "row 3 is outside the output's 3 elements (0 to 2)"),
         ("0,-4", "row -4 is outside the output's 3 elements (0 to 2)"),
-        ("top4", "rows = 4 asks for that many outputs, but the model has 1 to 3 to give"),
+        ("top4", "rows = 4 asks for the 4 largest outputs, but there are only 3"),
     ],
 )
 def test_rows_out_of_range(refused, model, x, rows, message):

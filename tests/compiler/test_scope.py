@@ -180,6 +180,12 @@ def test_names_that_the_graph_does_not_have(options, message):
         ilin.compile(proto, **options)
 
 
+def test_an_input_behind_the_outputs_is_refused():
+    nodes = [make_node("Relu", ["x"], ["hidden"]), make_node("Neg", ["hidden"], ["y"])]
+    with pytest.raises(ilin.OptionError, match=r"no tensor in outputs \(hidden\) is computed from 'y'"):
+        ilin.compile(model(nodes), inputs=["y"], outputs=["hidden"])
+
+
 def test_a_model_without_a_floating_output_is_refused():
     graph = make_graph(
         [make_node("ArgMax", ["x"], ["label"])],
