@@ -467,13 +467,17 @@ def test_points_of_one_region_have_one_pattern(net):
     ("ask", "message"),
     [
         (lambda region: region.radius(3), "choose from 1, 2 and inf"),
-        (lambda region: region.contains(np.ones((2, 9))), "but z has shape"),
         (lambda region: next(region.blocks(0)), "at least one row"),
     ],
 )
 def test_a_question_that_makes_no_sense_is_refused(net, ask, message):
     with pytest.raises(ilin.OptionError, match=message):
         ask(net[2].region)
+
+
+def test_a_point_of_another_shape_is_refused(net):
+    with pytest.raises(ilin.InputError, match="but z has shape"):
+        net[2].region.contains(np.ones((2, 9)))
 
 
 # -- every kind of choice ------------------------------------------------------------------------------
