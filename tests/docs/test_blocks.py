@@ -1,8 +1,8 @@
 """Every code block of the README and the docs runs as it stands.
 
-A page's blocks run in order and in one folder, which holds `examples/` and, as `model.onnx` and `x.npy`, the digits
-example. Python blocks of a page share their names. A block that cannot run here is preceded by a comment,
-`<!-- not run: why -->`; blocks of other languages are shown, not run.
+A page's blocks run in order and in one folder, which holds `examples/` and, as `model.onnx` and `x.npy`, the
+digits example. Python blocks of a page share their names. A block that cannot run here is preceded by a
+comment, `<!-- not run: why -->`; blocks of other languages are shown, not run.
 """
 
 import os
@@ -56,7 +56,7 @@ def test_a_page_runs(page, folder):
         if language == "sh":
             code = f"__import__('subprocess').run(['bash', '-euo', 'pipefail', '-c', {code!r}], check=True)\n"
         script.append("\n" * (line - 1 - "".join(script).count("\n")) + code)
-    # The page's own line numbers stand in a traceback. A process of its own: rules that a page registers go with it.
+    # The page's own line numbers stand in a traceback. A process of its own takes the page's rules with it.
     (folder / "page.py").write_text("".join(script))
     commands = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     run = subprocess.run(
