@@ -64,12 +64,13 @@ Measured on {results["date"]} on {machine["threads"]} threads of {machine["proce
 {machine["memory_bytes"] / 2**30:.0f} GiB), where a float32 matrix product reaches \
 {results["multiply_adds_per_second"] / 1e9:.0f} billion multiply-adds a second, by
 
+<!-- not run: an hour -->
 ```sh
 {results["command"]}
 ```
 
 All sides alternate in one run, each in its own process, with a fresh x every round; the figures are medians.
-Every W was compared with ilin's before it was timed. [How to repeat it](../benchmarks/README.md)."""
+Every W was compared with ilin's before it was timed. `benchmarks/README.md` says how to repeat it."""
 
 
 def _summary(cases: list[Results]) -> str:

@@ -120,7 +120,9 @@ def _plain_ticks(axes: Axes) -> None:
     from matplotlib.ticker import FuncFormatter
 
     def written(value: float, _: int) -> str:
-        return f"{value:,.0f}" if value >= 1 else f"{value:.{max(0, -math.floor(math.log10(value)))}f}"
+        if value >= 1 or value <= 0:
+            return f"{value:,.0f}"
+        return f"{value:.{max(0, -math.floor(math.log10(value)))}f}"
 
     axes.xaxis.set_major_formatter(FuncFormatter(written))
     if axes.get_yscale() == "log" or axes.get_ylim()[1] > 1000:
