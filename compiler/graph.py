@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx.inliner
-from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]
+from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
 from onnx import numpy_helper
 
 from ..expansions import Tensor
 from ..ops import registered_by_others
 from ..runtime.errors import ModelError, UnsupportedError
+from ..runtime.model_file import ModelSource, read_model
 from ..runtime.primitives import Array
 from ..runtime.surgery import captured
 from ..runtime.surroundings import (
@@ -30,8 +31,6 @@ from ..runtime.surroundings import (
     without_data,
 )
 from .types import inferred
-
-ModelSource = str | os.PathLike[str] | bytes | onnx.ModelProto
 
 
 @dataclass(frozen=True)
@@ -119,7 +118,7 @@ def load(model: ModelSource, custom_ops: Sequence[str | os.PathLike[str]] = ()) 
     Raises:
         ModelError: no such file, not ONNX, corrupt, missing external data, or refused by onnx.checker.
     """
-    proto, content, name = _read(model)
+    proto, content, name = read_model(model)
     folder = Path(model).absolute().parent if isinstance(model, str | os.PathLike) else None
     sha256 = digest(content, proto, folder)
     del content  # up to 2 GB
@@ -219,43 +218,6 @@ def floating_target(node: Node) -> np.dtype[Any] | None:
         return None
     dtype = onnx.helper.tensor_dtype_to_np_dtype(node.attributes["to"])
     return dtype if is_floating(dtype) else None
-
-
-def _read(model: ModelSource) -> tuple[onnx.ModelProto, bytes, str]:
-    """The model, its bytes, and a name for it."""
-    if isinstance(model, onnx.ModelProto):
-        proto = onnx.ModelProto()
-        proto.CopyFrom(model)
-        try:
-            return proto, model.SerializeToString(deterministic=True), model.graph.name
-        except (ValueError, EncodeError) as error:
-            raise ModelError(
-                "the model is too large for one protobuf message (2 GB); save it with external data "
-                "(onnx.save(…, save_as_external_data=True)) and give the path"
-            ) from error
-    if isinstance(model, bytes | bytearray):
-        return _parse(bytes(model), "the given bytes"), bytes(model), "<bytes>"
-    if not isinstance(model, str | os.PathLike):
-        raise ModelError(f"a model is a path, bytes or an onnx.ModelProto, not {type(model).__name__}")
-    path = Path(model)
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise ModelError(f"no such file: {path}") from None
-    except OSError as error:
-        raise ModelError(f"cannot read {path}: {error.strerror}") from error
-    return _parse(content, str(path)), content, path.name
-
-
-def _parse(content: bytes, source: str) -> onnx.ModelProto:
-    proto = onnx.ModelProto()
-    try:
-        proto.ParseFromString(content)
-    except DecodeError:
-        raise ModelError(f"{source} is not an ONNX model, or it is truncated or corrupt") from None
-    if not proto.ir_version or not proto.HasField("graph"):
-        raise ModelError(f"{source} is not an ONNX model: it holds no graph")
-    return proto
 
 
 # Operators that onnxruntime's optimiser writes into ONNX's own domain, at versions that do not have them.

@@ -34,12 +34,13 @@ from .neighbours import Point, find_neighbours
 from .observer import Observer
 from .paths import OffPath, Path, PathObserver, objection
 from .plan import DIRECTIONS, ENGINES, Direction, EngineName, Plan, checks_of, machine_speed, plan_of
-from .rows import Rows, choose_rows
+from .record import record_of
+from .rows import Rows, choose_rows, wording
 from .runnable import runnable
 from .scope import Scope, scope_of
 from .slopes import check_slopes
 from .trace import Given, Trace, feeds_of, require_within, zeros_for
-from .verify import Evidence, certificate_of, deviations, rounding_at, says_nothing
+from .verify import Evidence, allowed, certificate_of, deviations, rounding_at, says_nothing
 
 if TYPE_CHECKING:
     from .region import Survey
@@ -106,7 +107,7 @@ class CompiledModel:
         program = self._lower(trace)
         chosen = choose_rows(rows, trace.stacked(program.outputs))
         plan = self._plan(program, len(chosen))
-        return Asked(trace, program, chosen, plan, (*self.notes, *notes, *jumps_of(program)))
+        return Asked(trace, program, chosen, plan, (*self.notes, *notes, *jumps_of(program)), wording(rows))
 
     @overflow_refused_later()
     def compose(self, asked: Asked, progress: Progress | None = None) -> Composed:
@@ -354,7 +355,8 @@ class CompiledModel:
         compared = deviations(composed.W, composed.b, program, rows, evidence, rounding)
         x, y = trace.stacked(program.inputs), trace.answered(program.outputs)[rows]
         vacuous = says_nothing(composed.W, composed.shares, x, y, compared[0][0], rounding[0])
-        return certificate_of(program, evidence, compared, vacuous=vacuous)
+        found = certificate_of(program, evidence, compared, vacuous=vacuous)
+        return replace(found, record=record_of(program, evidence, allowed(program, rows, evidence, rounding)))
 
     @overflow_refused_later()
     def _certify_operator(
