@@ -136,9 +136,8 @@ def _layers(program: LinearProgram, shares: Array | None) -> tuple[Layer, ...]:
 def _versions() -> dict[str, str]:
     return {
         "ilin": __version__,
-        "onnxruntime": session.version(),
+        **session.environment(),
         "numpy": np.__version__,
         "scipy": scipy.__version__,
         "python": platform.python_version(),
-        "machine": f"{platform.system()} {platform.machine()}",
     }

@@ -17,6 +17,7 @@ from ..runtime.certificate import Certificate
 from ..runtime.errors import InputError, ModelError, NonFiniteError, OptionError, UnsupportedError
 from ..runtime.files import write_model
 from ..runtime.memory import limit_of
+from ..runtime.model_file import ModelSource
 from ..runtime.primitives import Array
 from ..runtime.program import Kind, LinearProgram
 from ..runtime.rounding import Arithmetic
@@ -26,7 +27,7 @@ from .answer import Asked, affine_map, jumps_of, require_representable
 from .bounds import rounding_bounds, running_bound
 from .compose import Composed, Progress, compose, compose_stacked
 from .engine import Engine
-from .graph import Graph, ModelSource, load
+from .graph import Graph, load
 from .in_blocks import InBlocks
 from .lower import Cache, lower
 from .many import answers, instances_of

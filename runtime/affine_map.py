@@ -336,10 +336,11 @@ def load(path: str | os.PathLike[str]) -> AffineMap:
     try:
         return map_of(header, arrays)
     except DAMAGE as error:
-        raise _damaged(path, error) from error
+        raise damaged(path, error) from error
 
 
-def _damaged(path: str | os.PathLike[str], error: Exception) -> OutputError:
+def damaged(path: str | os.PathLike[str], error: Exception) -> OutputError:
+    """The error for a file that cannot be read as a map."""
     return OutputError(f"{path} is not a map saved by ilin, or it is truncated or corrupt: {error}")
 
 
@@ -358,7 +359,7 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Array]
     except FileNotFoundError as error:
         raise OutputError(f"no such file: {error.filename or path}") from None
     except DAMAGE as error:
-        raise _damaged(path, error) from error
+        raise damaged(path, error) from error
 
 
 def map_of(header: Mapping[str, Any], stored: Mapping[str, Array]) -> AffineMap:

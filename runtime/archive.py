@@ -46,9 +46,9 @@ DAMAGE = (
 
 
 def digest(arrays: Mapping[str, Array]) -> str:
-    """SHA-256 of arrays by name: of "NAME DTYPE SHAPE\\n" and the values in C order, one after the other.
+    """SHA-256 of arrays, by name: of each a line "NAME DTYPE SHAPE", then its values in C order.
 
-    DTYPE is numpy's, with the byte order (<f4), SHAPE is written as a list ([1, 64]).
+    DTYPE is numpy's, with the byte order (<f4); SHAPE is written as a list ([1, 64]).
     """
     found = hashlib.sha256()
     for name, value in sorted(arrays.items()):
