@@ -32,6 +32,7 @@ from .surroundings import Surroundings, digest, take_in_attributes
 _BETWEEN = 3  # points between x and those on record that are made afresh
 _VISIBLE = 0.01  # of what goes in or comes out: a deviation that nobody would call rounding
 _ROWS = 4096  # of W at once
+_WORDS = {True: "pass", False: "FAIL", None: "-   "}
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,7 @@ class Finding:
     told: str  # what was compared, and how it came out
 
     def __str__(self) -> str:
-        return (
-            f"{'-' if self.passed is None else 'pass' if self.passed else 'FAIL'}  {self.check}: {self.told}"
-        )
+        return f"{_WORDS[self.passed]}  {self.check}: {self.told}"
 
 
 @dataclass(frozen=True)
@@ -99,8 +98,8 @@ def verify(
     Args:
         path: a file that `AffineMap.save` wrote, or a folder of blocks.
         model: path of the ONNX file, its bytes, or an onnx.ModelProto.
-        x: compared with the x of the map, if given: an array where the model has one input, else input name to
-            array.
+        x: compared with the x of the map, if given: an array where the model has one input, else input name
+            to array.
         custom_ops: shared libraries that implement operators of the model for onnxruntime.
         providers: onnxruntime execution providers; the CPU's by default.
 
@@ -120,7 +119,7 @@ def verify(
         findings = [*_alone(saved)]
     except DAMAGE as error:
         raise damaged(path, error) from error
-    subject = _Model(model, tuple(map(os.fspath, custom_ops)), providers)
+    subject = _Model(model, tuple(os.fspath(library) for library in custom_ops), providers)
     findings.append(_same_model(saved, subject))
     if x is not None:
         findings.append(_given(saved, subject, x))
@@ -166,13 +165,14 @@ class _Saved:
 
     def sizes(self) -> Array:
         """Σ |W| |x| + Σ |shares|: what a row adds up at x, (K,)."""
-        W, x = self.affine.W, np.abs(_flat(self.affine.inputs))
+        W: Any = self.affine.W
+        x = np.abs(_flat(self.affine.inputs))
         if isinstance(W, np.ndarray):
             blocks = (np.abs(W[first : first + _ROWS]) @ x for first in range(0, len(W), _ROWS))
             products = np.concatenate([*blocks, np.zeros(0)])
         else:
             products = np.asarray(abs(W) @ x)
-        return products + np.abs(self.arrays["bias_shares"]).sum(axis=0)
+        return np.asarray(products + np.abs(self.arrays["bias_shares"]).sum(axis=0))
 
 
 class _Model:
@@ -245,18 +245,12 @@ def _alone(saved: _Saved) -> Iterator[Finding]:
     """The file by itself."""
     faults = [*_faults(saved)]
     K, N = saved.affine.W.shape
-    yield Finding(
-        "file", not faults, faults[0] if faults else f"W {K:,} × {N:,} and all else fit, and are finite"
-    )
+    fits = f"W {K:,} × {N:,} and all else fit, and are finite"
+    yield Finding("file", not faults, faults[0] if faults else fits)
     yield from _hashes(saved)
     certificate = saved.affine.certificate
-    yield Finding(
-        "certificate",
-        certificate.verified,
-        "verified when it was made"
-        if certificate.verified
-        else f"NOT verified when made: {certificate.reason}",
-    )
+    told = "verified" if certificate.verified else f"NOT verified: {certificate.reason}"
+    yield Finding("certificate", certificate.verified, f"{told}, when it was made")
 
 
 def _same_model(saved: _Saved, model: _Model) -> Finding:
@@ -365,21 +359,17 @@ def _numbers(saved: _Saved, model: _Model) -> Iterator[Finding]:
     else:
         yield _compared("W x + b at x", "onnxruntime", deviation[None], bounds[:1])
     if len(bounds) == 1:
-        why = (
-            "the map is smooth, so it holds at x only"
-            if saved.affine.kind is Kind.SMOOTH
-            else "none was found"
-        )
-        yield Finding("fresh points", None, f"{why} when it was made")
+        smooth = saved.affine.kind is Kind.SMOOTH
+        why = "the map is smooth, so it holds at x only" if smooth else "none was found when it was made"
+        yield Finding("fresh points", None, why)
         return
     yield _at(saved, model, "fresh points", "on record", saved.places[1:], bounds[1:])
     if not saved.record.convex:
         yield Finding("points between", None, "the region need not be convex, as x also acts by jumps")
         return
     weights = _weights(saved.header["sha256"]["result"], len(bounds))
-    yield _at(
-        saved, model, "points between", "made afresh", [_mixed(saved, w) for w in weights], weights @ bounds
-    )
+    between = [_mixed(saved, some) for some in weights]
+    yield _at(saved, model, "points between", "made afresh", between, weights @ bounds)
 
 
 def _at(
@@ -414,8 +404,8 @@ def _weights(seed: str, places: int) -> Array:
 def _mixed(saved: _Saved, weights: Array) -> dict[str, Array]:
     """A convex combination of x and the fresh points.
 
-    The region is convex, so this is of it, and so is the bound: a sum of |affine functions| within the region,
-    so that the same combination of the bounds is one there.
+    The region is convex, so this is of it. The bound is a sum of |affine functions| there, which is convex
+    too, so that the same combination of the bounds is one.
     """
     return {
         name: sum(
