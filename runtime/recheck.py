@@ -295,6 +295,9 @@ def _faults(saved: _Saved) -> Iterator[str]:
         if not all(np.isfinite(block.astype(np.float64)).all() for block in blocks):
             yield f"{name} holds NaN or infinity"
             return
+    if not (saved.record.bounds > 0).all():
+        yield "bounds are not all positive"
+        return
     shares = arrays["bias_shares"]
     # Both are stored in their own types, and summed in an order that is not known here.
     most = (len(shares) + 1) * np.finfo(affine.b.dtype).eps * np.abs(shares).sum(axis=0)
@@ -363,28 +366,43 @@ def _numbers(saved: _Saved, model: _Model) -> Iterator[Finding]:
         why = "the map is smooth, so it holds at x only" if smooth else "none was found when it was made"
         yield Finding("fresh points", None, why)
         return
-    yield _at(saved, model, "fresh points", "on record", saved.places[1:], bounds[1:])
+    yield _around(saved, model, "fresh points", "on record", saved.places[1:], bounds[1:], y)
     if not saved.record.convex:
         yield Finding("points between", None, "the region need not be convex, as x also acts by jumps")
         return
     weights = _weights(saved.header["sha256"]["result"], len(bounds))
     between = [_mixed(saved, some) for some in weights]
-    yield _at(saved, model, "points between", "made afresh", between, weights @ bounds)
+    yield _around(saved, model, "points between", "made afresh", between, weights @ bounds, y)
 
 
-def _at(
-    saved: _Saved, model: _Model, check: str, what: str, points: Sequence[Mapping[str, Array]], bounds: Array
+def _around(
+    saved: _Saved,
+    model: _Model,
+    check: str,
+    what: str,
+    points: Sequence[Mapping[str, Array]],
+    bounds: Array,
+    y: Array,
 ) -> Finding:
-    """The map at some points."""
-    found = []
+    """The map at points around x, at which the outputs are y.
+
+    Where the outputs differ from y by less than the bounds, such points cannot tell W from a constant.
+    """
+    theirs, ours = [], []
     for z in points:
-        with suppress(ModelError):  # a value that is not there is not within any bound
-            found.append(np.abs(saved.product(z) - model.outputs_at(saved, z)))
-    if len(found) < len(points):
-        return Finding(
-            check, False, f"the model does not run at {len(points) - len(found)} of {len(points)} points"
-        )
-    return _compared(check, f"onnxruntime at {len(points)} points {what}", np.array(found), bounds)
+        with suppress(ModelError):  # told below
+            theirs.append(model.outputs_at(saved, z))
+            ours.append(saved.product(z))
+    if len(theirs) < len(points):
+        missing = len(points) - len(theirs)
+        return Finding(check, False, f"the model does not run at {missing} of {len(points)} points")
+    F, F_claimed = np.array(theirs), np.array(ours)
+    found = _compared(check, f"onnxruntime at {len(points)} points {what}", np.abs(F - F_claimed), bounds)
+    moved = float((np.abs(F - y) / bounds).max(initial=0.0))
+    told = f"{found.told}; the outputs move by {100 * moved:.2g} % of it"
+    if found.passed and moved < 1 and not np.array_equal(F_claimed, np.broadcast_to(saved.affine.b, F.shape)):
+        return Finding(check, None, f"{told}, so this says little of W")
+    return Finding(check, found.passed, told)
 
 
 def _compared(check: str, with_what: str, deviation: Array, bounds: Array, note: str = "") -> Finding:
