@@ -26,18 +26,23 @@ ROOT = Path(__file__).parents[2]
 DIGITS = ROOT / "examples" / "digits"
 STANDALONE = ROOT / "docs" / "verify_standalone.py"
 RANDOM = np.random.default_rng(5)
+DOMAINS = {"LabelEncoder": "ai.onnx.ml"}
 
 
-def model(nodes, inputs, outputs, weights=(), opset=17):
+def model(nodes, inputs, outputs, weights=()):
     """A model from (operator, inputs, output, attributes); inputs and outputs by name to (type, shape)."""
     graph = helper.make_graph(
-        [helper.make_node(op, read, [made], name=made, **attributes) for op, read, made, attributes in nodes],
+        [
+            helper.make_node(op, read, [made], made, domain=DOMAINS.get(op, ""), **attributes)
+            for op, read, made, attributes in nodes
+        ],
         "saved",
         [helper.make_tensor_value_info(name, *about) for name, about in inputs.items()],
         [helper.make_tensor_value_info(name, *about) for name, about in outputs.items()],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in dict(weights).items()],
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 2)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=8)
 
 
 def dense(*shape, dtype=np.float32):
@@ -213,6 +218,19 @@ KINDS = {
         {},
     ),
     "a way that x decides": (CONTROL, X, {}),
+    "a held input of text": (
+        model(
+            [
+                ("LabelEncoder", ["s"], "f", {"keys_strings": ["a", "bc"], "values_floats": [2.0, 3.0]}),
+                ("Mul", ["x", "f"], "y", {}),
+            ],
+            {"x": (F, [1, 2]), "s": (TensorProto.STRING, [1, 2])},
+            {"y": (F, [1, 2])},
+        ),
+        {"x": X[:, :2], "s": np.array([["bc", "a"]], object)},
+        {},
+    ),
+    "a scalar": (model([("Relu", ["x"], "y", {})], {"x": (F, [])}, {"y": (F, [])}), np.float32(2), {}),
 }
 
 
