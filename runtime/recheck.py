@@ -216,7 +216,10 @@ class _Model:
         """What runs the model: onnxruntime, and where that lacks something, onnx's reference evaluator."""
         proto = self.proto
         if proto.functions and _missing(proto, [*feeds, *saved.affine.outputs]):  # it may be within one
-            proto = onnx.inliner.inline_local_functions(proto)
+            try:
+                proto = onnx.inliner.inline_local_functions(proto)
+            except (onnx.checker.ValidationError, RuntimeError, ValueError) as error:
+                raise ModelError(f"its local functions cannot be inlined: {error}") from error
         missing = _missing(proto, [*feeds, *saved.affine.outputs])
         if missing:
             raise UnknownTensorError(f"the model has no tensor {missing[0]!r}")
@@ -281,9 +284,7 @@ def _faults(saved: _Saved) -> Iterator[str]:
         if found != wanted:
             yield f"{name} has shape {list(found)}, where {list(wanted)} fits the others"
             return
-    if affine.rows.dtype.kind not in "iu" or (
-        K and not 0 <= affine.rows.min() <= affine.rows.max() < outputs
-    ):
+    if affine.rows.dtype.kind not in "iu" or not ((affine.rows >= 0) & (affine.rows < outputs)).all():
         yield f"rows are not all positions in the {outputs:,} outputs"
         return
     members = {"b": affine.b, "bias_shares": arrays["bias_shares"], "bounds": saved.record.bounds}
@@ -335,8 +336,12 @@ def _given(saved: _Saved, model: _Model, x: Any) -> Finding:
             return Finding(
                 "x", False, f"{name!r} has shape {list(value.shape)}, in the map {list(own.shape)}"
             )
-        with np.errstate(over="ignore"):
-            different = int(np.count_nonzero(value.reshape(own.shape).astype(own.dtype) != own))
+        try:
+            with np.errstate(over="ignore"):
+                cast = value.reshape(own.shape).astype(own.dtype)
+        except (ValueError, TypeError):
+            return Finding("x", False, f"{name!r} holds {value.dtype}, in the map {own.dtype}")
+        different = int(np.count_nonzero(cast != own))
         if different:
             return Finding(
                 "x", False, f"{name!r} differs from the map's in {different:,} of {own.size:,} entries"

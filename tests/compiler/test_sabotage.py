@@ -336,5 +336,5 @@ def test_another_x_is_caught(map_file):
     assert ilin.verify(map_file, MODEL, x).failed == ()
     assert ilin.verify(map_file, MODEL, x[0]).failed == ()
     assert ilin.verify(map_file, MODEL, {"image": x.astype(np.float64)}).failed == ()
-    for other in (x + 1, x[..., :-1], {"picture": x}):
+    for other in (x + 1, x[..., :-1], {"picture": x}, np.full(x.shape, "text")):
         assert ilin.verify(map_file, MODEL, other).failed == ("x",)
