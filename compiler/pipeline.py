@@ -20,6 +20,7 @@ from ..runtime.memory import limit_of
 from ..runtime.model_file import ModelSource
 from ..runtime.primitives import Array
 from ..runtime.program import Kind, LinearProgram
+from ..runtime.record import Record
 from ..runtime.rounding import Arithmetic
 from ..runtime.session import require_providers
 from ..runtime.stack import NotStackable
@@ -35,13 +36,13 @@ from .neighbours import Point, find_neighbours
 from .observer import Observer
 from .paths import OffPath, Path, PathObserver, objection
 from .plan import DIRECTIONS, ENGINES, Direction, EngineName, Plan, checks_of, machine_speed, plan_of
-from .record import record_of
+from .record import allowed, kept, record_of
 from .rows import Rows, choose_rows, wording
 from .runnable import runnable
 from .scope import Scope, scope_of
 from .slopes import check_slopes
 from .trace import Given, Trace, feeds_of, require_within, zeros_for
-from .verify import Evidence, allowed, certificate_of, deviations, rounding_at, says_nothing
+from .verify import Evidence, certificate_of, deviations, rounding_at, says_nothing
 
 if TYPE_CHECKING:
     from .region import Survey
@@ -146,7 +147,8 @@ class CompiledModel:
         certify = partial(self._certify, asked.program, asked.trace, asked.rows, asked.plan, composed)
         survey = partial(self.survey, asked.trace)
         given = (asked, composed.W, composed.b, composed.shares)
-        return affine_map(self.graph, self.scope, *given, certify, survey)
+        affine = affine_map(self.graph, self.scope, *given, certify, survey)
+        return replace(affine, recorder=partial(self._record, asked, composed))
 
     def in_blocks(self, asked: Asked, budget: int) -> tuple[InBlocks, Evidence]:
         """W in blocks of rows for a caller that keeps them elsewhere, and what each is to be compared with.
@@ -356,8 +358,18 @@ class CompiledModel:
         compared = deviations(composed.W, composed.b, program, rows, evidence, rounding)
         x, y = trace.stacked(program.inputs), trace.answered(program.outputs)[rows]
         vacuous = says_nothing(composed.W, composed.shares, x, y, compared[0][0], rounding[0])
-        found = certificate_of(program, evidence, compared, vacuous=vacuous)
-        return replace(found, record=record_of(program, evidence, allowed(program, rows, evidence, rounding)))
+        return certificate_of(program, evidence, compared, vacuous=vacuous)
+
+    @overflow_refused_later()
+    def _record(self, asked: Asked, composed: Composed) -> Record:
+        """Fresh points and bounds, to compare a map with the model again; made for maps that are saved."""
+        program, trace, plan = asked.program, asked.trace, asked.plan
+        evidence = self._evidence(program, trace, plan.joints)
+        engine = self.prepared(trace)._engine
+        given = (program, asked.rows, composed, plan, engine, self.dtype, evidence.magnitudes)
+        bounds = allowed(program, asked.rows, evidence.places, rounding_bounds(*given))
+        fresh = kept(evidence.fresh)
+        return record_of(program, trace, fresh, bounds[: 1 + len(fresh)])
 
     @overflow_refused_later()
     def _certify_operator(

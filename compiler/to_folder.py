@@ -38,10 +38,10 @@ from .compose import Composed
 from .in_blocks import InBlocks, Table, Whole
 from .pipeline import CompiledModel
 from .plan import BUDGET
-from .record import places_kept, record_of
+from .record import allowed, kept, record_of
 from .rows import Rows
 from .trace import Given
-from .verify import Evidence, allowed, certificate_of, deviations
+from .verify import Evidence, certificate_of, deviations
 
 _BLOCK = 64 << 20  # bytes of W that are written, and marked as finished, at once
 
@@ -79,20 +79,21 @@ def linearize_to(
     points = [place.stacked(program.inputs) for place in evidence.places]
     identity = _identity(compiled, asked.trace.feeds, work, points)
     entries = entries_of_map(program.in_size, len(program.steps), compiled.dtype)
-    entries["bounds"] = doubles(places_kept(evidence))
+    entries["bounds"] = doubles(1 + len(kept(evidence.fresh)))
     plan = Plan(identity, asked.rows, entries, settings)
     checked = _Checked(work, evidence, folder, plan, progress)
     block = max(1, min(work.most, _BLOCK // max(1, entries["W"].bytes)))
     written = write_rows(folder, plan, checked, block=block, progress=checked.tell)
 
+    certificate = certificate_of(program, evidence, _pairs(written.worst))
     W, b, shares = opened(folder)
-    record = record_of(program, evidence, mapped(folder / "bounds.npy"))
-    certificate = replace(certificate_of(program, evidence, _pairs(written.worst)), record=record)
     asked = replace(asked, plan=work.plan)
     survey = partial(compiled.survey, asked.trace)
     given = (asked, W, b, shares)
     affine = affine_map(compiled.graph, compiled.scope, *given, lambda: certificate, survey)
-    affine = replace(affine, provenance={**affine.provenance, "nonzero": written.nonzero})
+    record = record_of(program, asked.trace, kept(evidence.fresh), mapped(folder / "bounds.npy"))
+    provenance = {**affine.provenance, "nonzero": written.nonzero}
+    affine = replace(affine, provenance=provenance, recorder=lambda: record)
     arrays = affine.members(shares)
     others = {name: value for name, value in arrays.items() if name not in entries}
     finish(folder, sealed(affine.header(), arrays), others, needless=[table.name for table in work.tables])
@@ -118,8 +119,9 @@ class _Checked:
         require_representable(W=composed.W, b=composed.b.astype(work.dtype))
         rounding = found.rounding + last_rounding(work.program, composed, magnitudes, work.dtype)
         compared = deviations(composed.W, composed.b, work.program, rows, self.evidence, rounding)
-        kept = allowed(work.program, rows, self.evidence, rounding)[: places_kept(self.evidence)]
-        blocks = {"W": composed.W, "b": composed.b, "bias_shares": found.shares.T, "bounds": kept.T}
+        bounds = allowed(work.program, rows, self.evidence.places, rounding)
+        bounds = bounds[: 1 + len(kept(self.evidence.fresh))]
+        blocks = {"W": composed.W, "b": composed.b, "bias_shares": found.shares.T, "bounds": bounds.T}
         return blocks, np.array(compared).ravel()
 
     def tell(self, done: int, _: int) -> None:

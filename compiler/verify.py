@@ -104,25 +104,14 @@ def deviations(
         rounding: (P, K), what rounding may do to W z + b at each place.
     """
     found = []
-    for place, bounds in zip(evidence.places, allowed(program, rows, evidence, rounding), strict=True):
+    for place, bounds in zip(evidence.places, rounding, strict=True):
         z = place.stacked(program.inputs).astype(np.float64)
         y = place.answered(program.outputs)[rows].astype(np.float64)
+        bounds = bounds + np.abs(y - place.stacked(program.outputs)[rows])  # 0 where nothing was expanded
         difference = np.abs(_product(W, z) + b.astype(W.dtype) - y)
-        ratios = difference / bounds
+        ratios = difference / (bounds + np.finfo(np.float32).tiny)
         found.append((float(difference.max(initial=0.0)), float(ratios.max(initial=0.0))))
     return found
-
-
-def allowed(program: LinearProgram, rows: Array, evidence: Evidence, rounding: Array) -> Array:
-    """How far W z + b may be from onnxruntime's F(z) at each place, (P, K); arguments as in `deviations`.
-
-    Where nodes were written out, the model's own output and that of what was written out differ as well.
-    """
-    written = [
-        np.abs(place.answered(program.outputs)[rows] - place.stacked(program.outputs)[rows])
-        for place in evidence.places
-    ]
-    return np.asarray(rounding + np.asarray(written, np.float64) + np.finfo(np.float32).tiny)
 
 
 _VISIBLE = 0.01  # of what goes in or comes out: a deviation that nobody would call rounding

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,12 +15,13 @@ from scipy import sparse
 
 from .archive import DAMAGE, FORMAT, plain, read_archive, sealed, typed, write_archive
 from .arrays import overflow_refused_later
-from .certificate import Certificate, Record
+from .certificate import Certificate
 from .errors import InputError, MemoryLimitError, NonFiniteError, OutputError, RowsError
 from .files import write_whole
 from .pattern import pattern_sha256
 from .primitives import Array, Primitive, Shape
 from .program import Kind, LinearProgram
+from .record import Record
 from .region import Geometry, Region
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ class AffineMap:
     survey: Callable[[], Geometry] | None = field(default=None, repr=False)  # what `region` works with
     program: LinearProgram | None = field(default=None, repr=False)  # the network at x; None if loaded
     held: Mapping[str, Array] = field(default_factory=dict)  # graph inputs that it is no function of
+    recorder: Callable[[], Record] | None = field(default=None, repr=False)  # `record`, when it is first read
 
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
@@ -103,6 +105,14 @@ class AffineMap:
             NonFiniteError: a tensor that depends on x is NaN or infinite.
         """
         return self.certify()
+
+    @cached_property
+    def record(self) -> Record | None:
+        """Fresh points and bounds, to compare the map with its model again; made when it is first read.
+
+        None where W was not made, and on maps loaded from a file of format 1.
+        """
+        return None if self.recorder is None else self.recorder()
 
     @cached_property
     def region(self) -> Region:
@@ -245,14 +255,13 @@ class AffineMap:
             arrays["W"] = self.W
         elif isinstance(self.W, sparse.csr_array):
             arrays |= {"W_data": self.W.data, "W_indices": self.W.indices, "W_indptr": self.W.indptr}
-        if self.certificate.record is not None:
-            arrays["bounds"] = self.certificate.record.bounds
+        if self.record is not None:
+            arrays["bounds"] = self.record.bounds
         return arrays | {name: plain(value) for name, value in self._numbered()}
 
     def _numbered(self) -> Iterator[tuple[str, Array]]:
         """The tensors among the members: x0, x1, …, y0, …, held0, …, and the fresh points z0, …"""
-        record = self.certificate.record
-        points = record.points if record is not None else {}
+        points = {} if self.record is None else self.record.points
         for letter, values in (("x", self.inputs), ("y", self.outputs), ("held", self.held), ("z", points)):
             yield from ((f"{letter}{i}", value) for i, value in enumerate(values.values()))
 
@@ -260,7 +269,6 @@ class AffineMap:
         """All but the arrays and their hashes, as the saved file holds it: plain data for JSON."""
         if self.program is not None:
             _ = self.region.pattern_sha256  # known from here on, to be compared by whoever reads the file
-        record = self.certificate.record
         return {
             "format": FORMAT,
             "kind": str(self.kind),
@@ -270,7 +278,7 @@ class AffineMap:
             "outputs": list(self.outputs),
             "held": list(self.held),
             "dtypes": {name: value.dtype.name for name, value in self._numbered()},
-            "convex": record is not None and record.convex,
+            "convex": self.record is not None and self.record.convex,
             "shape": [len(self.b), sum(value.size for value in self.inputs.values())],
             "layers": [
                 {"name": a.name, "op": a.op, "output": a.output, "shape": list(a.shape), "kind": str(a.kind)}
@@ -319,7 +327,8 @@ class AffineMap:
     def __getstate__(self) -> dict[str, Any]:
         """Pickled and copied with its certificate made, as sessions cannot travel."""
         known = {"layers_of": partial(_same, self.layers), "certify": partial(_same, self.certificate)}
-        return {**self.__dict__, **known, "survey": None, "program": None, "region": self.region.facts()}
+        gone = {"survey": None, "program": None, "recorder": None}
+        return {**self.__dict__, **known, **gone, "record": self.record, "region": self.region.facts()}
 
 
 def load(path: str | os.PathLike[str]) -> AffineMap:
@@ -379,9 +388,6 @@ def map_of(header: Mapping[str, Any], stored: Mapping[str, Array]) -> AffineMap:
         for a, share in zip(header["layers"], arrays["bias_shares"], strict=True)
     )
     certificate = Certificate.from_dict(header["certificate"])
-    if "bounds" in arrays:
-        points = {name: arrays[f"z{i}"] for i, name in enumerate(header["inputs"])}
-        certificate = replace(certificate, record=Record(points, arrays["bounds"], header["convex"]))
     affine = AffineMap(
         W,
         arrays["b"],
@@ -397,6 +403,9 @@ def map_of(header: Mapping[str, Any], stored: Mapping[str, Array]) -> AffineMap:
         tuple(header["notes"]),
         held={name: arrays[f"held{i}"] for i, name in enumerate(header.get("held", ()))},
     )
+    if "bounds" in arrays:
+        points = {name: arrays[f"z{i}"] for i, name in enumerate(header["inputs"])}
+        affine.__dict__["record"] = Record(points, arrays["bounds"], header["convex"])
     affine.__dict__["certificate"] = certificate  # known already: nothing is left to be made
     affine.region.keep(header.get("region", {}))
     return affine

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass
 from typing import Any
-
-from .arrays import Array
 
 
 @dataclass(frozen=True)
@@ -18,15 +15,6 @@ class Check:
     worst_node: str = ""
     first_bad_node: str = ""
     compared: int = 0
-
-
-@dataclass(frozen=True, eq=False)
-class Record:
-    """What a comparison with onnxruntime takes to be made again, by somebody else."""
-
-    points: Mapping[str, Array]  # input name to (P, *shape): fresh points of the region that were compared
-    bounds: Array  # (1 + P, K): what rounding may do to W z + b - F(z), at x and at these points
-    convex: bool  # whether what lies between two points of the region is of the region
 
 
 @dataclass(frozen=True)
@@ -48,7 +36,6 @@ class Certificate:
     guards: int  # all units and windows with a choice
     reason: str = ""  # why it is not verified, if so
     slopes: Check | None = None  # of smooth steps, against differences of their equations; None without any
-    record: Record | None = field(default=None, repr=False, compare=False)  # None where W was not made
 
     @property
     def verified(self) -> bool:
@@ -57,9 +44,7 @@ class Certificate:
 
     def as_dict(self) -> dict[str, Any]:
         """The same as plain data, for JSON."""
-        facts = asdict(replace(self, record=None))
-        del facts["record"]
-        return {"verified": self.verified, **facts}
+        return {"verified": self.verified, **asdict(self)}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Certificate:
