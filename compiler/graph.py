@@ -20,7 +20,7 @@ from ..ops import registered_by_others
 from ..runtime.errors import ModelError, UnsupportedError
 from ..runtime.model_file import ModelSource, read_model
 from ..runtime.primitives import Array
-from ..runtime.surgery import captured
+from ..runtime.surgery import captured, sort_topologically
 from ..runtime.surroundings import (
     ALONE,
     Surroundings,
@@ -153,7 +153,7 @@ def _graph(proto: onnx.ModelProto, sha256: str, name: str, surroundings: Surroun
             "onnxruntime has optimised the model for the vector length of one machine (its nodes of domain "
             "com.microsoft.nchwc); save it at ORT_ENABLE_EXTENDED, or compile the model before that"
         )
-    _sort_topologically(proto.graph)
+    sort_topologically(proto.graph)
     _check(proto)
     return graph_of(proto, sha256, name, surroundings)
 
@@ -250,42 +250,6 @@ def _checkable(proto: onnx.ModelProto) -> onnx.ModelProto:
     if all(entry.domain != "com.microsoft" for entry in copy.opset_import):
         copy.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
     return copy
-
-
-def _sort_topologically(graph: onnx.GraphProto) -> None:
-    """Order the nodes in place; ONNX asks for it, real files do not always keep it. Stable."""
-    producers = {name: i for i, node in enumerate(graph.node) for name in node.output if name}
-    done: set[int] = set()
-    order: list[int] = []
-    for root in range(len(graph.node)):
-        stack = [root]
-        path: set[int] = set()
-        while stack:
-            top = stack[-1]
-            if top in done:
-                stack.pop()
-                continue
-            path.add(top)
-            node = graph.node[top]
-            waiting = [
-                producers[name]
-                for name in (*node.input, *captured(node))
-                if name in producers and producers[name] not in done
-            ]
-            if any(parent in path for parent in waiting):
-                raise ModelError(
-                    f"not a valid ONNX model: its nodes form a cycle through {node.name or node.op_type!r}"
-                )
-            if waiting:
-                stack.append(waiting[0])
-            else:
-                done.add(stack.pop())
-                path.discard(top)
-                order.append(top)
-    if order != sorted(order):
-        nodes = [onnx.NodeProto.FromString(graph.node[i].SerializeToString()) for i in order]
-        del graph.node[:]
-        graph.node.extend(nodes)
 
 
 def _info(put: onnx.ValueInfoProto) -> TensorInfo:

@@ -19,14 +19,14 @@ import onnx
 import onnx.inliner
 
 from .affine_map import AffineMap, damaged, map_of, read
-from .archive import DAMAGE, FORMAT, header_digest, part_digests
+from .archive import DAMAGE, header_digest, part_digests
 from .arrays import Array, overflow_refused_later
 from .errors import IlinError, ModelError, OutputError, UnknownTensorError
 from .model_file import ModelSource, read_model
 from .program import Kind
 from .record import Record
 from .session import ReferenceSession, Runner, Session, environment
-from .surgery import with_inputs
+from .surgery import sort_topologically, with_inputs
 from .surroundings import Surroundings, digest, take_in_attributes
 
 _BETWEEN = 3  # points between x and those on record that are made afresh
@@ -109,12 +109,14 @@ def verify(
         OptionError: a library that cannot be loaded.
     """
     header, arrays = read(path)
-    if header["format"] < FORMAT or "bounds" not in arrays:  # or saved again after it was loaded from such
-        raise OutputError(
-            f"{path} holds no points and bounds to check it by, as maps of format 1; compile the model again"
-        )
     try:
-        saved = _Saved(header, arrays)
+        affine = map_of(header, arrays)
+        if affine.record is None:
+            raise OutputError(
+                f"{path} holds no points and bounds to check it by, as it is of format 1 or was loaded from "
+                "such; compile the model again"
+            )
+        saved = _Saved(header, arrays, affine, affine.record)
         findings = [*_alone(saved)]
     except DAMAGE as error:
         raise damaged(path, error) from error
@@ -135,14 +137,14 @@ def verify(
 # -- the two sides -----------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
 class _Saved:
     """What the file says."""
 
-    def __init__(self, header: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
-        self.header, self.arrays = header, arrays
-        self.affine: AffineMap = map_of(header, arrays)
-        assert self.affine.record is not None  # as there are bounds
-        self.record: Record = self.affine.record
+    header: Mapping[str, Any]
+    arrays: Mapping[str, Array]
+    affine: AffineMap
+    record: Record
 
     @property
     def places(self) -> list[Mapping[str, Array]]:
@@ -182,6 +184,7 @@ class _Model:
         folder = Path(model).absolute().parent if isinstance(model, str | os.PathLike) else None
         self.sha256 = digest(content, self.proto, folder)
         take_in_attributes(self.proto, folder)
+        sort_topologically(self.proto.graph)
         self._surroundings, self._providers = Surroundings(folder, libraries), providers
         self._runner: Runner | None = None
         self.note = ""

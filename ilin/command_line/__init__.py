@@ -21,7 +21,8 @@ ilin inspect MODEL.onnx        can it be linearised? a verdict on every node
 ilin plan MODEL.onnx           what would W cost? engine, passes, memory, time
 ilin compile MODEL.onnx X.npy  W and b at x, checked against onnxruntime;
                                ilin-compile is the same command
-ilin verify OUT.npz MODEL.onnx does a saved map still hold? by onnxruntime alone
+ilin verify OUT.npz MODEL.onnx does a saved map still hold? by onnxruntime
+                               and numpy alone
 """
 
 
