@@ -118,6 +118,7 @@ def verify(
             )
         saved = _Saved(header, arrays, affine, affine.record)
         findings = [*_alone(saved)]
+        made = dict(affine.provenance)
     except DAMAGE as error:
         raise damaged(path, error) from error
     subject = _Model(model, tuple(os.fspath(library) for library in custom_ops), providers)
@@ -129,8 +130,7 @@ def verify(
             findings += _numbers(saved, subject)
     else:
         findings.append(Finding("numbers", None, "not compared, as the file does not fit together"))
-    made, here = saved.affine.provenance, environment()
-    made_here = all(made.get(name) == value for name, value in here.items())
+    made_here = all(made.get(name) == value for name, value in environment().items())
     return Verification(tuple(findings), made, made_here, saved.affine.kind, saved.affine.W.shape)
 
 
@@ -260,7 +260,7 @@ def _same_model(saved: _Saved, model: _Model) -> Finding:
     """The model against the one that the map is of, by their hashes."""
     same = model.sha256 == saved.affine.model_sha256
     told = f"SHA-256 {model.sha256[:12]}…"
-    told = told if same else f"{told}, but the map is of one with {saved.affine.model_sha256[:12]}…"
+    told = told if same else f"{told}, but the map is of one with {saved.affine.model_sha256}"
     return Finding("model hash", same, told)
 
 
@@ -311,10 +311,8 @@ def _faults(saved: _Saved) -> Iterator[str]:
 
 def _hashes(saved: _Saved) -> Iterator[Finding]:
     """The file against the hashes in its header, and the header against its own."""
-    kept, found = (
-        saved.header["sha256"],
-        {"header": header_digest(saved.header), **part_digests(saved.arrays)},
-    )
+    kept = saved.header["sha256"]
+    found = {"header": header_digest(saved.header), **part_digests(saved.arrays)}
     what = {"header": "as written", "input": "x", "result": "W, b and rows", "evidence": "all other arrays"}
     for part, text in what.items():
         same = found[part] == kept.get(part)
@@ -375,7 +373,7 @@ def _numbers(saved: _Saved, model: _Model) -> Iterator[Finding]:
     if not saved.record.convex:
         yield Finding("points between", None, "the region need not be convex, as x also acts by jumps")
         return
-    weights = _weights(saved.header["sha256"]["result"], len(bounds))
+    weights = _weights(header_digest(saved.header), len(bounds))
     between = [_mixed(saved, some) for some in weights]
     yield _around(saved, model, "points between", "made afresh", between, weights @ bounds, y)
 

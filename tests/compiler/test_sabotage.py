@@ -168,7 +168,8 @@ def spoil(map_file, tmp_path):
             arrays = {name: file[name] for name in file.files}
         header = json.loads(arrays.pop("header").tobytes())
         change(arrays, header)
-        header["sha256"] |= {part: now for part, now in part_digests(arrays).items() if part in right}
+        if right:
+            header["sha256"] |= {part: now for part, now in part_digests(arrays).items() if part in right}
         if "header" in right:
             header["sha256"]["header"] = header_digest(header)
         path = tmp_path / "spoilt.npz"
@@ -338,3 +339,16 @@ def test_another_x_is_caught(map_file):
     assert ilin.verify(map_file, MODEL, {"image": x.astype(np.float64)}).failed == ()
     for other in (x + 1, x[..., :-1], {"picture": x}, np.full(x.shape, "text")):
         assert ilin.verify(map_file, MODEL, other).failed == ("x",)
+
+
+@pytest.mark.parametrize("junk", [None, 5, "text", [], {}, [None]], ids=repr)
+def test_junk_in_the_header_is_found_or_refused_but_never_a_traceback(map_file, spoil, junk):
+    with np.load(map_file) as file:
+        header = json.loads(file["header"].tobytes())
+    for name in (name for name in header if header[name] != junk):
+        try:
+            failed = spoil(lambda _, header, name=name: header.update({name: junk}))
+        except ilin.OutputError as refused:
+            assert "\n" not in str(refused)
+        else:
+            assert "header hash" in failed, name
