@@ -34,6 +34,7 @@ class Asked:
     rows: Array  # (K,) flat output indices
     plan: Plan
     notes: tuple[str, ...]  # on what was changed to make x fit
+    wanted: str  # how the rows were asked for
 
     @property
     def kind(self) -> Kind:
@@ -80,6 +81,7 @@ def affine_map(
         "direction": plan.direction,
         "dtype": str(W.dtype),
         **scope.reading.names,
+        "rows": asked.wanted,
         "opsets": {domain or "ai.onnx": version for domain, version in graph.opsets.items()},
         "producer": graph.producer,
     }
@@ -98,6 +100,7 @@ def affine_map(
         asked.notes,
         survey,
         program,
+        {name: value for name, value in asked.trace.feeds.items() if name not in scope.inputs},
     )
 
 
@@ -133,7 +136,7 @@ def _layers(program: LinearProgram, shares: Array | None) -> tuple[Layer, ...]:
 def _versions() -> dict[str, str]:
     return {
         "ilin": __version__,
-        "onnxruntime": session.version(),
+        **session.environment(),
         "numpy": np.__version__,
         "scipy": scipy.__version__,
         "python": platform.python_version(),

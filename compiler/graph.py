@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx.inliner
-from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]
+from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
 from onnx import numpy_helper
 
 from ..expansions import Tensor
 from ..ops import registered_by_others
 from ..runtime.errors import ModelError, UnsupportedError
+from ..runtime.model_file import ModelSource, read_model
 from ..runtime.primitives import Array
-from ..runtime.surgery import captured
+from ..runtime.surgery import captured, sort_topologically
 from ..runtime.surroundings import (
     ALONE,
     Surroundings,
@@ -30,8 +31,6 @@ from ..runtime.surroundings import (
     without_data,
 )
 from .types import inferred
-
-ModelSource = str | os.PathLike[str] | bytes | onnx.ModelProto
 
 
 @dataclass(frozen=True)
@@ -119,7 +118,7 @@ def load(model: ModelSource, custom_ops: Sequence[str | os.PathLike[str]] = ()) 
     Raises:
         ModelError: no such file, not ONNX, corrupt, missing external data, or refused by onnx.checker.
     """
-    proto, content, name = _read(model)
+    proto, content, name = read_model(model)
     folder = Path(model).absolute().parent if isinstance(model, str | os.PathLike) else None
     sha256 = digest(content, proto, folder)
     del content  # up to 2 GB
@@ -154,7 +153,7 @@ def _graph(proto: onnx.ModelProto, sha256: str, name: str, surroundings: Surroun
             "onnxruntime has optimised the model for the vector length of one machine (its nodes of domain "
             "com.microsoft.nchwc); save it at ORT_ENABLE_EXTENDED, or compile the model before that"
         )
-    _sort_topologically(proto.graph)
+    sort_topologically(proto.graph)
     _check(proto)
     return graph_of(proto, sha256, name, surroundings)
 
@@ -221,43 +220,6 @@ def floating_target(node: Node) -> np.dtype[Any] | None:
     return dtype if is_floating(dtype) else None
 
 
-def _read(model: ModelSource) -> tuple[onnx.ModelProto, bytes, str]:
-    """The model, its bytes, and a name for it."""
-    if isinstance(model, onnx.ModelProto):
-        proto = onnx.ModelProto()
-        proto.CopyFrom(model)
-        try:
-            return proto, model.SerializeToString(deterministic=True), model.graph.name
-        except (ValueError, EncodeError) as error:
-            raise ModelError(
-                "the model is too large for one protobuf message (2 GB); save it with external data "
-                "(onnx.save(…, save_as_external_data=True)) and give the path"
-            ) from error
-    if isinstance(model, bytes | bytearray):
-        return _parse(bytes(model), "the given bytes"), bytes(model), "<bytes>"
-    if not isinstance(model, str | os.PathLike):
-        raise ModelError(f"a model is a path, bytes or an onnx.ModelProto, not {type(model).__name__}")
-    path = Path(model)
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise ModelError(f"no such file: {path}") from None
-    except OSError as error:
-        raise ModelError(f"cannot read {path}: {error.strerror}") from error
-    return _parse(content, str(path)), content, path.name
-
-
-def _parse(content: bytes, source: str) -> onnx.ModelProto:
-    proto = onnx.ModelProto()
-    try:
-        proto.ParseFromString(content)
-    except DecodeError:
-        raise ModelError(f"{source} is not an ONNX model, or it is truncated or corrupt") from None
-    if not proto.ir_version or not proto.HasField("graph"):
-        raise ModelError(f"{source} is not an ONNX model: it holds no graph")
-    return proto
-
-
 # Operators that onnxruntime's optimiser writes into ONNX's own domain, at versions that do not have them.
 _ONNXRUNTIMES = {"LayerNormalization", "SimplifiedLayerNormalization"}
 
@@ -288,42 +250,6 @@ def _checkable(proto: onnx.ModelProto) -> onnx.ModelProto:
     if all(entry.domain != "com.microsoft" for entry in copy.opset_import):
         copy.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
     return copy
-
-
-def _sort_topologically(graph: onnx.GraphProto) -> None:
-    """Order the nodes in place; ONNX asks for it, real files do not always keep it. Stable."""
-    producers = {name: i for i, node in enumerate(graph.node) for name in node.output if name}
-    done: set[int] = set()
-    order: list[int] = []
-    for root in range(len(graph.node)):
-        stack = [root]
-        path: set[int] = set()
-        while stack:
-            top = stack[-1]
-            if top in done:
-                stack.pop()
-                continue
-            path.add(top)
-            node = graph.node[top]
-            waiting = [
-                producers[name]
-                for name in (*node.input, *captured(node))
-                if name in producers and producers[name] not in done
-            ]
-            if any(parent in path for parent in waiting):
-                raise ModelError(
-                    f"not a valid ONNX model: its nodes form a cycle through {node.name or node.op_type!r}"
-                )
-            if waiting:
-                stack.append(waiting[0])
-            else:
-                done.add(stack.pop())
-                path.discard(top)
-                order.append(top)
-    if order != sorted(order):
-        nodes = [onnx.NodeProto.FromString(graph.node[i].SerializeToString()) for i in order]
-        del graph.node[:]
-        graph.node.extend(nodes)
 
 
 def _info(put: onnx.ValueInfoProto) -> TensorInfo:

@@ -17,8 +17,10 @@ from ..runtime.certificate import Certificate
 from ..runtime.errors import InputError, ModelError, NonFiniteError, OptionError, UnsupportedError
 from ..runtime.files import write_model
 from ..runtime.memory import limit_of
+from ..runtime.model_file import ModelSource
 from ..runtime.primitives import Array
 from ..runtime.program import Kind, LinearProgram
+from ..runtime.record import Record
 from ..runtime.rounding import Arithmetic
 from ..runtime.session import require_providers
 from ..runtime.stack import NotStackable
@@ -26,7 +28,7 @@ from .answer import Asked, affine_map, jumps_of, require_representable
 from .bounds import rounding_bounds, running_bound
 from .compose import Composed, Progress, compose, compose_stacked
 from .engine import Engine
-from .graph import Graph, ModelSource, load
+from .graph import Graph, load
 from .in_blocks import InBlocks
 from .lower import Cache, lower
 from .many import answers, instances_of
@@ -34,7 +36,8 @@ from .neighbours import Point, find_neighbours
 from .observer import Observer
 from .paths import OffPath, Path, PathObserver, objection
 from .plan import DIRECTIONS, ENGINES, Direction, EngineName, Plan, checks_of, machine_speed, plan_of
-from .rows import Rows, choose_rows
+from .record import allowed, kept, record_of
+from .rows import Rows, choose_rows, wording
 from .runnable import runnable
 from .scope import Scope, scope_of
 from .slopes import check_slopes
@@ -106,7 +109,7 @@ class CompiledModel:
         program = self._lower(trace)
         chosen = choose_rows(rows, trace.stacked(program.outputs))
         plan = self._plan(program, len(chosen))
-        return Asked(trace, program, chosen, plan, (*self.notes, *notes, *jumps_of(program)))
+        return Asked(trace, program, chosen, plan, (*self.notes, *notes, *jumps_of(program)), wording(rows))
 
     @overflow_refused_later()
     def compose(self, asked: Asked, progress: Progress | None = None) -> Composed:
@@ -144,7 +147,8 @@ class CompiledModel:
         certify = partial(self._certify, asked.program, asked.trace, asked.rows, asked.plan, composed)
         survey = partial(self.survey, asked.trace)
         given = (asked, composed.W, composed.b, composed.shares)
-        return affine_map(self.graph, self.scope, *given, certify, survey)
+        affine = affine_map(self.graph, self.scope, *given, certify, survey)
+        return replace(affine, recorder=partial(self._record, asked, composed))
 
     def in_blocks(self, asked: Asked, budget: int) -> tuple[InBlocks, Evidence]:
         """W in blocks of rows for a caller that keeps them elsewhere, and what each is to be compared with.
@@ -355,6 +359,17 @@ class CompiledModel:
         x, y = trace.stacked(program.inputs), trace.answered(program.outputs)[rows]
         vacuous = says_nothing(composed.W, composed.shares, x, y, compared[0][0], rounding[0])
         return certificate_of(program, evidence, compared, vacuous=vacuous)
+
+    @overflow_refused_later()
+    def _record(self, asked: Asked, composed: Composed) -> Record:
+        """Fresh points and bounds, to compare a map with the model again; made for maps that are saved."""
+        program, trace, plan = asked.program, asked.trace, asked.plan
+        evidence = self._evidence(program, trace, plan.joints)
+        engine = self.prepared(trace)._engine
+        given = (program, asked.rows, composed, plan, engine, self.dtype, evidence.magnitudes)
+        bounds = allowed(program, asked.rows, evidence.places, rounding_bounds(*given))
+        fresh = kept(evidence.fresh)
+        return record_of(program, trace, fresh, bounds[: 1 + len(fresh)])
 
     @overflow_refused_later()
     def _certify_operator(

@@ -6,7 +6,6 @@ a region ends is a matter of small differences.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Iterator
 from functools import cached_property
@@ -286,15 +285,6 @@ class Survey:
         """The facets among all half-spaces."""
         return every.select(facets(every.A, every.c, self.x))
 
-    def pattern_sha256(self) -> str:
-        """SHA-256 over the choices of all nodes in order, with their names and shapes."""
-        digest = hashlib.sha256()
-        for owner, guard in self._program.guarded:
-            choice = np.asarray(guard.choice)
-            digest.update(f"{owner.node}\0{choice.shape}\0".encode())
-            digest.update(_bytes(choice))
-        return digest.hexdigest()
-
 
 def vanishing(double: Array, single: Array) -> Array:
     """Where numbers are zero but for rounding: computed in single precision they are far larger, or 0 too.
@@ -309,14 +299,3 @@ def _pairs(at_x: LinearProgram, at_z: LinearProgram) -> Iterator[tuple[Step | Di
     for here, there in zip(at_x.choosers, at_z.choosers, strict=True):
         for number, (first, second) in enumerate(zip(here.guards, there.guards, strict=True)):
             yield here, number, np.asarray(first.choice), np.asarray(second.choice)
-
-
-def _bytes(choice: Array) -> bytes:
-    """A choice in a form that does not depend on how it is held: bits, or little-endian 64-bit numbers."""
-    if choice.dtype == bool:
-        return np.packbits(choice.ravel()).tobytes()
-    if choice.dtype.kind in "iu":
-        return choice.astype("<i8").tobytes()
-    if choice.dtype.kind == "f":
-        return (choice.astype("<f8") + 0.0).tobytes()  # -0 is 0
-    return repr(choice.tolist()).encode()

@@ -36,3 +36,10 @@ def choose_rows(rows: Rows, y: Array) -> Array:
     if outside:
         raise RowsError(f"row {outside[0]} is outside the output's {len(y)} elements (0 to {len(y) - 1})")
     return np.where(chosen < 0, chosen + len(y), chosen)
+
+
+def wording(rows: Rows) -> str:
+    """How rows were asked for, in words that stay short: "all", "top5" or "given"."""
+    if isinstance(rows, str):
+        return rows
+    return f"top{int(rows)}" if isinstance(rows, (int, np.integer)) else "given"

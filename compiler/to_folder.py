@@ -8,7 +8,6 @@ until all rows are there. So an interruption costs one block, whatever was being
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -18,8 +17,19 @@ import numpy as np
 
 from .._version import __version__
 from ..runtime.affine_map import AffineMap
+from ..runtime.archive import digest, sealed
 from ..runtime.arrays import overflow_refused_later
-from ..runtime.folder import Plan, Progress, entries_of_map, finish, mapped, opened, settings_of, write_rows
+from ..runtime.folder import (
+    Plan,
+    Progress,
+    doubles,
+    entries_of_map,
+    finish,
+    mapped,
+    opened,
+    settings_of,
+    write_rows,
+)
 from ..runtime.memory import limit_of
 from ..runtime.primitives import Array
 from .answer import affine_map, require_representable
@@ -28,6 +38,7 @@ from .compose import Composed
 from .in_blocks import InBlocks, Table, Whole
 from .pipeline import CompiledModel
 from .plan import BUDGET
+from .record import allowed, kept, record_of
 from .rows import Rows
 from .trace import Given
 from .verify import Evidence, certificate_of, deviations
@@ -68,6 +79,7 @@ def linearize_to(
     points = [place.stacked(program.inputs) for place in evidence.places]
     identity = _identity(compiled, asked.trace.feeds, work, points)
     entries = entries_of_map(program.in_size, len(program.steps), compiled.dtype)
+    entries["bounds"] = doubles(1 + len(kept(evidence.fresh)))
     plan = Plan(identity, asked.rows, entries, settings)
     checked = _Checked(work, evidence, folder, plan, progress)
     block = max(1, min(work.most, _BLOCK // max(1, entries["W"].bytes)))
@@ -79,11 +91,12 @@ def linearize_to(
     survey = partial(compiled.survey, asked.trace)
     given = (asked, W, b, shares)
     affine = affine_map(compiled.graph, compiled.scope, *given, lambda: certificate, survey)
-    affine = replace(affine, provenance={**affine.provenance, "nonzero": written.nonzero})
-    arrays = {"rows": affine.rows}
-    arrays |= {f"x{i}": value for i, value in enumerate(affine.inputs.values())}
-    arrays |= {f"y{i}": value for i, value in enumerate(affine.outputs.values())}
-    finish(folder, affine.header(), arrays, needless=[table.name for table in work.tables])
+    record = record_of(program, asked.trace, kept(evidence.fresh), mapped(folder / "bounds.npy"))
+    provenance = {**affine.provenance, "nonzero": written.nonzero}
+    affine = replace(affine, provenance=provenance, recorder=lambda: record)
+    arrays = affine.members(shares)
+    others = {name: value for name, value in arrays.items() if name not in entries}
+    finish(folder, sealed(affine.header(), arrays), others, needless=[table.name for table in work.tables])
     return affine
 
 
@@ -106,7 +119,9 @@ class _Checked:
         require_representable(W=composed.W, b=composed.b.astype(work.dtype))
         rounding = found.rounding + last_rounding(work.program, composed, magnitudes, work.dtype)
         compared = deviations(composed.W, composed.b, work.program, rows, self.evidence, rounding)
-        blocks = {"W": composed.W, "b": composed.b, "bias_shares": found.shares.T}
+        bounds = allowed(work.program, rows, self.evidence.places, rounding)
+        bounds = bounds[: 1 + len(kept(self.evidence.fresh))]
+        blocks = {"W": composed.W, "b": composed.b, "bias_shares": found.shares.T, "bounds": bounds.T}
         return blocks, np.array(compared).ravel()
 
     def tell(self, done: int, _: int) -> None:
@@ -151,10 +166,10 @@ def _identity(
     return {
         "ilin's version": __version__,
         "the model (its SHA-256)": compiled.graph.sha256,
-        "x (its SHA-256)": _digest(feeds),
+        "x (its SHA-256)": digest(feeds),
         "inputs": ", ".join(compiled.scope.inputs),
         "outputs": ", ".join(compiled.scope.outputs),
-        "rows (their SHA-256)": _digest({"rows": work.rows}),
+        "rows (their SHA-256)": digest({"rows": work.rows}),
         "dtype": str(compiled.dtype),
         **compiled.scope.reading.names,
         "engine": compiled.engine,
@@ -162,14 +177,5 @@ def _identity(
             f"{leg.passes} passes {leg.direction} by {leg.block} to step {leg.first}, {leg.engine}"
             for leg in work.plan.legs
         ),
-        "fresh points (their SHA-256)": _digest({f"point {i}": point for i, point in enumerate(points)}),
+        "fresh points (their SHA-256)": digest({f"point {i}": point for i, point in enumerate(points)}),
     }
-
-
-def _digest(arrays: Mapping[str, Array]) -> str:
-    """A hash of names, types, shapes and values."""
-    found = hashlib.sha256()
-    for name, value in sorted(arrays.items()):
-        found.update(f"{name} {value.dtype.str} {value.shape}".encode())
-        found.update(np.ascontiguousarray(value).tobytes())
-    return found.hexdigest()

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         UnsupportedError,
     )
     from .runtime.program import Guard, HalfSpaces, Kind
+    from .runtime.recheck import Verification, verify
 
 __all__ = [
     "AffineMap",
@@ -57,6 +58,7 @@ __all__ = [
     "Site",
     "UnknownTensorError",
     "UnsupportedError",
+    "Verification",
     "__version__",
     "between",
     "compile",
@@ -71,6 +73,7 @@ __all__ = [
     "sign_of",
     "tangent",
     "threshold",
+    "verify",
 ]
 
 _HOMES = {
@@ -81,6 +84,7 @@ _HOMES = {
     ".runtime.affine_map": {"AffineMap", "Layer", "load"},
     ".runtime.certificate": {"Certificate"},
     ".runtime.program": {"Guard", "HalfSpaces", "Kind"},
+    ".runtime.recheck": {"Verification", "verify"},
 }
 
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import zipfile
-import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -16,19 +13,21 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from scipy import sparse
 
+from .archive import DAMAGE, FORMAT, plain, read_archive, sealed, typed, write_archive
 from .arrays import overflow_refused_later
 from .certificate import Certificate
 from .errors import InputError, MemoryLimitError, NonFiniteError, OutputError, RowsError
 from .files import write_whole
+from .pattern import pattern_sha256
 from .primitives import Array, Primitive, Shape
 from .program import Kind, LinearProgram
+from .record import Record
 from .region import Geometry, Region
 
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
 
 T = TypeVar("T")
-FORMAT = 1  # of the saved file; docs/file-format.md
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +88,8 @@ class AffineMap:
     notes: tuple[str, ...] = ()
     survey: Callable[[], Geometry] | None = field(default=None, repr=False)  # what `region` works with
     program: LinearProgram | None = field(default=None, repr=False)  # the network at x; None if loaded
+    held: Mapping[str, Array] = field(default_factory=dict)  # graph inputs that it is no function of
+    recorder: Callable[[], Record] | None = field(default=None, repr=False)  # `record`, when it is first read
 
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
@@ -106,10 +107,19 @@ class AffineMap:
         return self.certify()
 
     @cached_property
+    def record(self) -> Record | None:
+        """Fresh points and bounds, to compare the map with its model again; made when it is first read.
+
+        None where W was not made, and on maps loaded from a file of format 1.
+        """
+        return None if self.recorder is None else self.recorder()
+
+    @cached_property
     def region(self) -> Region:
         """How far the map holds, and what limits it. Nothing of it is computed before it is asked for."""
         x = np.concatenate([np.ravel(value) for value in self.inputs.values()]).astype(np.float64)
-        return Region(self.kind, self.input_shapes, x, self.survey)
+        pattern = None if self.program is None else partial(pattern_sha256, self.program)
+        return Region(self.kind, self.input_shapes, x, self.survey, pattern)
 
     @property
     def x(self) -> Any:
@@ -212,13 +222,26 @@ class AffineMap:
         return _alone(_unstack(self._row(row), self.input_shapes))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the map to one .npz file, loadable without pickle.
+        """Write the map to one .npz file, loadable without pickle; `verify` checks it again from there.
 
         The file is written beside its destination and renamed, so that an existing file is replaced
-        whole or not at all.
+        whole or not at all. The same map gives the same bytes, at any time and under any name.
 
         Raises:
             OutputError: the path cannot be written.
+            MemoryLimitError: W was not made.
+        """
+        arrays = self.members()
+        header = sealed(self.header(), arrays)
+        write_whole(Path(path), lambda file: write_archive(file, header, arrays))
+
+    def members(self, shares: Array | None = None) -> dict[str, Array]:
+        """The arrays of the saved map by name, each of a type that every reader of .npy files has.
+
+        Args:
+            shares: `bias_shares`, where they lie on disk.
+
+        Raises:
             MemoryLimitError: W was not made.
         """
         if not isinstance(self.W, np.ndarray | sparse.csr_array):
@@ -226,19 +249,26 @@ class AffineMap:
                 "this map was asked for with materialize=False, so there is no W to save; ask without it, "
                 "for fewer rows, or let ilin-compile --out-dir write W in blocks"
             )
-        arrays: dict[str, Array] = {"b": self.b, "rows": self.rows, "bias_shares": self.bias_shares}
+        shares = self.bias_shares if shares is None else shares
+        arrays: dict[str, Array] = {"b": self.b, "rows": self.rows, "bias_shares": shares}
         if isinstance(self.W, np.ndarray):
             arrays["W"] = self.W
         elif isinstance(self.W, sparse.csr_array):
             arrays |= {"W_data": self.W.data, "W_indices": self.W.indices, "W_indptr": self.W.indptr}
-        arrays |= {f"x{i}": value for i, value in enumerate(self.inputs.values())}
-        arrays |= {f"y{i}": value for i, value in enumerate(self.outputs.values())}
-        text = json.dumps(self.header(), sort_keys=True)
-        arrays["header"] = np.frombuffer(text.encode(), np.uint8)
-        write_whole(Path(path), lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
+        if self.record is not None:
+            arrays["bounds"] = self.record.bounds
+        return arrays | {name: plain(value) for name, value in self._numbered()}
+
+    def _numbered(self) -> Iterator[tuple[str, Array]]:
+        """The tensors among the members: x0, x1, …, y0, …, held0, …, and the fresh points z0, …"""
+        points = {} if self.record is None else self.record.points
+        for letter, values in (("x", self.inputs), ("y", self.outputs), ("held", self.held), ("z", points)):
+            yield from ((f"{letter}{i}", value) for i, value in enumerate(values.values()))
 
     def header(self) -> dict[str, Any]:
-        """All but the arrays, as the saved file holds it: plain data for JSON."""
+        """All but the arrays and their hashes, as the saved file holds it: plain data for JSON."""
+        if self.program is not None:
+            _ = self.region.pattern_sha256  # known from here on, to be compared by whoever reads the file
         return {
             "format": FORMAT,
             "kind": str(self.kind),
@@ -246,6 +276,9 @@ class AffineMap:
             "model_sha256": self.model_sha256,
             "inputs": list(self.inputs),
             "outputs": list(self.outputs),
+            "held": list(self.held),
+            "dtypes": {name: value.dtype.name for name, value in self._numbered()},
+            "convex": self.record is not None and self.record.convex,
             "shape": [len(self.b), sum(value.size for value in self.inputs.values())],
             "layers": [
                 {"name": a.name, "op": a.op, "output": a.output, "shape": list(a.shape), "kind": str(a.kind)}
@@ -294,7 +327,8 @@ class AffineMap:
     def __getstate__(self) -> dict[str, Any]:
         """Pickled and copied with its certificate made, as sessions cannot travel."""
         known = {"layers_of": partial(_same, self.layers), "certify": partial(_same, self.certificate)}
-        return {**self.__dict__, **known, "survey": None, "program": None, "region": self.region.facts()}
+        gone = {"survey": None, "program": None, "recorder": None}
+        return {**self.__dict__, **known, **gone, "record": self.record, "region": self.region.facts()}
 
 
 def load(path: str | os.PathLike[str]) -> AffineMap:
@@ -307,40 +341,42 @@ def load(path: str | os.PathLike[str]) -> AffineMap:
     Raises:
         OutputError: no such file, not a saved map, one of a newer format, or a folder that is not finished.
     """
+    header, arrays = read(path)
     try:
-        return _read(path)
+        return map_of(header, arrays)
+    except DAMAGE as error:
+        raise damaged(path, error) from error
+
+
+def damaged(path: str | os.PathLike[str], error: Exception) -> OutputError:
+    """The error for a file that cannot be read as a map."""
+    return OutputError(f"{path} is not a map saved by ilin, or it is truncated or corrupt: {error}")
+
+
+def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Array]]:
+    """Header and arrays of a file or a folder, as they stand there.
+
+    Raises:
+        OutputError: as `load`.
+    """
+    try:
+        if Path(path).is_dir():
+            from .folder import read_folder
+
+            return read_folder(Path(path))
+        return read_archive(Path(path))
     except FileNotFoundError as error:
         raise OutputError(f"no such file: {error.filename or path}") from None
-    except _DAMAGE as error:
-        raise OutputError(
-            f"{path} is not a map saved by ilin, or it is truncated or corrupt: {error}"
-        ) from error
+    except DAMAGE as error:
+        raise damaged(path, error) from error
 
 
-# What numpy, zipfile, zlib and json raise on files that are damaged or something else altogether.
-_DAMAGE = (
-    OSError,
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    EOFError,
-    NotImplementedError,
-    RuntimeError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
-
-
-def _read(path: str | os.PathLike[str]) -> AffineMap:
-    if Path(path).is_dir():
-        from .folder import read_folder
-
-        header, arrays = read_folder(Path(path))
-    else:
-        header, arrays = _read_file(path)
-    if header["format"] != FORMAT:
-        raise OutputError(f"{path} has format {header['format']}; this version reads format {FORMAT}")
+def map_of(header: Mapping[str, Any], stored: Mapping[str, Array]) -> AffineMap:
+    """The map that a header and arrays stand for."""
+    arrays = {
+        name: typed(value, header.get("dtypes", {}).get(name, value.dtype.name))
+        for name, value in stored.items()
+    }
     if "W" in arrays:
         W: Array | sparse.csr_array = arrays["W"]
     else:
@@ -365,17 +401,14 @@ def _read(path: str | os.PathLike[str]) -> AffineMap:
         header["model_sha256"],
         header["provenance"],
         tuple(header["notes"]),
+        held={name: arrays[f"held{i}"] for i, name in enumerate(header.get("held", ()))},
     )
+    if "bounds" in arrays:
+        points = {name: arrays[f"z{i}"] for i, name in enumerate(header["inputs"])}
+        affine.__dict__["record"] = Record(points, arrays["bounds"], header["convex"])
     affine.__dict__["certificate"] = certificate  # known already: nothing is left to be made
     affine.region.keep(header.get("region", {}))
     return affine
-
-
-def _read_file(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Array]]:
-    """Header and arrays of a file."""
-    with np.load(path, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
-    return json.loads(arrays["header"].tobytes()), arrays
 
 
 def _same(value: T) -> T:

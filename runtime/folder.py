@@ -1,9 +1,9 @@
 """A map too large for memory, written to a folder in blocks of rows; a run that stopped can go on.
 
 The folder holds the members of a saved map as files (docs/file-format.md): W.npy, b.npy, bias_shares.npy,
-rows.npy, x0.npy, y0.npy, …; progress.json says what is being written and how many rows are finished, and
-header.json stands there once all of them are. A block counts as finished only after its bytes have reached
-the disk, so that a run may be killed at any time.
+bounds.npy, rows.npy, x0.npy, y0.npy, …; progress.json says what is being written and how many rows are
+finished, and header.json stands there once all of them are. A block counts as finished only after its bytes
+have reached the disk, so that a run may be killed at any time.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from .archive import header_of
 from .arrays import Array, Shape
 from .errors import OutputError
 from .memory import readable
@@ -66,8 +67,12 @@ class Plan:
 
 def entries_of_map(N: int, layers: int, dtype: np.dtype[Any]) -> dict[str, Entry]:
     """The files of a map, but for those that do not grow with K: W, b, and the layers' shares in b."""
-    shares = Entry((layers,), np.dtype(np.float64), rows_last=True)
-    return {"W": Entry((N,), dtype), "b": Entry((), dtype), "bias_shares": shares}
+    return {"W": Entry((N,), dtype), "b": Entry((), dtype), "bias_shares": doubles(layers)}
+
+
+def doubles(count: int) -> Entry:
+    """So many numbers for each row, each kind of them together: (count, K) in the end."""
+    return Entry((count,), np.dtype(np.float64), rows_last=True)
 
 
 @dataclass(frozen=True)
@@ -180,11 +185,16 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Array]]:
             raise OutputError(f"{folder} is a folder without a map saved by ilin")
         begun = _read_progress(folder)
         raise OutputError(f"{folder} holds {begun}; the command that wrote them goes on from there")
-    header = json.loads((folder / _HEADER).read_text(encoding="utf-8"))
+    header = header_of((folder / _HEADER).read_text(encoding="utf-8"), folder)
     names = ["rows", *(f"x{i}" for i in range(len(header["inputs"])))]
     names += [f"y{i}" for i in range(len(header["outputs"]))]
+    if header["format"] > 1:
+        names += [f"z{i}" for i in range(len(header["inputs"]))]
+        names += [f"held{i}" for i in range(len(header["held"]))]
     arrays: dict[str, Array] = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in names}
     arrays["W"], arrays["b"], arrays["bias_shares"] = opened(folder)
+    if header["format"] > 1:
+        arrays["bounds"] = mapped(folder / "bounds.npy")
     return header, arrays
 
 

@@ -152,9 +152,6 @@ class Geometry(Protocol):
     def minimal(self, every: Inequalities) -> Inequalities:
         """See `Region.minimal`; given all half-spaces."""
 
-    def pattern_sha256(self) -> str:
-        """See `Region.pattern_sha256`."""
-
 
 @dataclass(eq=False)
 class Region:
@@ -169,6 +166,7 @@ class Region:
     shapes: Mapping[str, Shape]  # of the inputs
     x: Array  # (N,) flattened and stacked, float64
     survey: Callable[[], Geometry] | None  # None on a map that was loaded from a file
+    pattern: Callable[[], str] | None = None  # the hash of the choices at x; likewise
     found: dict[Norm, Radius] = field(default_factory=dict)  # radii without a box
     _hash: str = ""
     _surveyed: Geometry | None = None
@@ -289,7 +287,9 @@ class Region:
     def pattern_sha256(self) -> str:
         """A hash of all choices that the model makes at x: equal for points of one region."""
         if not self._hash:
-            self._hash = self._geometry("pattern_sha256").pattern_sha256()
+            if self.pattern is None:
+                raise OptionError("this map was loaded from a file that does not tell the pattern at x")
+            self._hash = self.pattern()
         return self._hash
 
     def as_dict(self) -> dict[str, Any]:
@@ -305,7 +305,8 @@ class Region:
 
     def facts(self) -> Region:
         """The same without what computes it, for a copy that travels."""
-        return replace(self, survey=None, _surveyed=None)
+        known = self._hash if self.pattern is None else self.pattern_sha256
+        return replace(self, survey=None, pattern=None, _surveyed=None, _hash=known)
 
     def _geometry(self, wanted: str) -> Geometry:
         if self.survey is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -199,6 +200,11 @@ def version() -> str:
     import onnxruntime
 
     return str(onnxruntime.__version__)
+
+
+def environment() -> dict[str, str]:
+    """What runs of a model may differ by in their last bits."""
+    return {"onnxruntime": version(), "machine": f"{platform.system()} {platform.machine()}"}
 
 
 def _failures() -> tuple[type[Exception], ...]:

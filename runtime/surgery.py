@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import onnx
 
+from .errors import ModelError
+
 
 def captured(node: onnx.NodeProto) -> list[str]:
     """Tensors that a node's subgraphs read from outside themselves."""
@@ -20,6 +22,46 @@ def captured(node: onnx.NodeProto) -> list[str]:
             read += [put.name for put in graph.output]
             names += [name for name in read if name and name not in own]
     return names
+
+
+def sort_topologically(graph: onnx.GraphProto) -> None:
+    """Order the nodes in place; ONNX asks for it, real files do not always keep it. Stable.
+
+    Raises:
+        ModelError: there is no such order.
+    """
+    producers = {name: i for i, node in enumerate(graph.node) for name in node.output if name}
+    done: set[int] = set()
+    order: list[int] = []
+    for root in range(len(graph.node)):
+        stack = [root]
+        path: set[int] = set()
+        while stack:
+            top = stack[-1]
+            if top in done:
+                stack.pop()
+                continue
+            path.add(top)
+            node = graph.node[top]
+            waiting = [
+                producers[name]
+                for name in (*node.input, *captured(node))
+                if name in producers and producers[name] not in done
+            ]
+            if any(parent in path for parent in waiting):
+                raise ModelError(
+                    f"not a valid ONNX model: its nodes form a cycle through {node.name or node.op_type!r}"
+                )
+            if waiting:
+                stack.append(waiting[0])
+            else:
+                done.add(stack.pop())
+                path.discard(top)
+                order.append(top)
+    if order != sorted(order):
+        nodes = [onnx.NodeProto.FromString(graph.node[i].SerializeToString()) for i in order]
+        del graph.node[:]
+        graph.node.extend(nodes)
 
 
 def with_outputs(proto: onnx.ModelProto, outputs: Sequence[str]) -> onnx.ModelProto:

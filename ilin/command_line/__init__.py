@@ -9,6 +9,7 @@ from ._guard import GuardedGroup
 from .compile import compile_main
 from .inspect import inspect_main
 from .plan import plan_main
+from .verify import verify_main
 
 __all__ = ["compile_main", "main"]
 
@@ -20,6 +21,8 @@ ilin inspect MODEL.onnx        can it be linearised? a verdict on every node
 ilin plan MODEL.onnx           what would W cost? engine, passes, memory, time
 ilin compile MODEL.onnx X.npy  W and b at x, checked against onnxruntime;
                                ilin-compile is the same command
+ilin verify OUT.npz MODEL.onnx does a saved map still hold? by onnxruntime
+                               and numpy alone
 """
 
 
@@ -27,7 +30,7 @@ ilin compile MODEL.onnx X.npy  W and b at x, checked against onnxruntime;
     "ilin",
     cls=GuardedGroup,
     help=_HELP,
-    commands={"compile": compile_main, "inspect": inspect_main, "plan": plan_main},
+    commands={"compile": compile_main, "inspect": inspect_main, "plan": plan_main, "verify": verify_main},
     no_args_is_help=False,  # one line that says what is missing, like every other error
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 88},
 )

@@ -44,10 +44,11 @@ Examples:
 
 \b
 What -o holds: W (or W_data, W_indices and W_indptr where it is sparse), b,
-rows, bias_shares (what each layer adds to b), x and y, and a header: names,
-shapes, hashes, versions, the certificate. numpy.load reads it without pickle,
-ilin.load gives the map back. An existing file is replaced whole or not at
-all. Several instances go to OUT.0.npz, OUT.1.npz, ...
+rows, bias_shares (what each layer adds to b), x and y, fresh points and
+bounds, and a header: names, shapes, hashes, versions, the certificate.
+ilin verify checks it again, numpy.load reads it without pickle, ilin.load
+gives the map back. An existing file is replaced whole or not at all. Several
+instances go to OUT.0.npz, OUT.1.npz, ...
 
 \b
 --out-dir composes W block by block of rows into a folder, with the same

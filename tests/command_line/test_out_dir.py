@@ -34,11 +34,13 @@ def test_a_folder_holds_the_map_and_the_summary_is_the_same(model, x, tmp_path, 
         "W.npy",
         "b.npy",
         "bias_shares.npy",
+        "bounds.npy",
         "header.json",
         "progress.json",
         "rows.npy",
         "x0.npy",
         "y0.npy",
+        "z0.npy",
     ]
 
 

@@ -1,0 +1,17 @@
+"""What a comparison with onnxruntime takes to be made again, by somebody else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .arrays import Array
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """Points of a region, and how far its map may be from a run of the model there."""
+
+    points: Mapping[str, Array]  # input name to (P, *shape): fresh points; P = 0 where it is smooth
+    bounds: Array  # (1 + P, K): what rounding may do to W z + b - F(z), at x and at these points
+    convex: bool  # whether what lies between two points of the region is of the region
