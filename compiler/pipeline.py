@@ -22,6 +22,7 @@ from ..runtime.program import Kind, LinearProgram
 from ..runtime.rounding import Arithmetic
 from ..runtime.session import require_providers
 from ..runtime.stack import NotStackable
+from ..runtime.ties import Ties
 from .answer import Asked, affine_map, jumps_of, require_representable
 from .bounds import rounding_bounds, running_bound
 from .compose import Composed, Progress, compose, compose_stacked
@@ -144,7 +145,7 @@ class CompiledModel:
         certify = partial(self._certify, asked.program, asked.trace, asked.rows, asked.plan, composed)
         survey = partial(self.survey, asked.trace)
         given = (asked, composed.W, composed.b, composed.shares)
-        return affine_map(self.graph, self.scope, *given, certify, survey)
+        return affine_map(self.graph, self.scope, *given, certify, survey, partial(self.ties, asked))
 
     def in_blocks(self, asked: Asked, budget: int) -> tuple[InBlocks, Evidence]:
         """W in blocks of rows for a caller that keeps them elsewhere, and what each is to be compared with.
@@ -169,7 +170,8 @@ class CompiledModel:
         require_representable(b=b)
         certify = partial(self._certify_operator, asked.program, asked.trace, asked.rows, W, b)
         survey = partial(self.survey, asked.trace)
-        return affine_map(self.graph, self.scope, asked, W, b, None, certify, survey)
+        given = (asked, W, b, None, certify, survey)
+        return affine_map(self.graph, self.scope, *given, partial(self.ties, asked))
 
     def plan(self, x: Given = None, rows: Rows = "all") -> Plan:
         """What `at` would do and what it would cost: engine, passes, peak bytes, an estimate of the time.
@@ -326,6 +328,19 @@ class CompiledModel:
             return double(self._observer.probe(trace, z))
 
         return Survey(double(trace), trace, look, kept._engine, limit_of(self.memory_limit))
+
+    @overflow_refused_later()
+    def ties(self, asked: Asked) -> Ties:
+        """The ties at a point, examined in the network lowered in float64. For the other stages.
+
+        Raises:
+            UnsupportedError: as `survey`.
+        """
+        from .ties import examine
+
+        kept = self.prepared(asked.trace)
+        survey = self.survey(asked.trace)
+        return examine(survey, kept.scope, asked, kept._engine, limit_of(self.memory_limit))
 
     def _plan(self, program: LinearProgram, K: int, budget: int | None = None) -> Plan:
         key = (program.structure(), K, budget)

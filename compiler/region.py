@@ -59,6 +59,11 @@ class Survey:
         self._legs: dict[int, tuple[LinearProgram, Leg]] = {}
 
     @property
+    def program(self) -> LinearProgram:
+        """The network at x, in float64."""
+        return self._program
+
+    @property
     def guarded(self) -> Iterator[tuple[Step | Discrete, Guard]]:
         """Every choice that was made at x."""
         return self._program.guarded

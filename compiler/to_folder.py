@@ -78,7 +78,8 @@ def linearize_to(
     asked = replace(asked, plan=work.plan)
     survey = partial(compiled.survey, asked.trace)
     given = (asked, W, b, shares)
-    affine = affine_map(compiled.graph, compiled.scope, *given, lambda: certificate, survey)
+    examine = partial(compiled.ties, asked)
+    affine = affine_map(compiled.graph, compiled.scope, *given, lambda: certificate, survey, examine)
     affine = replace(affine, provenance={**affine.provenance, "nonzero": written.nonzero})
     arrays = {"rows": affine.rows}
     arrays |= {f"x{i}": value for i, value in enumerate(affine.inputs.values())}

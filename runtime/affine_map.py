@@ -8,7 +8,7 @@ import os
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,11 +18,12 @@ from scipy import sparse
 
 from .arrays import overflow_refused_later
 from .certificate import Certificate
-from .errors import InputError, MemoryLimitError, NonFiniteError, OutputError, RowsError
+from .errors import InputError, MemoryLimitError, NonFiniteError, OptionError, OutputError, RowsError
 from .files import write_whole
 from .primitives import Array, Primitive, Shape
 from .program import Kind, LinearProgram
 from .region import Geometry, Region
+from .ties import Ties
 
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
@@ -89,6 +90,7 @@ class AffineMap:
     notes: tuple[str, ...] = ()
     survey: Callable[[], Geometry] | None = field(default=None, repr=False)  # what `region` works with
     program: LinearProgram | None = field(default=None, repr=False)  # the network at x; None if loaded
+    examine: Callable[[], Ties] | None = field(default=None, repr=False)  # `ties`, when it is first read
 
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
@@ -103,13 +105,33 @@ class AffineMap:
             ModelError: onnxruntime fails.
             NonFiniteError: a tensor that depends on x is NaN or infinite.
         """
-        return self.certify()
+        return _with_ties(self.certify(), self.__dict__.get("ties"))
 
     @cached_property
     def region(self) -> Region:
         """How far the map holds, and what limits it. Nothing of it is computed before it is asked for."""
         x = np.concatenate([np.ravel(value) for value in self.inputs.values()]).astype(np.float64)
         return Region(self.kind, self.input_shapes, x, self.survey)
+
+    @cached_property
+    def ties(self) -> Ties:
+        """Units exactly on a kink at x, which of them matter, and the maps that meet there.
+
+        Examined when it is first read; the certificate says so from then on.
+
+        Raises:
+            OptionError: a map loaded from a file that was saved without them.
+            UnsupportedError: x decides which way it takes through the model.
+        """
+        if self.examine is None:
+            raise OptionError(
+                "this map was loaded from a file that was saved before its ties were examined; "
+                "linearize again, and read ties before saving"
+            )
+        found = self.examine()
+        if "certificate" in self.__dict__:
+            self.__dict__["certificate"] = _with_ties(self.certificate, found)
+        return found
 
     @property
     def x(self) -> Any:
@@ -253,6 +275,7 @@ class AffineMap:
             ],
             "certificate": self.certificate.as_dict(),
             "region": self.region.as_dict(),
+            **({"ties": self.ties.as_dict()} if "ties" in self.__dict__ else {}),
             "provenance": dict(self.provenance),
             "notes": list(self.notes),
         }
@@ -293,8 +316,14 @@ class AffineMap:
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickled and copied with its certificate made, as sessions cannot travel."""
-        known = {"layers_of": partial(_same, self.layers), "certify": partial(_same, self.certificate)}
-        return {**self.__dict__, **known, "survey": None, "program": None, "region": self.region.facts()}
+        known: dict[str, Any] = {
+            "layers_of": partial(_same, self.layers),
+            "certify": partial(_same, self.certificate),
+        }
+        if "ties" in self.__dict__:
+            known["ties"] = self.ties.facts()
+        gone = {"survey": None, "program": None, "examine": None}
+        return {**self.__dict__, **known, **gone, "region": self.region.facts()}
 
 
 def load(path: str | os.PathLike[str]) -> AffineMap:
@@ -368,6 +397,8 @@ def _read(path: str | os.PathLike[str]) -> AffineMap:
     )
     affine.__dict__["certificate"] = certificate  # known already: nothing is left to be made
     affine.region.keep(header.get("region", {}))
+    if "ties" in header:
+        affine.__dict__["ties"] = Ties.from_dict(header["ties"])
     return affine
 
 
@@ -376,6 +407,13 @@ def _read_file(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, 
     with np.load(path, allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
     return json.loads(arrays["header"].tobytes()), arrays
+
+
+def _with_ties(certificate: Certificate, ties: Ties | None) -> Certificate:
+    """The certificate with how the ties came out, where they have been examined."""
+    if ties is None:
+        return certificate
+    return replace(certificate, ties_that_matter=ties.matter, ties_genuine=ties.genuine)
 
 
 def _same(value: T) -> T:
