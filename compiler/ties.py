@@ -361,17 +361,12 @@ def _refined(place: Array, way: Array) -> Array:
 def inner_direction(A: Array) -> Array | None:
     """A direction d with A d > 0, or None where there is none, (rows, N) to (N,).
 
-    The one along which the least slope is largest, of rows of length 1 and |dⱼ| ≤ 1; or the shortest with
-    A d = 1, where that is one.
+    The one along which the least slope is largest, of rows of length 1 and |dⱼ| ≤ 1.
     """
-    length = np.linalg.norm(A, axis=1)
-    A = A[length > 0] / length[length > 0, None]
-    shortest = np.linalg.lstsq(A, np.ones(len(A)), rcond=None)[0]
-    if (A @ shortest > 0.5).all():
-        return np.asarray(shortest)
     from scipy.optimize import linprog
 
-    N = A.shape[1]
+    N, length = A.shape[1], np.linalg.norm(A, axis=1)
+    A = A[length > 0] / length[length > 0, None]
     goal = np.append(np.zeros(N), -1.0)
     bounds = [*([(-1, 1)] * N), (None, 1)]
     solved = linprog(

@@ -164,7 +164,7 @@ def verdict(matter: int | None, genuine: bool | None) -> str:
         return "all harmless"
     which = {
         True: "W is one of several one-sided maps",
-        False: "the choices at x belong to no region, so W need be no derivative",
-        None: "W is one of several one-sided maps, or a mixture of them",
+        False: "their choices are those of no region",
+        None: "W may be a mixture of one-sided maps",
     }[genuine]
     return f"{matter:,} may matter: {which}"
