@@ -73,13 +73,13 @@ class Faces:
             yield int(face), np.flatnonzero(places == face)
 
 
-def faces_of(program: LinearProgram) -> Faces:
-    """The half-spaces of all guards of a program, as one program."""
+def faces_of(program: LinearProgram, *, tied: bool = False) -> Faces:
+    """The half-spaces of all guards of a program, or of those with ties alone, as one program."""
     taken = {name for name, _ in program.inputs} | {step.output for step in program.steps}
     faces: list[Face] = []
     unknown: dict[str, None] = {}
     for owner, number, guard in ((one, *each) for one in program.choosers for each in enumerate(one.guards)):
-        if not guard.choice.size:
+        if not guard.choice.size or (tied and not guard.ties):
             continue
         half_spaces = guard.half_spaces()
         if not half_spaces.terms:

@@ -305,8 +305,12 @@ class CompiledModel:
             return None
         return there, self._lower(there)
 
-    def survey(self, trace: Trace) -> Survey:
+    def survey(self, trace: Trace, *, tied: bool = False) -> Survey:
         """The geometry of the region at a point, of the network lowered in float64. For the other stages.
+
+        Args:
+            trace: the point.
+            tied: leave out the choices that have no ties there.
 
         Raises:
             UnsupportedError: x decides which way it takes through the model, which has no half-spaces.
@@ -327,7 +331,7 @@ class CompiledModel:
         def look(z: Point) -> LinearProgram:
             return double(self._observer.probe(trace, z))
 
-        return Survey(double(trace), trace, look, kept._engine, limit_of(self.memory_limit))
+        return Survey(double(trace), trace, look, kept._engine, limit_of(self.memory_limit), tied=tied)
 
     @overflow_refused_later()
     def ties(self, asked: Asked) -> Ties:
@@ -339,7 +343,7 @@ class CompiledModel:
         from .ties import examine
 
         kept = self.prepared(asked.trace)
-        survey = self.survey(asked.trace)
+        survey = self.survey(asked.trace, tied=True)
         return examine(survey, kept.scope, asked, kept._engine, limit_of(self.memory_limit))
 
     def _plan(self, program: LinearProgram, K: int, budget: int | None = None) -> Plan:

@@ -48,7 +48,7 @@ def examine(survey: Survey, scope: Scope, asked: Asked, engine: Engine, limit: i
     """The ties of one point.
 
     Args:
-        survey: the geometry at the point.
+        survey: the geometry at the point, of the choices with ties alone.
         scope: what depends on x there.
         asked: the point, and the rows of W that count.
         engine: for sweeps.
@@ -105,6 +105,8 @@ class Resolver:
         It carries of each tensor the derivatives along generic directions in two precisions, as the reported
         choices are; where it may depend on x at all; and where on what a moving tie chooses.
         """
+        if not self._faces:
+            return []
         program, judged = self._program, dict[int, _Tied]()
         numbers = {face.step.output: number for number, face in enumerate(self._faces)}
         double = unstacked(program, self.generic)
@@ -153,6 +155,8 @@ class Resolver:
         """
         program = self._program
         felt = [one.moving.copy() for one in self.found]  # a jump is taken to be felt
+        if not any(moving.any() for moving in felt):
+            return felt
         flat = np.zeros((1, program.out_size))
         flat[0, self._rows] = 1
         seeds = unstacked(replace(program, inputs=program.outputs), flat)
@@ -201,20 +205,26 @@ class Resolver:
         try:
             program, turned = self._entered(direction)
         except UnsupportedError as error:
-            return Side(0, (), None, str(error))
-        there, here = (
-            walked(one, unstacked(one, self.generic[1:]), weight=0.0)[0, self._rows]
-            for one in (program, self._program)
-        )
-        changed = np.flatnonzero(there != here)  # where W is the same, so is the arithmetic
+            return Side(0, (), None, None, str(error))
+        there, here = (self._probed(one) for one in (program, self._program))
+        changed = np.flatnonzero((there != here).any(axis=0))  # where a row is the same, so is its arithmetic
+        rows = tuple(map(int, changed))
         try:
-            W, own = (self._composed(one, self._rows[changed]).W for one in (program, self._program))
+            new, own = (self._composed(one, self._rows[changed]) for one in (program, self._program))
         except MemoryLimitError:
-            return Side(turned, tuple(map(int, changed)), None)
-        apart = np.abs(W - own).max(axis=1, initial=0.0)
-        largest = np.maximum(np.abs(W), np.abs(own)).max(axis=1, initial=0.0)
-        really = apart > _SAME * largest
-        return Side(turned, tuple(map(int, changed[really])), float(apart[really].max(initial=0.0)))
+            return Side(turned, rows, None, None)
+        entries = np.maximum(np.abs(new.W), np.abs(own.W))
+        slopes, offsets = np.abs(new.W - own.W).max(axis=1, initial=0.0), np.abs(new.b - own.b)
+        terms = np.maximum(np.abs(new.b), np.abs(own.b)) + entries @ np.abs(self._survey.x)
+        others = (slopes > _SAME * entries.max(axis=1, initial=0.0)) | (offsets > _SAME * terms)
+        change, offset = (float(size[others].max(initial=0.0)) for size in (slopes, offsets))
+        return Side(turned, tuple(map(int, changed[others])), change, offset)
+
+    def _probed(self, program: LinearProgram) -> Array:
+        """The rows' derivatives along a generic direction, and their values at x, (2, K)."""
+        blocks = ((self.generic[1:], 0.0), (self._survey.x[None], 1.0))
+        found = [walked(program, unstacked(program, block), weight) for block, weight in blocks]
+        return np.concatenate(found)[:, self._rows]
 
     def genuine(self, sides: Sequence[Side]) -> tuple[bool | None, Array | None]:
         """Whether the choices at x are those of a region, with a direction that enters it if there is one.

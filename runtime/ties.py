@@ -50,8 +50,9 @@ class Side:
     """How the map of the region on one side of x differs from the reported one."""
 
     turned: int  # units that choose otherwise there
-    rows: tuple[int, ...]  # positions of the rows of W that are others there
+    rows: tuple[int, ...]  # positions of the rows whose W or b is another there
     change: float | None  # largest |difference of W|; None where not known, or where W does not fit
+    offset: float | None  # largest |difference of b|, likewise
     note: str = ""  # why nothing of that is known, if so
 
 

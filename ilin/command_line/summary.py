@@ -200,7 +200,7 @@ def _region(region: Facts) -> Iterator[str]:
 
 
 def _ties(ties: Facts, rows: int) -> Iterator[str]:
-    """Which ties matter: the verdict, the nodes whose ties do, and W on either side."""
+    """Which ties matter: the verdict, the nodes whose ties do, and the maps on either side."""
     said = verdict(ties["matter"], ties["genuine"]) if ties["count"] else "none"
     yield labelled("ties", said)
     for node in ties["nodes"]:
@@ -215,13 +215,13 @@ def _ties(ties: Facts, rows: int) -> Iterator[str]:
 
 
 def _differs(side: Facts, rows: int) -> str:
-    """How W on one side differs from the reported one."""
+    """How the map on one side differs from the reported one."""
     if side["note"]:
         return shortened(side["note"], WIDTH - 19)
     if not side["rows"]:
-        return f"the same W ({plural(side['turned'], 'unit')} choose otherwise)"
-    size = "" if side["change"] is None else f" by up to {number(side['change'])}"  # which may not fit
-    return f"W differs in {len(side['rows']):,} of {plural(rows, 'row')}{size}"
+        return f"the same map ({plural(side['turned'], 'unit')} choose otherwise)"
+    size = "" if side["change"] is None else f", W by up to {number(side['change'])}"  # which may not fit
+    return f"differs in {len(side['rows']):,} of {plural(rows, 'row')}{size}"
 
 
 def _extent(radius: Facts) -> str:

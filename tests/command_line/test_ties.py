@@ -35,8 +35,8 @@ def test_the_summary_names_what_matters(ilin_compile, halves):
     assert lines[first + 1 : first + 5] == [
         "1 of 1 Relu above: a kink belongs to the piece below it",
         "1 of 1 Relu below: a kink belongs to the piece below it",
-        "ahead   W differs in 1 of 2 rows by up to 1",
-        "behind  W differs in 1 of 2 rows by up to 1",
+        "ahead   differs in 1 of 2 rows, W by up to 1",
+        "behind  differs in 1 of 2 rows, W by up to 1",
     ]
     assert "2 of 4 units lie exactly on a kink at x (ties)" in result.stdout
     assert all(len(line) <= 80 for line in result.stdout.split("\n"))

@@ -72,7 +72,8 @@ def test_the_halves_of_an_absolute_value_meet_in_a_map_of_no_region():
     assert affine.ties.along([[1, 0]]).W.tolist() == [[1, 0], [0, 1]]
     assert affine.ties.along([[-1, 5]]).W.tolist() == [[-1, 0], [0, 1]]
     assert (affine.ties.count, affine.ties.matter, affine.ties.genuine) == (2, 2, False)
-    assert [(side.turned, side.rows, side.change) for side in affine.ties.sides] == [(1, (0,), 1.0)] * 2
+    sides = [(side.turned, side.rows, side.change, side.offset) for side in affine.ties.sides]
+    assert sides == [(1, (0,), 1.0, 0.0)] * 2
 
 
 def test_several_extremes_of_equal_entries_choose_sides_together():
@@ -223,6 +224,55 @@ def test_along_is_the_one_sided_derivative_of_a_network_on_its_kinks(seed):
         if not beyond.ties.count:
             np.testing.assert_array_equal(side.W, beyond.W)
             np.testing.assert_array_equal(side.b, beyond.b)
+
+
+@pytest.mark.parametrize(
+    ("op", "attributes", "inputs"),
+    [
+        ("Relu", {}, {}),
+        ("LeakyRelu", {"alpha": 0.25}, {}),
+        ("PRelu", {}, {"slope": [0.5, 0.25, -1]}),
+        ("Abs", {}, {}),
+        ("Clip", {}, {"low": 0, "high": 1}),
+        ("HardSigmoid", {"alpha": 0.5, "beta": 0.5}, {}),
+        ("Max", {}, {"other": [[0, 1, 0]]}),
+        ("Min", {}, {"other": [[0, 1, 0]]}),
+        ("ReduceMax", {"keepdims": 0}, {}),
+        ("ReduceMin", {"keepdims": 1}, {}),
+        ("MaxPool", {"kernel_shape": [3], "pads": [1, 1]}, {}),
+        ("GlobalMaxPool", {}, {}),
+        ("ReduceL1", {}, {}),
+    ],
+)
+def test_along_is_the_one_sided_derivative_of_each_operator(op, attributes, inputs):
+    nodes = [(op, ["x", *inputs], "y", attributes)]
+    random = np.random.default_rng(1)
+    for _ in range(6):
+        x = random.choice(np.float32([-1, -0.0, 0, 1]), (1, 2, 3))
+        proto = model(nodes, x.shape, inputs)
+        affine = ilin.compile(proto).at(x)
+        for _ in range(4):
+            direction = random.permutation(np.arange(-3.0, 4)[np.arange(7) != 3]).reshape(x.shape)
+            side = affine.ties.along(direction)
+
+            np.testing.assert_array_equal(
+                side.W @ direction.ravel(), difference(proto, x, direction, 2.0**-12)
+            )
+            np.testing.assert_array_equal(side.W @ x.ravel() + side.b, affine.y.ravel())
+
+
+def test_where_the_function_jumps_the_region_entered_has_its_own_offset():
+    """Mod: beyond a multiple of 2, coming from below, y is 2 less."""
+    affine = at([("Mod", ["x", "two"], "y", {"fmod": 1})], [[2]], {"two": 2})
+
+    below = affine.ties.along([[-1]])
+
+    assert (affine.W.tolist(), affine.b.tolist()) == ([[1]], [-2])
+    assert (below.W.tolist(), below.b.tolist()) == ([[1]], [0])
+    assert {(side.rows, side.change, side.offset) for side in affine.ties.sides} == {
+        ((), 0.0, 0.0),
+        ((0,), 0.0, 2.0),
+    }
 
 
 @pytest.mark.parametrize("seed", range(6))
