@@ -13,6 +13,7 @@ and generalized algorithmic differentiation (2013).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -157,19 +158,22 @@ class Resolver:
         felt = [one.moving.copy() for one in self.found]  # a jump is taken to be felt
         if not any(moving.any() for moving in felt):
             return felt
-        flat = np.zeros((1, program.out_size))
-        flat[0, self._rows] = 1
-        seeds = unstacked(replace(program, inputs=program.outputs), flat)
-        needed: dict[str, Array] = dict(seeds)
+        needed: dict[str, Array] = {}
+        asked = np.zeros(program.out_size)
+        asked[self._rows] = 1
+        ends = np.cumsum([math.prod(shape) for _, shape in program.outputs])
+        for (name, shape), part in zip(program.outputs, np.split(asked, ends[:-1]), strict=True):
+            mask = part.reshape(1, *shape)
+            needed[name] = np.maximum(needed[name], mask) if name in needed else mask
         for step in reversed(program.steps):
-            mask = needed.pop(step.output, None)
+            reached = needed.pop(step.output, None)
             for number in self._made_by.get(step.output, ()):
                 face = self._faces[number]
-                felt[number] &= mask is not None and _at_units(face, mask)
-                rows = felt[number][face.units].reshape(1, *face.step.shape)
-                _pass_back(face.step, rows.astype(_DOUBLE), needed)
-            if mask is not None:
-                _pass_back(step, mask, needed)
+                felt[number] &= reached is not None and _at_units(face, reached)
+                own = felt[number][face.units].reshape(1, *face.step.shape)
+                _pass_back(face.step, own.astype(_DOUBLE), needed)
+            if reached is not None:
+                _pass_back(step, reached, needed)
         return felt
 
     def nodes(self) -> tuple[TiedNode, ...]:
@@ -304,7 +308,7 @@ class Resolver:
         inputs = tuple((name, value.shape) for name, value in values.items())
         for face in faces_of(LinearProgram(inputs, (), (there,))).faces:
             at_x = face.step.apply({name: value[None] for name, value in values.items()}, np.ones(1))
-            unlike |= bool((_leaving(face, ways) & (at_x[0] == 0)).any())
+            unlike |= bool((_leaving(face, moving) & (at_x[0] == 0)).any())
         if unlike:
             raise UnsupportedError(
                 f"node {step.node!r} ({step.op_type}): what it chooses next to x cannot be told from the "
@@ -321,7 +325,8 @@ class Resolver:
         """Refuse a direction along which a locally constant node jumps at x."""
         face, moving = self._faces[number], self.found[number].moving
         on_kink = self._survey.tied[self._starts[number] : self._starts[number + 1]] & moving[face.units]
-        if (_leaving(face, ways).ravel() & on_kink).any():
+        read = {name: ways[name] for name, _ in face.step.terms}
+        if (_leaving(face, read).ravel() & on_kink).any():
             raise UnsupportedError(
                 f"node {face.owner.node!r} ({face.owner.op_type}) jumps at x in this direction, so no map "
                 "continues the one at x; linearize at a point a little off x instead"
@@ -347,8 +352,8 @@ def nudged(values: Mapping[str, Array], ways: Mapping[str, Array]) -> dict[str, 
     s = np.concatenate([ways[name].reshape(2, -1) for name in values], axis=1)
     levels, level = np.unique(u, return_inverse=True)
     place = np.concatenate([level, np.arange(len(levels))])  # behind, for each level, what does not move
-    for way in s:
-        place = _refined(place, np.concatenate([way, np.zeros(len(levels))]))
+    for way, largest in zip(s, _largest(s), strict=True):
+        place = _refined(place, np.concatenate([way, np.zeros(len(levels))]), _NOISE * largest)
     moves = place[: u.size] - place[u.size :][level]
     moved = u + moves * np.where(u == 0, _TINY, np.spacing(np.abs(u)))
     ends = np.cumsum([value.size for value in values.values()])[:-1]
@@ -358,9 +363,8 @@ def nudged(values: Mapping[str, Array], ways: Mapping[str, Array]) -> dict[str, 
     }
 
 
-def _refined(place: Array, way: Array) -> Array:
-    """Ranks in the order of ranks so far and then of derivatives, equal where those are but for rounding."""
-    noise = _NOISE * np.abs(way).max(initial=0.0)
+def _refined(place: Array, way: Array, noise: float) -> Array:
+    """Ranks in the order of ranks so far and then of derivatives, equal where those are but for noise."""
     order = np.lexsort((way, place))
     rises = (np.diff(place[order]) > 0) | (np.diff(way[order]) > noise)
     ranks = np.empty_like(place)
@@ -444,8 +448,19 @@ def _at_units(face: Face, mask: Array) -> Array:
 
 
 def _leaving(face: Face, ways: Mapping[str, Array]) -> Array:
-    """The rows of a face whose values fall along s₁, or stay along s₁ and fall along s₂, (*shape) bool."""
+    """The rows of a face whose values fall along s₁, or stay along s₁ and fall along s₂, (*shape) bool.
+
+    Derivatives are 0 where they are but for rounding, as in `nudged`.
+    """
     slopes = face.step.apply(ways, np.zeros(2))
-    sizes = sum((L.magnitude().apply(np.abs(ways[name])) for name, L in face.step.terms), np.zeros(()))
+    sizes = np.zeros_like(slopes)
+    largest = _largest(np.concatenate([way.reshape(2, -1) for way in ways.values()], axis=1))
+    for _, L in face.step.terms:
+        sizes += L.magnitude().apply(np.ones((2, *L.in_shape)) * largest.reshape(2, *(1,) * len(L.in_shape)))
     first, second = slopes * (np.abs(slopes) > _NOISE * sizes)
     return np.asarray((first < 0) | ((first == 0) & (second < 0)))
+
+
+def _largest(ways: Array) -> Array:
+    """The size of derivatives that others are rounding beside, (2, size) to (2,)."""
+    return np.asarray(np.abs(ways).max(axis=1, initial=0.0))

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
+import numpy as np
+
 from .arrays import Array, Shape
 from .errors import OptionError
 from .region import Unit, flattened
@@ -109,7 +111,7 @@ class Ties:
             direction: shaped as x; input name to array where there are several inputs.
 
         Raises:
-            OptionError: another shape, or a map that was loaded from a file.
+            OptionError: another shape, a direction that is not finite, or a map that was loaded from a file.
             UnsupportedError: the model jumps at x in this direction, or the sides cannot be told apart.
             MemoryLimitError: W does not fit in float64.
         """
@@ -118,7 +120,10 @@ class Ties:
                 "this map was loaded from a file, which keeps of its ties only how they came out; "
                 "linearize again for along"
             )
-        return self.crossroads.along(flattened(self.shapes, direction, "direction"))
+        way = flattened(self.shapes, direction, "direction")
+        if not np.isfinite(way).all():
+            raise OptionError("direction holds NaN or infinity")
+        return self.crossroads.along(way)
 
     def as_dict(self) -> dict[str, Any]:
         """The same as plain data, for JSON, with the counts."""

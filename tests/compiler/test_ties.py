@@ -351,6 +351,8 @@ def test_a_direction_of_another_shape_is_refused():
 
     with pytest.raises(ilin.IlinError, match=r"input 'x' has shape \[1, 2\], but direction has shape \[3\]"):
         ties.along([1, 2, 3])
+    with pytest.raises(ilin.IlinError, match="direction holds NaN or infinity"):
+        ties.along([[1, np.nan]])
 
 
 def test_the_certificate_tells_what_is_known():
@@ -386,6 +388,13 @@ def test_derivatives_that_are_rounding_alone_count_as_0():
 
     assert moved["a"][0] > 0
     assert moved["a"][1:].tolist() == [0, 0]
+
+
+def test_slopes_of_very_different_sizes_are_resolved_or_stay():
+    """A slope 10⁻¹⁴ of the other's may be rounding: its unit keeps the convention, and nothing is refused."""
+    affine = at([("Mul", ["x", "w"], "u", {}), ("Relu", ["u"], "y", {})], [[0, 0]], {"w": [1, 1e-14]})
+
+    assert affine.ties.along([[1, 1]]).W.tolist() == [[1, 0], [0, 0]]
 
 
 def test_without_W_the_same_is_found():
