@@ -39,7 +39,7 @@ Examples:
   ilin-compile model.onnx x.npy --rows top5        the 5 largest outputs only
   ilin-compile model.onnx x.npy --outputs logits   a tensor before the softmax
   ilin-compile model.onnx x.npy --region           how far it holds, and why
-  ilin-compile model.onnx x.npy --ties             which units on a kink matter
+  ilin-compile model.onnx x.npy --ties             which ties matter
   ilin-compile model.onnx several.npy --json       a document for machines
   ilin-compile model.onnx x.npy --out-dir MAP      a W too large for memory
 
