@@ -29,8 +29,8 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--most", type=int, default=10_000_000, help="units that choose, at most")
-    parser.add_argument("--seconds", type=float, default=60, help="for one model, at most")
+    parser.add_argument("--most", type=int, default=200_000, help="units that choose, at most")
+    parser.add_argument("--seconds", type=float, default=40, help="for one model, at most")
     parser.add_argument("--only", help="run only names that contain this")
     parser.add_argument("--write", type=Path, help="a page whose table is replaced")
     parser.add_argument("--one", help=argparse.SUPPRESS)
