@@ -19,6 +19,7 @@ from ..runtime.errors import NonFiniteError
 from ..runtime.primitives import Array
 from ..runtime.program import Kind, LinearProgram
 from ..runtime.region import Geometry
+from ..runtime.ties import Ties
 from .graph import Graph
 from .plan import Plan
 from .scope import Scope
@@ -68,8 +69,9 @@ def affine_map(
     shares: Array | None,
     certify: Callable[[], Certificate],
     survey: Callable[[], Geometry],
+    examine: Callable[[], Ties],
 ) -> AffineMap:
-    """Put an answer together. Its layers, certificate and region are made when they are first read."""
+    """Put an answer together. Its layers, certificate, region and ties are made when they are first read."""
     program, plan = asked.program, asked.plan
     b = b.astype(W.dtype)
     for array in (W, b):
@@ -100,7 +102,8 @@ def affine_map(
         asked.notes,
         survey,
         program,
-        {name: value for name, value in asked.trace.feeds.items() if name not in scope.inputs},
+        held={name: value for name, value in asked.trace.feeds.items() if name not in scope.inputs},
+        examine=examine,
     )
 
 

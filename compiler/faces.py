@@ -6,7 +6,7 @@ their outputs at x are the margins m, the rows of their map the slopes a, and a 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -73,13 +73,13 @@ class Faces:
             yield int(face), np.flatnonzero(places == face)
 
 
-def faces_of(program: LinearProgram) -> Faces:
-    """The half-spaces of all guards of a program, as one program."""
+def faces_of(program: LinearProgram, *, tied: bool = False) -> Faces:
+    """The half-spaces of all guards of a program, or of those with ties alone, as one program."""
     taken = {name for name, _ in program.inputs} | {step.output for step in program.steps}
     faces: list[Face] = []
     unknown: dict[str, None] = {}
     for owner, number, guard in ((one, *each) for one in program.choosers for each in enumerate(one.guards)):
-        if not guard.choice.size:
+        if not guard.choice.size or (tied and not guard.ties):
             continue
         half_spaces = guard.half_spaces()
         if not half_spaces.terms:
@@ -95,11 +95,12 @@ def faces_of(program: LinearProgram) -> Faces:
         if units is None:
             units = np.arange(step.size) % guard.choice.size
         faces.append(Face(owner, guard, number, step, units))
-    return Faces(tuple(faces), tuple(unknown), _joined(program, faces))
+    outputs = [face.step.output for face in faces]
+    return Faces(tuple(faces), tuple(unknown), upstream(joined(program, faces), outputs))
 
 
-def _joined(program: LinearProgram, faces: list[Face]) -> LinearProgram:
-    """The program with each face as soon as what it reads is known, and nothing that no face needs."""
+def joined(program: LinearProgram, faces: Sequence[Face]) -> LinearProgram:
+    """The program with each face as soon as what it reads is known; its outputs are both's."""
     made = {step.output: position for position, step in enumerate(program.steps)}
     behind: dict[int, list[Step]] = {}
     for face in faces:
@@ -109,9 +110,8 @@ def _joined(program: LinearProgram, faces: list[Face]) -> LinearProgram:
     for position, step in enumerate(program.steps):
         exact = replace(step, guards=(), slack=None) if step.guards or step.slack is not None else step
         steps += [exact, *behind.get(position, ())]
-    outputs = tuple((face.step.output, face.step.shape) for face in faces)
-    whole = LinearProgram(program.inputs, outputs, tuple(steps))
-    return upstream(whole, [name for name, _ in outputs])
+    outputs = (*program.outputs, *((face.step.output, face.step.shape) for face in faces))
+    return LinearProgram(program.inputs, outputs, tuple(steps))
 
 
 def upstream(program: LinearProgram, outputs: Collection[str]) -> LinearProgram:

@@ -24,6 +24,7 @@ from ..runtime.record import Record
 from ..runtime.rounding import Arithmetic
 from ..runtime.session import require_providers
 from ..runtime.stack import NotStackable
+from ..runtime.ties import Ties
 from .answer import Asked, affine_map, jumps_of, require_representable
 from .bounds import rounding_bounds, running_bound
 from .compose import Composed, Progress, compose, compose_stacked
@@ -147,7 +148,7 @@ class CompiledModel:
         certify = partial(self._certify, asked.program, asked.trace, asked.rows, asked.plan, composed)
         survey = partial(self.survey, asked.trace)
         given = (asked, composed.W, composed.b, composed.shares)
-        affine = affine_map(self.graph, self.scope, *given, certify, survey)
+        affine = affine_map(self.graph, self.scope, *given, certify, survey, partial(self.ties, asked))
         return replace(affine, recorder=partial(self._record, asked, composed))
 
     def in_blocks(self, asked: Asked, budget: int) -> tuple[InBlocks, Evidence]:
@@ -173,7 +174,8 @@ class CompiledModel:
         require_representable(b=b)
         certify = partial(self._certify_operator, asked.program, asked.trace, asked.rows, W, b)
         survey = partial(self.survey, asked.trace)
-        return affine_map(self.graph, self.scope, asked, W, b, None, certify, survey)
+        given = (asked, W, b, None, certify, survey)
+        return affine_map(self.graph, self.scope, *given, partial(self.ties, asked))
 
     def plan(self, x: Given = None, rows: Rows = "all") -> Plan:
         """What `at` would do and what it would cost: engine, passes, peak bytes, an estimate of the time.
@@ -307,8 +309,12 @@ class CompiledModel:
             return None
         return there, self._lower(there)
 
-    def survey(self, trace: Trace) -> Survey:
+    def survey(self, trace: Trace, *, tied: bool = False) -> Survey:
         """The geometry of the region at a point, of the network lowered in float64. For the other stages.
+
+        Args:
+            trace: the point.
+            tied: leave out the choices that have no ties there.
 
         Raises:
             UnsupportedError: x decides which way it takes through the model, which has no half-spaces.
@@ -329,7 +335,20 @@ class CompiledModel:
         def look(z: Point) -> LinearProgram:
             return double(self._observer.probe(trace, z))
 
-        return Survey(double(trace), trace, look, kept._engine, limit_of(self.memory_limit))
+        return Survey(double(trace), trace, look, kept._engine, limit_of(self.memory_limit), tied=tied)
+
+    @overflow_refused_later()
+    def ties(self, asked: Asked) -> Ties:
+        """The ties at a point, examined in the network lowered in float64. For the other stages.
+
+        Raises:
+            UnsupportedError: as `survey`.
+        """
+        from .ties import examine
+
+        kept = self.prepared(asked.trace)
+        survey = self.survey(asked.trace, tied=True)
+        return examine(survey, kept.scope, asked, kept._engine, limit_of(self.memory_limit))
 
     def _plan(self, program: LinearProgram, K: int, budget: int | None = None) -> Plan:
         key = (program.structure(), K, budget)

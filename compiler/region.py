@@ -43,7 +43,16 @@ _ROWS = 64  # slopes at once
 class Survey:
     """The geometry of one region; what was worked out is kept for further questions."""
 
-    def __init__(self, program: LinearProgram, trace: Trace, look: Look, engine: Engine, limit: int) -> None:
+    def __init__(
+        self,
+        program: LinearProgram,
+        trace: Trace,
+        look: Look,
+        engine: Engine,
+        limit: int,
+        *,
+        tied: bool = False,
+    ) -> None:
         """Prepare it.
 
         Args:
@@ -52,10 +61,17 @@ class Survey:
             look: the network at another point, in float64.
             engine: for sweeps.
             limit: bytes that all half-spaces together may take.
+            tied: leave out the choices that have no ties at x.
         """
+        self._tied_only = tied
         self._program, self._trace, self._look, self._engine = program, trace, look, engine
         self._limit = limit
         self._legs: dict[int, tuple[LinearProgram, Leg]] = {}
+
+    @property
+    def program(self) -> LinearProgram:
+        """The network at x, in float64."""
+        return self._program
 
     @property
     def guarded(self) -> Iterator[tuple[Step | Discrete, Guard]]:
@@ -67,7 +83,7 @@ class Survey:
     @cached_property
     def faces(self) -> Faces:
         """All half-spaces, as one program."""
-        return faces_of(self._program)
+        return faces_of(self._program, tied=self._tied_only)
 
     @cached_property
     def x(self) -> Array:

@@ -90,7 +90,8 @@ def linearize_to(
     asked = replace(asked, plan=work.plan)
     survey = partial(compiled.survey, asked.trace)
     given = (asked, W, b, shares)
-    affine = affine_map(compiled.graph, compiled.scope, *given, lambda: certificate, survey)
+    examine = partial(compiled.ties, asked)
+    affine = affine_map(compiled.graph, compiled.scope, *given, lambda: certificate, survey, examine)
     record = record_of(program, asked.trace, kept(evidence.fresh), mapped(folder / "bounds.npy"))
     provenance = {**affine.provenance, "nonzero": written.nonzero}
     affine = replace(affine, provenance=provenance, recorder=lambda: record)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,13 +16,14 @@ from scipy import sparse
 from .archive import DAMAGE, FORMAT, plain, read_archive, sealed, typed, write_archive
 from .arrays import overflow_refused_later
 from .certificate import Certificate
-from .errors import InputError, MemoryLimitError, NonFiniteError, OutputError, RowsError
+from .errors import InputError, MemoryLimitError, NonFiniteError, OptionError, OutputError, RowsError
 from .files import write_whole
 from .pattern import pattern_sha256
 from .primitives import Array, Primitive, Shape
 from .program import Kind, LinearProgram
 from .record import Record
 from .region import Geometry, Region
+from .ties import Ties
 
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
@@ -90,6 +91,7 @@ class AffineMap:
     program: LinearProgram | None = field(default=None, repr=False)  # the network at x; None if loaded
     held: Mapping[str, Array] = field(default_factory=dict)  # graph inputs that it is no function of
     recorder: Callable[[], Record] | None = field(default=None, repr=False)  # `record`, when it is first read
+    examine: Callable[[], Ties] | None = field(default=None, repr=False)  # `ties`, when it is first read
 
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
@@ -104,7 +106,7 @@ class AffineMap:
             ModelError: onnxruntime fails.
             NonFiniteError: a tensor that depends on x is NaN or infinite.
         """
-        return self.certify()
+        return _with_ties(self.certify(), self.__dict__.get("ties"))
 
     @cached_property
     def record(self) -> Record | None:
@@ -120,6 +122,26 @@ class AffineMap:
         x = np.concatenate([np.ravel(value) for value in self.inputs.values()]).astype(np.float64)
         pattern = None if self.program is None else partial(pattern_sha256, self.program)
         return Region(self.kind, self.input_shapes, x, self.survey, pattern)
+
+    @cached_property
+    def ties(self) -> Ties:
+        """Units exactly on a kink at x, which of them matter, and the maps that meet there.
+
+        Examined when it is first read; the certificate says so from then on.
+
+        Raises:
+            OptionError: a map loaded from a file that was saved without them.
+            UnsupportedError: x decides which way it takes through the model.
+        """
+        if self.examine is None:
+            raise OptionError(
+                "this map was loaded from a file that was saved before its ties were examined; "
+                "linearize again, and read ties before saving"
+            )
+        found = self.examine()
+        if "certificate" in self.__dict__:
+            self.__dict__["certificate"] = _with_ties(self.certificate, found)
+        return found
 
     @property
     def x(self) -> Any:
@@ -286,6 +308,7 @@ class AffineMap:
             ],
             "certificate": self.certificate.as_dict(),
             "region": self.region.as_dict(),
+            **({"ties": self.ties.as_dict()} if "ties" in self.__dict__ else {}),
             "provenance": dict(self.provenance),
             "notes": list(self.notes),
         }
@@ -326,9 +349,16 @@ class AffineMap:
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickled and copied with its certificate made, as sessions cannot travel."""
-        known = {"layers_of": partial(_same, self.layers), "certify": partial(_same, self.certificate)}
-        gone = {"survey": None, "program": None, "recorder": None}
-        return {**self.__dict__, **known, **gone, "record": self.record, "region": self.region.facts()}
+        known: dict[str, Any] = {
+            "layers_of": partial(_same, self.layers),
+            "certify": partial(_same, self.certificate),
+            "record": self.record,
+            "region": self.region.facts(),
+        }
+        if "ties" in self.__dict__:
+            known["ties"] = self.ties.facts()
+        gone = {"survey": None, "program": None, "recorder": None, "examine": None}
+        return {**self.__dict__, **gone, **known}
 
 
 def load(path: str | os.PathLike[str]) -> AffineMap:
@@ -408,7 +438,16 @@ def map_of(header: Mapping[str, Any], stored: Mapping[str, Array]) -> AffineMap:
         affine.__dict__["record"] = Record(points, arrays["bounds"], header["convex"])
     affine.__dict__["certificate"] = certificate  # known already: nothing is left to be made
     affine.region.keep(header.get("region", {}))
+    if "ties" in header:
+        affine.__dict__["ties"] = Ties.from_dict(header["ties"])
     return affine
+
+
+def _with_ties(certificate: Certificate, ties: Ties | None) -> Certificate:
+    """The certificate with how the ties came out, where they have been examined."""
+    if ties is None:
+        return certificate
+    return replace(certificate, ties_that_matter=ties.matter, ties_genuine=ties.genuine)
 
 
 def _same(value: T) -> T:

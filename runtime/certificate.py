@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from .ties import verdict
+
 
 @dataclass(frozen=True)
 class Check:
@@ -36,6 +38,8 @@ class Certificate:
     guards: int  # all units and windows with a choice
     reason: str = ""  # why it is not verified, if so
     slopes: Check | None = None  # of smooth steps, against differences of their equations; None without any
+    ties_that_matter: int | None = None  # of the ties; None where they were not examined (`AffineMap.ties`)
+    ties_genuine: bool | None = None  # then: whether the choices at x are those of a region, if known
 
     @property
     def verified(self) -> bool:
@@ -64,4 +68,8 @@ class Certificate:
             region = "smooth, so valid at x only"
         if self.slopes is not None:
             region += f"; slopes of {self.slopes.compared} smooth steps"
-        return f"verified: {self.steps.compared} steps; at x within {self.at_x:.1e}; {region}"
+        ties = ""
+        if self.ties:
+            count = f"{self.ties:,} {'tie' if self.ties == 1 else 'ties'}"
+            ties = f"; {count}, {verdict(self.ties_that_matter, self.ties_genuine)}"
+        return f"verified: {self.steps.compared} steps; at x within {self.at_x:.1e}; {region}{ties}"

@@ -326,18 +326,7 @@ class Region:
             )
 
     def _flat(self, value: Any, what: str) -> Array:
-        given = value if isinstance(value, Mapping) else {next(iter(self.shapes)): value}
-        if set(given) != set(self.shapes):
-            raise InputError(f"{what} takes the inputs {', '.join(self.shapes)}")
-        parts = []
-        for name, shape in self.shapes.items():
-            part = np.asarray(given[name], np.float64)
-            if part.shape not in (shape, shape[1:]) or part.size != math.prod(shape):
-                raise InputError(
-                    f"input {name!r} has shape {list(shape)}, but {what} has shape {list(part.shape)}"
-                )
-            parts.append(part.ravel())
-        return np.concatenate(parts)
+        return flattened(self.shapes, value, what)
 
     def _bound(self, value: Any, default: float) -> Array:
         if value is None:
@@ -349,6 +338,31 @@ class Region:
     def __repr__(self) -> str:
         known = "; ".join(str(self.found[norm]) for norm in NORMS if norm in self.found)
         return f"Region({self.kind}, {known or 'radius not yet asked for'})"
+
+
+def flattened(shapes: Mapping[str, Shape], value: Any, what: str) -> Array:
+    """A point or direction flattened and stacked, (N,) in float64.
+
+    Args:
+        shapes: of the inputs.
+        value: shaped as the input; input name to array where there are several.
+        what: it is called in an error.
+
+    Raises:
+        InputError: other inputs or shapes.
+    """
+    given = value if isinstance(value, Mapping) else {next(iter(shapes)): value}
+    if set(given) != set(shapes):
+        raise InputError(f"{what} takes the inputs {', '.join(shapes)}")
+    parts = []
+    for name, shape in shapes.items():
+        part = np.asarray(given[name], np.float64)
+        if part.shape not in (shape, shape[1:]) or part.size != math.prod(shape):
+            raise InputError(
+                f"input {name!r} has shape {list(shape)}, but {what} has shape {list(part.shape)}"
+            )
+        parts.append(part.ravel())
+    return np.concatenate(parts)
 
 
 def norm_of(norm: Any) -> Norm:

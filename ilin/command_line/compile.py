@@ -39,6 +39,7 @@ Examples:
   ilin-compile model.onnx x.npy --rows top5        the 5 largest outputs only
   ilin-compile model.onnx x.npy --outputs logits   a tensor before the softmax
   ilin-compile model.onnx x.npy --region           how far it holds, and why
+  ilin-compile model.onnx x.npy --ties             which ties matter
   ilin-compile model.onnx several.npy --json       a document for machines
   ilin-compile model.onnx x.npy --out-dir MAP      a W too large for memory
 
@@ -222,6 +223,11 @@ def gathered(command: Callable[..., Any], wanted: Mapping[str, Callable[..., Any
     is_flag=True,
     help="Add how far the map holds: the nearest boundary in L1, L2 and L∞, and which unit it is.",
 )
+@click.option(
+    "--ties",
+    is_flag=True,
+    help="Add which units exactly on a kink at X matter, and how W differs on either side.",
+)
 @click.option("--whole", is_flag=True, help="Take X as one input, even where it could be several instances.")
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON document instead of the summary.")
 @click.option("-q", "--quiet", is_flag=True, help="Write nothing but errors; the exit code tells.")
@@ -243,6 +249,7 @@ def compile_main(
     rows: Rows,
     options: Mapping[str, Any],
     region: bool,
+    ties: bool,
     whole: bool,
     as_json: bool,
     quiet: bool,
@@ -266,4 +273,4 @@ def compile_main(
         if target is not None and target != output:
             check_destination(target, sources=(model, x))
     folders = numbered(out_dir, len(points))
-    ctx.exit(run(Job(compiled, x, points, rows, targets, folders, shown, started, region)))
+    ctx.exit(run(Job(compiled, x, points, rows, targets, folders, shown, started, region, ties)))

@@ -20,7 +20,9 @@ LARGEST = 5  # outputs and contributions that are listed
 _SETTINGS = ("engine", "direction", "dtype", "mode", "quantized")
 
 
-def facts_of(affine: AffineMap, seconds: float, *, layers: bool = False, region: bool = False) -> Facts:
+def facts_of(
+    affine: AffineMap, seconds: float, *, layers: bool = False, region: bool = False, ties: bool = False
+) -> Facts:
     """Everything the summary shows of one instance.
 
     Args:
@@ -28,6 +30,7 @@ def facts_of(affine: AffineMap, seconds: float, *, layers: bool = False, region:
         seconds: that it took.
         layers: what each layer adds to b too.
         region: what is known of the region too.
+        ties: which of the ties matter too.
     """
     y = _flat(affine.outputs)
     top = int(np.argmax(y[affine.rows]))
@@ -41,6 +44,7 @@ def facts_of(affine: AffineMap, seconds: float, *, layers: bool = False, region:
             **({"layers": _layers(affine, top)} if layers else {}),
             "certificate": affine.certificate.as_dict(),
             **({"region": affine.region.as_dict()} if region else {}),
+            **({"ties": affine.ties.as_dict()} if ties else {}),
             "notes": list(affine.notes),
             "seconds": seconds,
             "settings": {name: affine.provenance.get(name) for name in _SETTINGS},

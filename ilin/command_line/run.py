@@ -55,6 +55,7 @@ class Job:
     shown: Shown
     started: float  # by time.perf_counter
     region: bool = False  # whether to say how far a map holds
+    ties: bool = False  # whether to say which ties matter
 
 
 def run(job: Job) -> int:
@@ -136,12 +137,14 @@ def _linearised(job: Job, index: int, meter: Meter) -> tuple[AffineMap, Facts]:
             _ = affine.certificate  # made here, where messages are held back and the time is counted
             if job.region:
                 _survey(affine)
+            if job.ties:
+                _ = affine.ties
     except MemoryLimitError as error:
         raise MemoryLimitError(
             f"{error} (here: --rows top3, --outputs NAME, --out-dir DIR, --memory-limit SIZE)"
         ) from error
     seconds = time.perf_counter() - started
-    return affine, facts_of(affine, seconds, layers=job.shown.verbose, region=job.region)
+    return affine, facts_of(affine, seconds, layers=job.shown.verbose, region=job.region, ties=job.ties)
 
 
 def _survey(affine: AffineMap) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import click
 
 from ..runtime.memory import readable
+from ..runtime.ties import verdict
 from ._text import NOT_FINITE, column, dimensions, labelled, listed, number, plural, shortened
 from .facts import Facts
 
@@ -49,6 +50,7 @@ def summary(facts: Facts) -> str:
         *(_layers(facts["layers"]) if "layers" in facts else ()),
         *_verified(facts["certificate"], facts["map"]["kind"]),
         *(_region(facts["region"]) if "region" in facts else ()),
+        *(_ties(facts["ties"], facts["map"]["K"]) if "ties" in facts else ()),
         labelled("took", cost_of(facts)),
     ]
     return "\n".join(lines)
@@ -183,7 +185,9 @@ def _verified(certificate: Facts, kind: str) -> Iterator[str]:
     if certificate["guards"]:
         ties = f"{certificate['ties']:,} of {plural(certificate['guards'], 'unit')}"
         lie = "lies" if certificate["ties"] == 1 else "lie"
-        yield labelled("", f"{ties} {lie} exactly on a kink at x (ties)")
+        unseen = certificate["ties"] and certificate["ties_that_matter"] is None
+        known = f"(ties{', not examined' if unseen else ''})"
+        yield labelled("", f"{ties} {lie} exactly on a kink at x {known}")
 
 
 def _region(region: Facts) -> Iterator[str]:
@@ -195,6 +199,31 @@ def _region(region: Facts) -> Iterator[str]:
         yield labelled("" if place else "region", f"{norm}  {_extent(radius)}")
     if region["radii"] and region["radii"][0]["ties"]:
         yield labelled("", "the ties do not limit: what they compare is the same all over the region")
+
+
+def _ties(ties: Facts, rows: int) -> Iterator[str]:
+    """Which ties matter: the verdict, the nodes whose ties do, and the maps on either side."""
+    said = verdict(ties["matter"], ties["genuine"]) if ties["count"] else "none"
+    yield labelled("ties", said)
+    for node in ties["nodes"]:
+        matter = node["ties"] - node["still"] - node["unfelt"]
+        if matter:
+            counts = f"{matter:,} of {node['ties']:,}"
+            room = WIDTH - 14 - len(counts) - len(node["op_type"]) - len(node["convention"])
+            name = shortened(node["node"], max(8, room))
+            yield labelled("", f"{counts} {node['op_type']} {name}: {node['convention']}")
+    for place, side in zip(("ahead", "behind"), ties["sides"], strict=False):
+        yield labelled("", f"{place:<7} {_differs(side, rows)}")
+
+
+def _differs(side: Facts, rows: int) -> str:
+    """How the map on one side differs from the reported one."""
+    if side["note"]:
+        return shortened(side["note"], WIDTH - 19)
+    if not side["rows"]:
+        return f"the same map ({plural(side['turned'], 'unit')} choose otherwise)"
+    size = "" if side["change"] is None else f", W by up to {number(side['change'])}"  # which may not fit
+    return f"differs in {len(side['rows']):,} of {plural(rows, 'row')}{size}"
 
 
 def _extent(radius: Facts) -> str:
