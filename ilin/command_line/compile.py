@@ -221,6 +221,11 @@ def gathered(command: Callable[..., Any], wanted: Mapping[str, Callable[..., Any
     is_flag=True,
     help="Add how far the map holds: the nearest boundary in L1, L2 and L∞, and which unit it is.",
 )
+@click.option(
+    "--deep",
+    is_flag=True,
+    help="Verify deeply: every step, every row, more fresh points, and W in float64.",
+)
 @click.option("--whole", is_flag=True, help="Take X as one input, even where it could be several instances.")
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON document instead of the summary.")
 @click.option("-q", "--quiet", is_flag=True, help="Write nothing but errors; the exit code tells.")
@@ -242,6 +247,7 @@ def compile_main(
     rows: Rows,
     options: Mapping[str, Any],
     region: bool,
+    deep: bool,
     whole: bool,
     as_json: bool,
     quiet: bool,
@@ -254,6 +260,12 @@ def compile_main(
         raise click.UsageError("-o and --out-dir exclude each other: one file, or a folder of blocks", ctx)
     if output is not None:
         check_destination(output, sources=(model, x))
+    if deep and out_dir is not None:
+        raise click.UsageError(
+            "--deep and --out-dir exclude each other: blocks on disk are checked step by step and row by row "
+            "anyway, and W in float64 would not fit",
+            ctx,
+        )
     if out_dir is not None:
         check_folder(out_dir)
     given = read(x)
@@ -265,4 +277,4 @@ def compile_main(
         if target is not None and target != output:
             check_destination(target, sources=(model, x))
     folders = numbered(out_dir, len(points))
-    ctx.exit(run(Job(compiled, x, points, rows, targets, folders, shown, started, region)))
+    ctx.exit(run(Job(compiled, x, points, rows, targets, folders, shown, started, region, deep)))
