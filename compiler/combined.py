@@ -102,7 +102,7 @@ def combined_deviations(
     found = []
     places = differences(W, b, program, rows, evidence)
     for (difference, moved, expanded), within, ends in zip(places, inside, last, strict=True):
-        bound = within + np.abs(weights) @ (ends + expanded) + np.finfo(np.float32).tiny
-        largest = float(np.abs(difference).max(initial=0.0))
-        found.append(Deviation(largest, abs(weights @ difference) / bound, abs(weights @ moved) / bound))
+        bound = float(within + np.abs(weights) @ (ends + expanded) + np.finfo(np.float32).tiny)
+        ratios = (abs(float(weights @ each)) / bound for each in (difference, moved))
+        found.append(Deviation(float(np.abs(difference).max(initial=0.0)), *ratios))
     return found
