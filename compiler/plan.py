@@ -90,7 +90,7 @@ class Leg:
 
 @dataclass(frozen=True)
 class Checks:
-    """What reading the certificate would cost besides."""
+    """What reading the certificate, on its default level, would cost besides."""
 
     seconds: float
     bytes: int

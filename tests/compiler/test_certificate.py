@@ -104,6 +104,18 @@ def test_the_nodes_that_decide_the_kind_are_named(kind, nodes):
     assert ilin.linearize(proto, X).certificate.decided_by == nodes
 
 
+def test_the_page_runs(monkeypatch):
+    """The block of docs/certificate.md, as it stands there."""
+    monkeypatch.chdir(ROOT)
+    page = (ROOT / "docs" / "certificate.md").read_text()
+    block = page.split("```python\n")[1].split("```")[0]
+    names: dict[str, object] = {}
+    exec(block, names)
+    assert names["deep"] is names["affine"].certificate
+    for field in SCHEMA["properties"]:
+        assert f"`{field}`" in page, field
+
+
 # -- the default level ------------------------------------------------------------------------------
 
 
