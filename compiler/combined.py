@@ -39,7 +39,7 @@ def functional_of(program: LinearProgram, rows: Array) -> Array:
 def rounding_by_norms(
     program: LinearProgram, evidence: Evidence, dtype: DTypeLike, arithmetic: Arithmetic
 ) -> Magnitudes:
-    """What rounding may do at each step, at x and all fresh points at once.
+    """What rounding may do at each step, at the worst of x and all fresh points: one bound for all of them.
 
     A tensor that was not observed is replaced by a bound on its size: the rounding bound asks for no more.
 
@@ -50,16 +50,16 @@ def rounding_by_norms(
         arithmetic: the model's and the composition's, added.
     """
     places = evidence.places
-    sizes = {name: _observed(places, name, dtype) for name, _ in program.inputs}
-    held = {name: _values(places, name, dtype) for name, _ in program.inputs}
+    sizes = {name: _largest(places, name, dtype) for name, _ in program.inputs}
+    held = dict(sizes)
     errors: dict[str, Array] = {}
     carried: dict[str, Array] = {}
     last = program.last_uses()
     for position, step in enumerate(program.steps):
         if all(step.output in place.values for place in places):
-            sizes[step.output] = _observed(places, step.output, dtype)
+            sizes[step.output] = _largest(places, step.output, dtype)
         else:
-            size = np.zeros((len(places), *step.shape), dtype)
+            size = np.zeros((1, *step.shape), dtype)
             for name, L in step.terms:
                 size = size + L.size_bound(sizes[name])
             sizes[step.output] = size if step.offset is None else size + np.abs(step.offset).astype(dtype)
@@ -68,24 +68,24 @@ def rounding_by_norms(
             error = step_rounding(step, sizes, arithmetic, by_norms=True)
             if step.slack is not None:
                 error = error + step.slack
-            errors[step.output] = error if extra is None else error + extra
+            errors[step.output] = error if extra is None else error + extra.max(axis=0)
         elif extra is not None:
             carried[step.output] = extra
         for name in last.get(position, ()):
             sizes.pop(name, None)
-    return Magnitudes(errors, held, len(places))
+    return Magnitudes(errors, held, 1)
 
 
-def _values(places: list[Trace], name: str, dtype: DTypeLike) -> Array:
-    return np.stack([place.values[name] for place in places]).astype(dtype)
-
-
-def _observed(places: list[Trace], name: str, dtype: DTypeLike) -> Array:
-    return np.abs(_values(places, name, dtype))
+def _largest(places: list[Trace], name: str, dtype: DTypeLike) -> Array:
+    """The largest size of each entry at any place, (1, *shape)."""
+    first, *others = (np.abs(place.values[name]).astype(dtype) for place in places)
+    for other in others:
+        np.maximum(first, other, out=first)
+    return first[None]
 
 
 def combined_deviations(
-    W: Array, b: Array, program: LinearProgram, rows: Array, evidence: Evidence, inside: Array, last: Array
+    W: Array, b: Array, program: LinearProgram, rows: Array, evidence: Evidence, inside: float, last: Array
 ) -> list[Deviation]:
     """Deviations of W z + b at each place, measured against bounds on the combination of all rows.
 
@@ -95,14 +95,14 @@ def combined_deviations(
         program: the network at x.
         rows: flat output indices behind W's rows.
         evidence: with what onnxruntime computes.
-        inside: (P,), what rounding inside of the network and the sweep may do to the combination.
-        last: (P, K), what rounding may do to W z + b itself, row by row.
+        inside: what rounding inside of the network and the sweep may do to the combination, at any place.
+        last: (K,), what rounding may do to W z + b itself, row by row.
     """
     weights = weights_of(len(rows))
+    rounding = inside + float(np.abs(weights) @ last) + float(np.finfo(np.float32).tiny)
     found = []
-    places = differences(W, b, program, rows, evidence)
-    for (difference, moved, expanded), within, ends in zip(places, inside, last, strict=True):
-        bound = float(within + np.abs(weights) @ (ends + expanded) + np.finfo(np.float32).tiny)
+    for difference, moved, expanded in differences(W, b, program, rows, evidence):
+        bound = rounding + float(np.abs(weights) @ expanded)
         ratios = (abs(float(weights @ each)) / bound for each in (difference, moved))
         found.append(Deviation(float(np.abs(difference).max(initial=0.0)), *ratios))
     return found

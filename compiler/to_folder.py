@@ -30,7 +30,7 @@ from .pipeline import CompiledModel
 from .plan import BUDGET
 from .rows import Rows
 from .trace import Given
-from .verify import Deviation, Evidence, certificate_of, deviations
+from .verify import Deviation, Evidence, deviations
 
 _BLOCK = 64 << 20  # bytes of W that are written, and marked as finished, at once
 
@@ -73,7 +73,7 @@ def linearize_to(
     block = max(1, min(work.most, _BLOCK // max(1, entries["W"].bytes)))
     written = write_rows(folder, plan, checked, block=block, progress=checked.tell)
 
-    certificate = certificate_of(program, evidence, _by_place(written.worst))
+    certificate = compiled.judged(asked, evidence, _by_place(written.worst))
     W, b, shares = opened(folder)
     asked = replace(asked, plan=work.plan)
     survey = partial(compiled.survey, asked.trace)

@@ -63,7 +63,7 @@ class Certificate:
 
     Deviations are absolute, in the units of the outputs; every `…_over_bound` is a deviation divided by
     a bound on the rounding errors, derived from the arithmetic: at most 1 where the map holds. It is the
-    largest of any row where the steps were checked, and else that of one random combination of all rows.
+    largest of any row, or on the default level, of a W in memory, that of a random combination of all rows.
     """
 
     steps: Check | None  # at x, every step by itself; None where that was not asked for

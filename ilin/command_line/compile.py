@@ -262,8 +262,8 @@ def compile_main(
         check_destination(output, sources=(model, x))
     if deep and out_dir is not None:
         raise click.UsageError(
-            "--deep and --out-dir exclude each other: blocks on disk are checked step by step and row by row "
-            "anyway, and W in float64 would not fit",
+            "--deep and --out-dir exclude each other: W in float64 would have to fit into memory; blocks on "
+            "disk are compared row by row anyway",
             ctx,
         )
     if out_dir is not None:
