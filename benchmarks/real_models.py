@@ -163,8 +163,8 @@ def _line(result: dict[str, Any]) -> str:
         f"{'×'.join(map(str, result['shape'])):>15s}  {steps}"
         f"x {result['at_x']:.1e} ({result['at_x_over_bound']:.2f})  "
         f"around {result['in_region']:.1e} ({result['in_region_over_bound']:.2f}) "
-        f"{result['points_held']}/{result['points_tried']}  "
-        f"{result['at_s']:.2f} + {result['certificate_s']:.2f} s {result['peak_mib']:.0f} MiB {result['reason']}"
+        f"{result['points_held']}/{result['points_tried']}  {result['at_s']:.2f} + "
+        f"{result['certificate_s']:.2f} s {result['peak_mib']:.0f} MiB {result['reason']}"
     )
 
 

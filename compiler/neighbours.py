@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -83,9 +84,10 @@ def _first_length(program: LinearProgram) -> float:
     """
     nearest = 1.0
     for _, guard in program.guarded:
-        margin = guard.margin[guard.margin > 0].astype(np.float64)
+        margin = guard.margin[guard.margin > 0]  # neither ties nor what is not known
         if margin.size:
-            nearest = min(nearest, float(margin.min()) / float(np.sqrt(np.mean(np.square(margin)))))
+            usual = float(np.linalg.norm(margin)) / math.sqrt(margin.size)
+            nearest = min(nearest, float(margin.min()) / usual)
     return 0.5 * nearest
 
 

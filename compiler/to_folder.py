@@ -1,7 +1,7 @@
 """A map whose W does not fit memory, composed block by block of rows into a folder, each block checked.
 
 Every row is compared with onnxruntime at x and at the fresh points while it is in memory, and the largest
-deviations are kept with the progress: the certificate says the same as that of a map in memory. Where the
+deviations are kept with the progress: the certificate is that of a map in memory, row by row. Where the
 plan goes through a narrow layer, the maps that W's rows are products with stand in folders inside this one
 until all rows are there. So an interruption costs one block, whatever was being made.
 """

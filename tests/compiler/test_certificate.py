@@ -13,7 +13,8 @@ import onnx.parser
 import pytest
 
 import ilin
-from ilin.compiler import combined
+from ilin.compiler import combined, verify
+from ilin.compiler.observer import Observer
 from ilin.compiler.pipeline import CompiledModel
 from ilin.ops import REGISTRY
 from ilin.runtime.certificate import Certificate
@@ -117,6 +118,17 @@ def test_the_page_runs(monkeypatch):
 
 
 # -- the default level ------------------------------------------------------------------------------
+
+
+def test_it_runs_the_model_once_more_and_no_step_by_itself(monkeypatch):
+    runs = []
+    probe = Observer.probe
+    monkeypatch.setattr(Observer, "probe", lambda *given: runs.append(given) or probe(*given))
+    monkeypatch.setattr(Observer, "audit", None)
+    monkeypatch.setattr(verify, "check_steps", None)
+    affine = ilin.linearize(DIGITS / "model.onnx", np.load(DIGITS / "x.npy"))
+    assert affine.certificate.verified
+    assert len(runs) == affine.certificate.points_tried == 1
 
 
 def test_no_row_is_weighted_away():
