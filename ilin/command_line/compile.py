@@ -26,9 +26,9 @@ _HELP = """From an ONNX model and one input x to the exact affine map F(z) = W z
 
 Runs MODEL once at X with onnxruntime, and composes W and b from the operators' own equations; on a
 piecewise-linear network the map is exact on the whole linear region around x, with smooth operators it is the
-tangent at x. Checks the answer against
-onnxruntime, at x and at a fresh point of the region (--deep checks more). Shows what each entry of x contributes to
-the largest output, and how closely all of that was verified.
+tangent at x. Checks the answer against onnxruntime, at x and at a fresh point of the region; --deep checks
+step by step as well. Shows what each entry of x contributes to the largest output, and how closely all of
+that was verified.
 
 X.npy holds one instance, or several along axis 0; X.npz names several inputs, by graph input name.
 
