@@ -194,7 +194,7 @@ def certificate_of(
     table = () if evidence.audited is None else check_steps(program, evidence.audited, evidence.arithmetic)
     steps = None if evidence.audited is None else summed_up(table)
     at_x, around = compared[0], compared[1:] or [Deviation(0.0, 0.0)]
-    in_region = Deviation(*(max(each) for each in zip(*around, strict=True)))
+    in_region = Deviation(*(float(np.max(each)) for each in zip(*around, strict=True)))
     guards = [guard for _, guard in program.guarded]
     return Certificate(
         steps=steps,
