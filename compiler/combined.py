@@ -8,11 +8,13 @@ measured by norms (`Primitive.size_bound`) on tensors that were observed anyway,
 
 from __future__ import annotations
 
+from functools import reduce
+
 import numpy as np
 from numpy.typing import DTypeLike
 
 from ..runtime.primitives import Array
-from ..runtime.program import LinearProgram
+from ..runtime.program import LinearProgram, Step
 from ..runtime.rounding import Arithmetic, step_rounding
 from .sweep import Magnitudes
 from .trace import Trace
@@ -56,7 +58,7 @@ def rounding_by_norms(
     carried: dict[str, Array] = {}
     last = program.last_uses()
     for position, step in enumerate(program.steps):
-        if all(step.output in place.values for place in places):
+        if all(_seen(place, step) for place in places):
             sizes[step.output] = _largest(places, step.output, dtype)
         else:
             size = np.zeros((1, *step.shape), dtype)
@@ -76,12 +78,16 @@ def rounding_by_norms(
     return Magnitudes(errors, held, 1)
 
 
+def _seen(place: Trace, step: Step) -> bool:
+    """Whether a step's output was observed."""
+    value = place.values.get(step.output)
+    return value is not None and value.shape == step.shape
+
+
 def _largest(places: list[Trace], name: str, dtype: DTypeLike) -> Array:
     """The largest size of each entry at any place, (1, *shape)."""
-    first, *others = (np.abs(place.values[name]).astype(dtype) for place in places)
-    for other in others:
-        np.maximum(first, other, out=first)
-    return first[None]
+    sizes = (np.abs(place.values[name]).astype(dtype) for place in places)
+    return np.asarray(reduce(np.maximum, sizes))[None]
 
 
 def combined_deviations(
