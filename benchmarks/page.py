@@ -35,7 +35,7 @@ def page(results: Results, folder: str, pictures: list[str]) -> str:
 _COMPARISON = "Milliseconds of one answer for every case and side, on a logarithmic axis"
 
 _HOW = """“ilin” is a plain installation, “ilin[fast]” the one with numba. **Map** is W and b;
-**verified** adds the certificate: every step, the whole map at x and fresh points of the region, against
+**verified** adds the certificate: the whole map at x and at a fresh point of the region, against
 onnxruntime. No peer has a counterpart of that, and of the peers only relucent gives b. A ratio is the time
 of the fastest peer over ilin's, median of the rounds: above 1 ilin is faster. Floor: what ilin's plan
 multiplies and adds, dead units included, over the rate of the matrix product above; the run of the model

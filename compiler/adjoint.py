@@ -67,7 +67,7 @@ class Adjoint:
 
         Args:
             program: one point's program, of the structure that the model was emitted for.
-            rows: k flat output indices.
+            rows: k flat output indices; or k functionals of the outputs, (k, all outputs).
             errors: step output to a bound on the error that evaluating the step makes, (P, *shape); none
                 is zero.
             dtype: as emitted.

@@ -14,7 +14,7 @@ import scipy
 from .._version import __version__
 from ..runtime import session
 from ..runtime.affine_map import AffineMap, Layer
-from ..runtime.certificate import Certificate
+from ..runtime.certificate import Certificate, Level
 from ..runtime.errors import NonFiniteError
 from ..runtime.primitives import Array
 from ..runtime.program import Kind, LinearProgram
@@ -67,7 +67,7 @@ def affine_map(
     W: Any,
     b: Array,
     shares: Array | None,
-    certify: Callable[[], Certificate],
+    certify: Callable[[Level], Certificate],
     survey: Callable[[], Geometry],
     examine: Callable[[], Ties],
 ) -> AffineMap:

@@ -81,6 +81,16 @@ class Engine:
             return lambda block: emitted.bounds(program, block, magnitudes.errors, dtype)
         return bounds_back(program, self._multiplier(leg, program, rows, dtype), dtype, magnitudes)
 
+    def functional_bounds(
+        self, program: LinearProgram, functionals: Array, dtype: np.dtype[Any], magnitudes: Magnitudes
+    ) -> Array:
+        """What rounding may do to functionals of the outputs, (k, all outputs) to (P, k)."""
+        if dtype == np.float32 and self._emittable(dtype):
+            return self._adjoint(program, dtype, bounds=True).bounds(
+                program, functionals, magnitudes.errors, dtype
+            )
+        return bounds_back(program, matrix_free(program), dtype, magnitudes)(functionals)
+
     def _adjoint(self, program: LinearProgram, dtype: np.dtype[Any], *, bounds: bool) -> Adjoint:
         key = (program.structure(), dtype, bounds)
         if key not in self._adjoints:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -61,12 +62,13 @@ def find_neighbours(
     def within_rounding(z: Point, other: LinearProgram) -> Mapping[str, Array] | None:
         return same_piece(program, other, z, dtype, arithmetic)
 
+    start = _first_length(program)
     kept: list[Neighbour] = []
     tried = 0
     for compare, least in ((strictly, 0.0), (within_rounding, 0.2)):
         for direction in _directions(trace.free(program), seed=tried):
             tried += 1
-            found = _along(direction, program, trace, look, compare, least)
+            found = _along(direction, program, trace, look, compare, least, start)
             if found is not None:
                 kept.append(found)
             if len(kept) == count:
@@ -74,19 +76,40 @@ def find_neighbours(
     return kept, tried
 
 
+def _first_length(program: LinearProgram) -> float:
+    """A step that probably changes no unit, as a fraction of x's own size: half of one where no unit chooses.
+
+    A change of x by its own size changes what units compare by about its own size. So the unit whose margin
+    is the smallest, in parts of its node's, is about the first to change.
+    """
+    nearest = 1.0
+    for _, guard in program.guarded:
+        margin = guard.margin[guard.margin > 0]  # neither ties nor what is not known
+        if margin.size:
+            usual = float(np.linalg.norm(margin)) / math.sqrt(margin.size)
+            nearest = min(nearest, float(margin.min()) / usual)
+    return 0.5 * nearest
+
+
 def _along(
-    direction: Point, program: LinearProgram, trace: Trace, look: Look, compare: Compare, least: float
+    direction: Point,
+    program: LinearProgram,
+    trace: Trace,
+    look: Look,
+    compare: Compare,
+    least: float,
+    start: float,
 ) -> Neighbour | None:
     """The first point along a direction that is of x's region, each trial nearer to x than the last.
 
-    The next trial goes half-way to where the first unit would change if all of them changed linearly, and
-    at least the fraction `least` of the last.
+    The first trial goes as far as `start`. The next one goes half-way to where the first unit would change if
+    all of them changed linearly, and at least the fraction `least` of the last.
     """
     x = trace.free(program)
-    length = 0.5
+    length = start if _moved(x, direction, start) else 0.5
     for _ in range(_TRIALS):
-        z = {name: (value + length * direction[name]).astype(value.dtype) for name, value in x.items()}
-        if all(np.array_equal(z[name], x[name]) for name in x):
+        z = _moved(x, direction, length)
+        if z is None:
             return None  # the region is thinner than the spacing of floating-point numbers this way
         seen = look(z)
         if seen is None:
@@ -98,6 +121,12 @@ def _along(
             return Neighbour(z, there, allowance)
         length *= max(0.5 * first_change(program, other), least)
     return None
+
+
+def _moved(x: Point, direction: Point, length: float) -> Point | None:
+    """A point along a direction; None where it is x itself."""
+    z = {name: (value + length * direction[name]).astype(value.dtype) for name, value in x.items()}
+    return None if all(np.array_equal(z[name], x[name]) for name in x) else z
 
 
 def first_change(at_x: LinearProgram, at_z: LinearProgram) -> float:

@@ -13,7 +13,7 @@ import numpy as np
 from ..runtime.errors import MemoryLimitError, OptionError
 from ..runtime.memory import readable
 from ..runtime.primitives import Contract
-from ..runtime.program import LinearProgram
+from ..runtime.program import Kind, LinearProgram
 from ..runtime.transpose import transposed
 from .cuts import Tensors, cuts_of, stretch, width
 
@@ -61,6 +61,7 @@ _POINTS = 3  # that a certificate looks at: x and two fresh ones
 _WALKS = (
     14  # of one point through the network: values and magnitudes at each, and the search for the fresh ones
 )
+_SEARCH = 3  # of one point through the network: the search alone, mostly by onnxruntime
 BUDGET = 1 << 30  # bytes of a sweep's blocks at most: larger ones are not faster
 _CLOSE_LOOK = 64 << 20  # bytes of a block from which they are counted step by step
 _WORTH = 10_000_000  # multiply-adds of a leg below which nothing but numpy pays for its start
@@ -89,7 +90,7 @@ class Leg:
 
 @dataclass(frozen=True)
 class Checks:
-    """What reading the certificate would cost besides."""
+    """What reading the certificate, on its default level, would cost besides."""
 
     seconds: float
     bytes: int
@@ -245,20 +246,24 @@ def _sized(leg: Leg, program: LinearProgram, dtype: np.dtype[Any], budget: int) 
 
 
 def checks_of(plan: Plan, program: LinearProgram, dtype: np.dtype[Any]) -> Checks:
-    """What the certificate costs: every row swept once more for its bound, and some walks besides.
+    """What the certificate costs by default: one row swept back for its bound, and the search for points.
 
-    The walks are those of x and of fresh points, with values and with magnitudes, by numpy.
+    A map that was made in several legs or forward has every row swept once more, and one without a region
+    every step checked: walks with values and with magnitudes, by numpy.
     """
     from .footprint import bounds_bytes
 
     costs = _Costs(program, dtype.itemsize, ("adjoint",) if dtype == np.float32 else ("matrix-free",), BUDGET)
-    swept = sum(costs.leg(leg.first, leg.last, leg.passes, ("reverse",)).seconds for leg in plan.legs)
+    whole = len(plan.legs) > 1 or plan.direction != "reverse" or program.kind is Kind.SMOOTH
+    swept = sum(
+        costs.leg(leg.first, leg.last, leg.passes if whole else 1, ("reverse",)).seconds for leg in plan.legs
+    )
     walked = costs.leg(0, len(program.steps), 1, ("reverse",))
     rates = RATES["matrix-free"]
     one = (
         costs.dense[-1] / rates.dense + costs.convolved[-1] / rates.convolved + costs.moved[-1] / rates.moved
     )
-    seconds = swept + _WALKS * (one + len(program.steps) * rates.per_step)
+    seconds = swept + (_WALKS if whole else _SEARCH) * (one + len(program.steps) * rates.per_step)
     return Checks(seconds / plan.speed, bounds_bytes(program, _POINTS, dtype) + walked.bytes)
 
 

@@ -58,7 +58,10 @@ def rows_back(program: LinearProgram, multiplier: Multiplier, dtype: np.dtype[An
 def bounds_back(
     program: LinearProgram, multiplier: Multiplier, dtype: np.dtype[Any], magnitudes: Magnitudes
 ) -> Callable[[Array], Array]:
-    """Return the sweep that adds up Σ |row's adjoint at a step| · (the step's own error), (k,) to (P, k)."""
+    """Return the sweep that adds up Σ |row's adjoint at a step| · (the step's own error), (k,) to (P, k).
+
+    Instead of k flat output indices it takes k functionals of the outputs as well, (k, all outputs).
+    """
 
     def back(rows: Array) -> Array:
         total = np.zeros((magnitudes.count, len(rows)))
@@ -97,7 +100,20 @@ def _seeded(program: LinearProgram, rows: Array, dtype: np.dtype[Any]) -> dict[s
 
 
 def seeds(program: LinearProgram, rows: Array, dtype: np.dtype[Any]) -> list[Array]:
-    """Unit rows, (k, *shape) for each output."""
+    """Rows at the outputs, (k, *shape) for each output.
+
+    Args:
+        program: with the outputs.
+        rows: (k,) flat indices, whose rows are unit vectors; or the rows themselves, (k, all outputs).
+        dtype: of the blocks.
+    """
+    if rows.ndim == 2:
+        ends = np.cumsum([math.prod(shape) for _, shape in program.outputs])[:-1]
+        parts = np.split(rows.astype(dtype, copy=False), ends, axis=1)
+        return [
+            np.ascontiguousarray(part).reshape(len(rows), *shape)
+            for part, (_, shape) in zip(parts, program.outputs, strict=True)
+        ]
     blocks = []
     start = 0
     for _, shape in program.outputs:

@@ -1,7 +1,7 @@
 """A map whose W does not fit memory, composed block by block of rows into a folder, each block checked.
 
 Every row is compared with onnxruntime at x and at the fresh points while it is in memory, and the largest
-deviations are kept with the progress: the certificate says the same as that of a map in memory. Where the
+deviations are kept with the progress: the certificate is that of a map in memory, row by row. Where the
 plan goes through a narrow layer, the maps that W's rows are products with stand in folders inside this one
 until all rows are there. So an interruption costs one block, whatever was being made.
 """
@@ -41,7 +41,7 @@ from .plan import BUDGET
 from .record import allowed, kept, record_of
 from .rows import Rows
 from .trace import Given
-from .verify import Evidence, certificate_of, deviations
+from .verify import Deviation, Evidence, deviations
 
 _BLOCK = 64 << 20  # bytes of W that are written, and marked as finished, at once
 
@@ -85,13 +85,13 @@ def linearize_to(
     block = max(1, min(work.most, _BLOCK // max(1, entries["W"].bytes)))
     written = write_rows(folder, plan, checked, block=block, progress=checked.tell)
 
-    certificate = certificate_of(program, evidence, _pairs(written.worst))
+    certificate = compiled.judged(asked, evidence, _by_place(written.worst))
     W, b, shares = opened(folder)
     asked = replace(asked, plan=work.plan)
     survey = partial(compiled.survey, asked.trace)
     given = (asked, W, b, shares)
     examine = partial(compiled.ties, asked)
-    affine = affine_map(compiled.graph, compiled.scope, *given, lambda: certificate, survey, examine)
+    affine = affine_map(compiled.graph, compiled.scope, *given, lambda _: certificate, survey, examine)
     record = record_of(program, asked.trace, kept(evidence.fresh), mapped(folder / "bounds.npy"))
     provenance = {**affine.provenance, "nonzero": written.nonzero}
     affine = replace(affine, provenance=provenance, recorder=lambda: record)
@@ -113,8 +113,8 @@ class _Checked:
 
     @overflow_refused_later()
     def __call__(self, rows: Array) -> tuple[dict[str, Array], Array]:
-        """A block for each of the map's files, and its deviations: at each place, two numbers."""
-        work, magnitudes = self.work, self.evidence.magnitudes
+        """A block for each of the map's files, and its deviations: at each place, three numbers."""
+        work, magnitudes = self.work, self.work.magnitudes
         found = work.block(rows, self._kept)
         composed = Composed(found.W, found.shares.sum(axis=0), found.shares)
         require_representable(W=composed.W, b=composed.b.astype(work.dtype))
@@ -155,9 +155,11 @@ def _unchecked(table: Table, rows: Array) -> tuple[dict[str, Array], Array]:
     return table.make(rows), np.zeros(0)
 
 
-def _pairs(numbers: Sequence[float]) -> list[tuple[float, float]]:
-    """Deviations and the same over their bounds, place by place; none deviates where there are no rows."""
-    return list(zip(numbers[::2], numbers[1::2], strict=True)) or [(0.0, 0.0)]
+def _by_place(numbers: Sequence[float]) -> list[Deviation]:
+    """Deviations place by place; none deviates where there are no rows."""
+    size = len(Deviation._fields)
+    found = [Deviation(*numbers[first : first + size]) for first in range(0, len(numbers), size)]
+    return found or [Deviation(0.0, 0.0)]
 
 
 def _identity(

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from ..runtime.certificate import Certificate, Check
+from ..runtime.certificate import LISTED, Certificate, Check, Double, Level, StepCheck
 from ..runtime.primitives import Array
-from ..runtime.program import LinearProgram, Step
+from ..runtime.program import Kind, LinearProgram, Step
 from ..runtime.rounding import Arithmetic, step_rounding
 from .bounds import abs_products
 from .neighbours import Neighbour
@@ -21,8 +22,7 @@ from .trace import Trace
 
 def rounding_at(
     program: LinearProgram,
-    trace: Trace,
-    fresh: Sequence[Neighbour],
+    evidence: Evidence,
     dtype: DTypeLike,
     arithmetic: Arithmetic,
     kept: Collection[str] = (),
@@ -31,13 +31,12 @@ def rounding_at(
 
     Args:
         program: the network at x.
-        trace: x.
-        fresh: points of x's region.
+        evidence: with the places.
         dtype: floating type of the composition.
         arithmetic: the model's and the composition's, added.
         kept: tensors whose values are wanted besides.
     """
-    points = [trace.free(program), *(neighbour.point for neighbour in fresh)]
+    points = [evidence.trace.free(program), *(neighbour.point for neighbour in evidence.fresh)]
     block = {name: np.stack([point[name] for point in points]).astype(dtype) for name, _ in program.inputs}
     errors: dict[str, Array] = {}
     carried: dict[str, Array] = {}  # allowances at steps that do not round, on their way to one that does
@@ -45,7 +44,7 @@ def rounding_at(
     for step, values in program.walk(block, [1.0] * len(points)):
         if step.output in kept:
             held[step.output] = values[step.output]
-        extra = _allowances(step, fresh, carried)
+        extra = allowances(step, evidence.fresh, carried)
         if program.has_slot(step):
             error = step_rounding(step, values, arithmetic)
             if step.slack is not None:
@@ -56,7 +55,7 @@ def rounding_at(
     return Magnitudes(errors, held, len(points))
 
 
-def _allowances(step: Step, fresh: Sequence[Neighbour], carried: Mapping[str, Array]) -> Array | None:
+def allowances(step: Step, fresh: Sequence[Neighbour], carried: Mapping[str, Array]) -> Array | None:
     """What units at the edge of rounding add to a step's output, at x (nothing) and the fresh points."""
     here = any(step.output in neighbour.allowance for neighbour in fresh)
     if not here and not any(name in carried for name, _ in step.terms):
@@ -78,9 +77,8 @@ class Evidence:
     trace: Trace  # x
     fresh: Sequence[Neighbour]
     tried: int  # points tried to find them
-    magnitudes: Magnitudes  # of rounding errors at all of these points
-    audited: Mapping[str, Array]  # every tensor of the program at x, as onnxruntime computes it
     arithmetic: Arithmetic  # the coarser of the model's and the composition's
+    audited: Mapping[str, Array] | None = None  # every tensor of the program at x, as onnxruntime computes it
     slopes: Check | None = None  # of smooth steps
     objection: str = ""  # why what was looked at is not the model, if so
 
@@ -90,10 +88,18 @@ class Evidence:
         return [self.trace, *(neighbour.trace for neighbour in self.fresh)]
 
 
+class Deviation(NamedTuple):
+    """How far W z + b is from F(z) at one place."""
+
+    largest: float  # |W z + b - F(z)| of any row
+    over_bound: float  # the largest over its bound
+    moved: float = 0.0  # |F(z) - F(x)| over that bound: how far off W = 0 would be
+
+
 def deviations(
     W: Any, b: Array, program: LinearProgram, rows: Array, evidence: Evidence, rounding: Array
-) -> list[tuple[float, float]]:
-    """Largest |W z + b - F(z)| at each place, and the same over its bound.
+) -> list[Deviation]:
+    """Deviations of W z + b at each place, each row against its own bound.
 
     Args:
         W: (K, N), or a linear operator of that shape.
@@ -104,16 +110,30 @@ def deviations(
         rounding: (P, K), what rounding may do to W z + b at each place.
     """
     found = []
-    for place, bounds in zip(evidence.places, rounding, strict=True):
-        z = place.stacked(program.inputs).astype(np.float64)
-        y = place.answered(program.outputs)[rows].astype(np.float64)
-        bounds = bounds + np.abs(y - place.stacked(program.outputs)[rows])  # 0 where nothing was expanded
-        difference = np.abs(_product(W, z) + b.astype(W.dtype) - y)
-        ratios = difference / (bounds + np.finfo(np.float32).tiny)
-        found.append((float(difference.max(initial=0.0)), float(ratios.max(initial=0.0))))
+    places = differences(W, b, program, rows, evidence)
+    for (difference, moved, expanded), bounds in zip(places, rounding, strict=True):
+        bounds = bounds + expanded + np.finfo(np.float32).tiny
+        ratios = (float((np.abs(each) / bounds).max(initial=0.0)) for each in (difference, moved))
+        found.append(Deviation(float(np.abs(difference).max(initial=0.0)), *ratios))
     return found
 
 
+def differences(
+    W: Any, b: Array, program: LinearProgram, rows: Array, evidence: Evidence
+) -> Iterator[tuple[Array, Array, Array]]:
+    """At each place W z + b - F(z), F(z) - F(x), and how far the program's own outputs are from F(z).
+
+    Each is (K,); the last is 0 where nothing was expanded.
+    """
+    points = np.stack([place.stacked(program.inputs) for place in evidence.places]).astype(np.float64)
+    at_x = evidence.trace.answered(program.outputs)[rows].astype(np.float64)
+    for place, ours in zip(evidence.places, _products(W, points), strict=True):
+        y = place.answered(program.outputs)[rows].astype(np.float64)
+        expanded = np.abs(y - place.stacked(program.outputs)[rows])
+        yield ours + b.astype(W.dtype) - y, y - at_x, expanded
+
+
+_ROWS = 256  # of W in float64 at a time
 _VISIBLE = 0.01  # of what goes in or comes out: a deviation that nobody would call rounding
 
 
@@ -130,57 +150,84 @@ def says_nothing(W: Array, shares: Array, x: Array, y: Array, deviation: float, 
         deviation: largest |W x + b - y|.
         rounding: (K,), what rounding may do to W x + b.
     """
-    if not deviation > _VISIBLE * max(np.abs(x).max(initial=0.0), np.abs(y).max(initial=0.0)):
+    if not visible(deviation, x, y):
         return False
     terms = abs_products(W, x[None])[0] + np.abs(shares).sum(axis=0)
     return float(rounding.max(initial=0.0)) > float(terms.max(initial=0.0))
 
 
-def _product(W: Any, z: Array) -> Array:
-    """W z in float64, in blocks of rows: a second W in float64 may not fit."""
+def visible(deviation: float, x: Array, y: Array) -> bool:
+    """Whether a deviation is more than 1 % of what goes in and comes out."""
+    return bool(deviation > _VISIBLE * max(np.abs(x).max(initial=0.0), np.abs(y).max(initial=0.0)))
+
+
+def _products(W: Any, points: Array) -> Array:
+    """W z of each point in float64, (P, K), in blocks of rows: a second W in float64 may not fit."""
     if not isinstance(W, np.ndarray):
-        return np.asarray(W @ z, np.float64)
-    product = np.empty(len(W))
-    for first in range(0, len(W), 4096):
-        block = slice(first, first + 4096)
-        product[block] = W[block].astype(np.float64, copy=False) @ z
-    return product
+        return np.asarray(W @ points.T, np.float64).T
+    products = np.empty((len(points), len(W)))
+    for first in range(0, len(W), _ROWS):
+        block = slice(first, first + _ROWS)
+        products[:, block] = points @ W[block].astype(np.float64, copy=False).T
+    return products
 
 
 def certificate_of(
     program: LinearProgram,
     evidence: Evidence,
-    compared: Sequence[tuple[float, float]],
+    compared: Sequence[Deviation],
     *,
+    level: Level = "default",
     vacuous: bool = False,
+    double: Double | None = None,
 ) -> Certificate:
     """The certificate of a map that has been compared at all places.
 
     Args:
         program: the network at x.
         evidence: that it was compared with.
-        compared: from `deviations`.
+        compared: from `deviations`, or from `combined_deviations` where the steps were not audited.
+        level: that was asked for.
         vacuous: whether the bounds are too large to say anything.
+        double: the comparison with the same composed in float64, if it was made.
     """
-    steps = check_steps(program, evidence.audited, evidence.arithmetic)
-    at_x, around = compared[0], compared[1:] or [(0.0, 0.0)]
-    in_region = (max(d for d, _ in around), max(r for _, r in around))
+    table = () if evidence.audited is None else check_steps(program, evidence.audited, evidence.arithmetic)
+    steps = None if evidence.audited is None else summed_up(table)
+    at_x, around = compared[0], compared[1:] or [Deviation(0.0, 0.0)]
+    in_region = Deviation(*(float(np.max(each)) for each in zip(*around, strict=True)))
     guards = [guard for _, guard in program.guarded]
     return Certificate(
         steps=steps,
-        at_x=at_x[0],
-        at_x_over_bound=at_x[1],
-        in_region=in_region[0],
-        in_region_over_bound=in_region[1],
+        at_x=at_x.largest,
+        at_x_over_bound=at_x.over_bound,
+        in_region=in_region.largest,
+        in_region_over_bound=in_region.over_bound,
+        moved_over_bound=in_region.moved,
         points_tried=evidence.tried,
         points_held=len(evidence.fresh),
         ties=sum(guard.ties for guard in guards),
         guards=sum(guard.choice.size for guard in guards),
         reason=evidence.objection
-        or _reason(steps, evidence.slopes, at_x[1], in_region[1])
+        or _reason(steps, table, evidence.slopes, at_x, in_region)
         or (_VACUOUS if vacuous else ""),
         slopes=evidence.slopes,
+        level=level,
+        kind=str(program.kind),
+        decided_by=_decided_by(program),
+        by_step=table,
+        double=double,
     )
+
+
+def _decided_by(program: LinearProgram) -> tuple[str, ...]:
+    """The first nodes that make an answer smooth or locally constant, in the graph's order."""
+    if program.kind is Kind.LOCALLY_CONSTANT:
+        nodes = [one.node for one in program.discrete] or [
+            step.node for step in program.steps if not step.terms
+        ]
+    else:
+        nodes = [step.node for step in program.steps if step.kind is program.kind is Kind.SMOOTH]
+    return tuple(dict.fromkeys(nodes))[:LISTED]
 
 
 _VACUOUS = (
@@ -189,42 +236,67 @@ _VACUOUS = (
 )
 
 
-def _reason(steps: Check, slopes: Check | None, at_x: float, in_region: float) -> str:
+def _reason(
+    steps: Check | None,
+    table: Sequence[StepCheck],
+    slopes: Check | None,
+    at_x: Deviation,
+    in_region: Deviation,
+) -> str:
     """Why an answer is not verified, or nothing."""
-    if not steps.passed:
-        return f"node {steps.first_bad_node!r} is the first that differs from onnxruntime at x"
+    if steps is not None and not steps.passed:
+        return f"node {steps.first_bad_node!r} is the first that differs from onnxruntime at x{_by(table)}"
     if slopes is not None and not slopes.passed:
         return f"node {slopes.first_bad_node!r} is the first whose slope is not that of its equation"
-    if not at_x <= 1:
-        return "W x + b differs from onnxruntime's output at x, though every step agrees"
-    if not in_region <= 1:
-        return "W z + b differs from onnxruntime's output at a fresh point of the region"
+    if not at_x.over_bound <= 1:
+        though = ", though every step agrees" if steps is not None else ""
+        return f"W x + b differs from onnxruntime's output at x{though}{_by_how_much(at_x)}"
+    if not in_region.over_bound <= 1:
+        far = _by_how_much(in_region)
+        return f"W z + b differs from onnxruntime's output at a fresh point of the region{far}"
     return ""
 
 
-def check_steps(program: LinearProgram, observed: Mapping[str, Array], arithmetic: Arithmetic) -> Check:
+def _by(table: Sequence[StepCheck]) -> str:
+    first = next(step for step in table if step.over_bound > 1)
+    return f" (by {first.deviation:.1e}, and rounding explains {first.bound:.1e})"
+
+
+def _by_how_much(found: Deviation) -> str:
+    return f" (by up to {found.largest:.1e}, {found.over_bound:.1e} times what rounding explains)"
+
+
+def check_steps(
+    program: LinearProgram, observed: Mapping[str, Array], arithmetic: Arithmetic
+) -> tuple[StepCheck, ...]:
     """Compare every step with onnxruntime, each from the inputs that onnxruntime gave it.
 
     Args:
         program: the network at x.
         observed: every tensor of the program at x, as onnxruntime computes it.
         arithmetic: the coarser of the two.
+
+    Returns:
+        One row for each step, in execution order.
     """
-    worst, worst_node, first_bad = 0.0, "", ""
-    for step in program.steps:
-        ratio = _step_ratio(step, observed, arithmetic)
-        if ratio > worst:
-            worst, worst_node = ratio, step.node
-        if ratio > 1 and not first_bad:
-            first_bad = step.node
-    return Check(worst <= 1, worst, worst_node, first_bad, len(program.steps))
+    return tuple(_checked(step, observed, arithmetic) for step in program.steps)
 
 
-def _step_ratio(step: Step, observed: Mapping[str, Array], arithmetic: Arithmetic) -> float:
-    """Largest deviation of one step over its bound."""
+def summed_up(table: Sequence[StepCheck]) -> Check:
+    """The worst row of a table of steps, and the first over its bound."""
+    worst = max(table, key=lambda row: row.over_bound, default=None)
+    first_bad = next((row.node for row in table if row.over_bound > 1), "")
+    if worst is None or not worst.over_bound:
+        return Check(True, 0.0, "", "", len(table))
+    return Check(worst.over_bound <= 1, worst.over_bound, worst.node, first_bad, len(table))
+
+
+def _checked(step: Step, observed: Mapping[str, Array], arithmetic: Arithmetic) -> StepCheck:
+    """One step, at the entry that is nearest to its bound or farthest beyond."""
+    infinite = StepCheck(step.node, step.op_type, step.output, math.inf, 0.0, math.inf)
     theirs = observed[step.output]
     if theirs.shape != step.shape:
-        return float("inf")
+        return infinite
     dtype = np.promote_types(np.float32, theirs.dtype) if theirs.dtype.kind == "f" else np.dtype(np.float32)
     inputs = {name: observed[name][None].astype(dtype) for name, _ in step.terms} or {
         "": np.zeros((1, 1), dtype)
@@ -239,5 +311,13 @@ def _step_ratio(step: Step, observed: Mapping[str, Array], arithmetic: Arithmeti
     bound += np.finfo(np.float32).tiny
     if step.slack is not None:
         bound = bound + step.slack
-    ratio = float(np.max(np.abs(ours[0] - theirs.astype(dtype)) / bound[0], initial=0.0))
-    return ratio if np.isfinite(ratio) else float("inf")
+    if not ours.size:
+        return StepCheck(step.node, step.op_type, step.output, 0.0, 0.0, 0.0)
+    deviation = np.abs(ours[0] - theirs.astype(dtype)).ravel()
+    bounds = np.broadcast_to(bound[0], step.shape).ravel()
+    ratios = deviation / bounds
+    entry = int(np.argmax(ratios))  # NaN comes first
+    if not np.isfinite(ratios[entry]):
+        return infinite
+    found = float(deviation[entry]), float(bounds[entry]), float(ratios[entry])
+    return StepCheck(step.node, step.op_type, step.output, *found)

@@ -1,11 +1,15 @@
-"""What was checked of an answer, how far off it was, and against which bound."""
+"""What was checked of an answer, how far off it was, and against which bound: docs/certificate.md."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
 
 from .ties import verdict
+
+Level = Literal["default", "deep"]
+LISTED = 16  # nodes or units that a certificate names at most; it counts them all
 
 
 @dataclass(frozen=True)
@@ -20,26 +24,69 @@ class Check:
 
 
 @dataclass(frozen=True)
+class StepCheck:
+    """One step at x, at the entry that uses most of its bound."""
+
+    node: str
+    op_type: str
+    output: str
+    deviation: float  # |step - onnxruntime|, each from the inputs that onnxruntime gave it
+    bound: float
+    over_bound: float  # deviation / bound
+
+
+@dataclass(frozen=True)
+class Uncertain:
+    """A unit whose margin at x is below what rounding may do to it, so that float32 cannot tell its side."""
+
+    node: str
+    op_type: str
+    unit: tuple[int, ...]
+    margin: float  # by which x is on the side taken, in float64; negative on the other side
+    bound: float  # on the rounding error of that margin in the model's arithmetic
+
+
+@dataclass(frozen=True)
+class Double:
+    """The map against the same composed in float64, with the pattern that was observed."""
+
+    W: float  # largest |W - its float64|
+    W_largest: float  # largest |W|, to measure it against
+    b: float  # largest |b - its float64|
+    over_bound: float  # largest difference of W z + b from its float64 at any place, over its rounding bound
+    uncertain: int  # units whose side rounding may decide
+    otherwise: int  # those of them that float64 puts on the other side
+    units: tuple[Uncertain, ...] = ()  # the first of the uncertain ones, those on the other side before
+
+
+@dataclass(frozen=True)
 class Certificate:
     """Verification of one map against onnxruntime.
 
-    Deviations are absolute, in the units of the outputs; every `…_over_bound` is the deviation divided by
-    a bound on the rounding errors, derived from the arithmetic: at most 1 where the map holds.
+    Deviations are absolute, in the units of the outputs; every `…_over_bound` is a deviation divided by
+    a bound on the rounding errors, derived from the arithmetic: at most 1 where the map holds. It is the
+    largest of any row, or on the default level, of a W in memory, that of a random combination of all rows.
     """
 
-    steps: Check  # at x, every step by itself
+    steps: Check | None  # at x, every step by itself; None where that was not asked for
     at_x: float  # largest |W x + b - F(x)|
     at_x_over_bound: float
     in_region: float  # the same at fresh points with x's activation pattern
     in_region_over_bound: float
-    points_tried: int  # points stepped to
-    points_held: int  # those of them with x's activation pattern
+    points_tried: int  # directions in which one was looked for
+    points_held: int  # fresh points found, all with x's activation pattern
     ties: int  # units and windows exactly on a kink at x
     guards: int  # all units and windows with a choice
     reason: str = ""  # why it is not verified, if so
     slopes: Check | None = None  # of smooth steps, against differences of their equations; None without any
     ties_that_matter: int | None = None  # of the ties; None where they were not examined (`AffineMap.ties`)
     ties_genuine: bool | None = None  # then: whether the choices at x are those of a region, if known
+    moved_over_bound: float = 0.0  # largest |F(z) - F(x)| there over the bound: how far off W = 0 would be
+    level: Level = "default"
+    kind: str = ""  # of the network at x
+    decided_by: tuple[str, ...] = ()  # the first nodes that make it smooth or locally constant
+    by_step: tuple[StepCheck, ...] = ()  # one row for each step, on the deep level
+    double: Double | None = None  # on the deep level, of a map in float32
 
     @property
     def verified(self) -> bool:
@@ -47,29 +94,48 @@ class Certificate:
         return not self.reason
 
     def as_dict(self) -> dict[str, Any]:
-        """The same as plain data, for JSON."""
-        return {"verified": self.verified, **asdict(self)}
+        """The same as plain data for JSON, by docs/certificate.schema.json."""
+        plain: dict[str, Any] = _plain({"verified": self.verified, **asdict(self)})
+        return plain
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Certificate:
-        """The inverse of `as_dict`."""
-        fields = {name: value for name, value in data.items() if name != "verified"}
-        checks = {name: Check(**fields[name]) for name in ("steps", "slopes") if fields.get(name)}
-        return cls(**{**fields, **checks})
+    def from_dict(cls, data: Mapping[str, Any]) -> Certificate:
+        """The inverse of `as_dict`; fields that an older version did not have keep their defaults."""
+        known = {field.name for field in fields(cls)}
+        found = {name: value for name, value in data.items() if name in known}
+        found |= {name: Check(**found[name]) for name in ("steps", "slopes") if found.get(name)}
+        found["decided_by"] = tuple(found.get("decided_by", ()))
+        found["by_step"] = tuple(StepCheck(**row) for row in found.get("by_step", ()))
+        if found.get("double"):
+            units = tuple(
+                Uncertain(**{**one, "unit": tuple(one["unit"])}) for one in found["double"]["units"]
+            )
+            found["double"] = Double(**{**found["double"], "units": units})
+        return cls(**found)
 
     def __str__(self) -> str:
         if not self.verified:
             return f"NOT verified: {self.reason}"
         if self.points_held:
-            region = f"{self.points_held} fresh points of the region within {self.in_region:.1e}"
+            points = "one fresh point" if self.points_held == 1 else f"{self.points_held} fresh points"
+            region = f"{points} of the region within {self.in_region:.1e}"
         elif self.points_tried:
             region = "no fresh point of the region could be reached"
         else:
             region = "smooth, so valid at x only"
         if self.slopes is not None:
             region += f"; slopes of {self.slopes.compared} smooth steps"
+        if self.double is not None:
+            region += f"; float64 within {self.double.over_bound:.1e} of the bound"
         ties = ""
         if self.ties:
             count = f"{self.ties:,} {'tie' if self.ties == 1 else 'ties'}"
             ties = f"; {count}, {verdict(self.ties_that_matter, self.ties_genuine)}"
-        return f"verified: {self.steps.compared} steps; at x within {self.at_x:.1e}; {region}{ties}"
+        steps = "" if self.steps is None else f"{self.steps.compared} steps; "
+        return f"verified: {steps}at x within {self.at_x:.1e}; {region}{ties}"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, tuple) else value

@@ -55,13 +55,16 @@ def growth(terms: int, u: float) -> float:
     return min(n, _LAMBDA * math.sqrt(n)) * u
 
 
-def step_rounding(step: Step, values: Mapping[str, Array], arithmetic: Arithmetic) -> Array:
+def step_rounding(
+    step: Step, values: Mapping[str, Array], arithmetic: Arithmetic, *, by_norms: bool = False
+) -> Array:
     """Bound on the error that evaluating one step at given inputs makes, entry by entry.
 
     Args:
         step: the step.
         values: tensor name to (B, *shape), the step's inputs among them.
         arithmetic: what it is evaluated in.
+        by_norms: bound Σ |Lᵢ| |xᵢ| by norms where that is cheaper.
 
     Returns:
         growth(n)·(Σ |Lᵢ| |xᵢ| + |c|) + n·eta, (B, *shape). Zero where the step only moves values.
@@ -71,7 +74,8 @@ def step_rounding(step: Step, values: Mapping[str, Array], arithmetic: Arithmeti
         return np.zeros((batch, *step.shape), values[step.terms[0][0]].dtype)
     size: Array | None = None
     for name, L in step.terms:
-        part = L.magnitude().apply(np.abs(values[name]))
+        size_of = L.size_bound if by_norms else L.magnitude().apply
+        part = size_of(np.abs(values[name]))
         size = part if size is None else size + part
     if step.fan_in == 0 and size is not None:
         return size * arithmetic.u + arithmetic.eta

@@ -26,9 +26,9 @@ _HELP = """From an ONNX model and one input x to the exact affine map F(z) = W z
 
 Runs MODEL once at X with onnxruntime, and composes W and b from the operators' own equations; on a
 piecewise-linear network the map is exact on the whole linear region around x, with smooth operators it is the
-tangent at x. Checks the answer against
-onnxruntime, step by step at x and at fresh points of the region. Shows what each entry of x contributes to
-the largest output, and how closely all of that was verified.
+tangent at x. Checks the answer against onnxruntime, at x and at a fresh point of the region; --deep checks
+step by step as well. Shows what each entry of x contributes to the largest output, and how closely all of
+that was verified.
 
 X.npy holds one instance, or several along axis 0; X.npz names several inputs, by graph input name.
 
@@ -228,6 +228,11 @@ def gathered(command: Callable[..., Any], wanted: Mapping[str, Callable[..., Any
     is_flag=True,
     help="Add which units exactly on a kink at X matter, and how W differs on either side.",
 )
+@click.option(
+    "--deep",
+    is_flag=True,
+    help="Verify deeply: every step, every row, more fresh points, and W in float64.",
+)
 @click.option("--whole", is_flag=True, help="Take X as one input, even where it could be several instances.")
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON document instead of the summary.")
 @click.option("-q", "--quiet", is_flag=True, help="Write nothing but errors; the exit code tells.")
@@ -250,6 +255,7 @@ def compile_main(
     options: Mapping[str, Any],
     region: bool,
     ties: bool,
+    deep: bool,
     whole: bool,
     as_json: bool,
     quiet: bool,
@@ -262,6 +268,12 @@ def compile_main(
         raise click.UsageError("-o and --out-dir exclude each other: one file, or a folder of blocks", ctx)
     if output is not None:
         check_destination(output, sources=(model, x))
+    if deep and out_dir is not None:
+        raise click.UsageError(
+            "--deep and --out-dir exclude each other: W in float64 would have to fit into memory; blocks on "
+            "disk are compared row by row anyway",
+            ctx,
+        )
     if out_dir is not None:
         check_folder(out_dir)
     given = read(x)
@@ -273,4 +285,4 @@ def compile_main(
         if target is not None and target != output:
             check_destination(target, sources=(model, x))
     folders = numbered(out_dir, len(points))
-    ctx.exit(run(Job(compiled, x, points, rows, targets, folders, shown, started, region, ties)))
+    ctx.exit(run(Job(compiled, x, points, rows, targets, folders, shown, started, region, ties, deep)))

@@ -124,5 +124,5 @@ def _show(plan: Plan) -> None:
         say(labelled(f"sweep {number}", what))
         say(labelled("", f"to {named(end)}"))
         say(labelled("", f"{leg.engine}: {plural(leg.passes, 'pass', 'passes')}, {leg.block:,} at once"))
-        cost = (counted(leg.multiply_adds) + " multiply-adds", readable(leg.bytes))
-        say(labelled("", ", ".join((*cost, duration(leg.seconds / plan.speed)))))
+        parts = (counted(leg.multiply_adds) + " multiply-adds", readable(leg.bytes))
+        say(labelled("", ", ".join((*parts, duration(leg.seconds / plan.speed)))))

@@ -56,6 +56,7 @@ class Job:
     started: float  # by time.perf_counter
     region: bool = False  # whether to say how far a map holds
     ties: bool = False  # whether to say which ties matter
+    deep: bool = False  # whether to verify deeply
 
 
 def run(job: Job) -> int:
@@ -134,7 +135,8 @@ def _linearised(job: Job, index: int, meter: Meter) -> tuple[AffineMap, Facts]:
                 from ..compiler.to_folder import linearize_to
 
                 affine = linearize_to(job.compiled, folder.resolve(), point, job.rows, progress=meter)
-            _ = affine.certificate  # made here, where messages are held back and the time is counted
+            # Made here, where messages are held back and the time is counted.
+            _ = affine.certify_deeply() if job.deep else affine.certificate
             if job.region:
                 _survey(affine)
             if job.ties:

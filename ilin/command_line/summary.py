@@ -159,16 +159,20 @@ def _layers(layers: Sequence[Facts]) -> Iterator[str]:
     yield ""
 
 
+_LEVELS = {"default": "against onnxruntime", "deep": "against onnxruntime, deeply"}
+
+
 def _verified(certificate: Facts, kind: str) -> Iterator[str]:
     if certificate["verified"]:
         yield labelled(
-            "verified", f"{'against onnxruntime':<36} {'deviation':>10} {'of its bound':>13}", "green"
+            "verified", f"{_LEVELS[certificate['level']]:<36} {'deviation':>10} {'of its bound':>13}", "green"
         )
     else:
         reason = shortened(certificate["reason"], WIDTH - 13)
         yield f"{click.style('NOT verified', fg='red', bold=True)} {reason}"
     steps = certificate["steps"]
-    yield _check(f"{plural(steps['compared'], 'step')} at x, one by one", "", steps["worst"])
+    if steps is not None:
+        yield _check(f"{plural(steps['compared'], 'step')} at x, one by one", "", steps["worst"])
     yield _check("W x + b at x", small(certificate["at_x"]), certificate["at_x_over_bound"])
     if certificate["slopes"] is not None:
         slopes = certificate["slopes"]
@@ -182,12 +186,24 @@ def _verified(certificate: Facts, kind: str) -> Iterator[str]:
         yield labelled("", f"no fresh point of the region found; points tried: {tried}")
     elif kind == "smooth":
         yield labelled("", "no region is claimed, so no fresh points were tried")
+    if certificate["double"] is not None:
+        yield from _in_double(certificate["double"])
     if certificate["guards"]:
         ties = f"{certificate['ties']:,} of {plural(certificate['guards'], 'unit')}"
         lie = "lies" if certificate["ties"] == 1 else "lie"
         unseen = certificate["ties"] and certificate["ties_that_matter"] is None
         known = f"(ties{', not examined' if unseen else ''})"
         yield labelled("", f"{ties} {lie} exactly on a kink at x {known}")
+
+
+def _in_double(double: Facts) -> Iterator[str]:
+    """How far float64 is from the map, and the units whose side rounding may decide."""
+    yield _check("W z + b composed in float64", "", double["over_bound"])
+    largest = small(double["W_largest"])
+    yield labelled("", f"W is within {small(double['W'])} of that, and its largest entry is {largest}")
+    if double["uncertain"]:
+        units, other = plural(double["uncertain"], "unit"), f"{double['otherwise']:,}"
+        yield labelled("", f"{units} within rounding of a kink; on its other side in float64: {other}")
 
 
 def _region(region: Facts) -> Iterator[str]:

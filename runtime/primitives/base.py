@@ -51,6 +51,13 @@ class Primitive(ABC):
         """Return |L|, entry by entry (or an upper bound of it); L itself where entries are 0 and 1."""
         return self
 
+    def size_bound(self, size: Array) -> Array:
+        """Return an upper bound of |L| s for sizes s ≥ 0, (B, *in_shape) to (B, *out_shape), however cheap.
+
+        Dense sums are bounded by norms, Σ |w| s ≤ ‖w‖ ‖s‖ (Cauchy-Schwarz), which reads no weight again.
+        """
+        return self.magnitude().apply(size)
+
     def reach(self, mask: Array) -> Array:
         """Return which outputs can be nonzero when only inputs in `mask` (in_shape, bool) are."""
         return np.full(self.out_shape, bool(mask.any()))
@@ -83,6 +90,16 @@ class Primitive(ABC):
         if type(self) is not type(other):
             return False
         return all(_same(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))  # type: ignore[arg-type]
+
+
+def squares(size: Array) -> tuple[Array, float]:
+    """Squares of sizes over that of the largest, and the largest: their sums neither overflow nor vanish.
+
+    Each is raised by the smallest normal number, which is more than underflow takes from it.
+    """
+    largest = float(size.max(initial=0.0))
+    scale = largest if 0 < largest < np.inf else 1.0
+    return np.square(size / size.dtype.type(scale)) + np.finfo(size.dtype).tiny, scale
 
 
 def flat(block: Array) -> Array:

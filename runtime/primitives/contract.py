@@ -12,7 +12,7 @@ import numpy as np
 from scipy import sparse
 
 from ..arrays import Array, Shape
-from .base import Primitive
+from .base import Primitive, squares
 
 if TYPE_CHECKING:
     from ..emit import Builder
@@ -153,6 +153,26 @@ class Contract(Primitive):
     def _magnitude(self) -> Primitive:
         bound = np.abs(self.weight) if self.bound is None else self.bound
         return Contract(self.in_shape, bound, self.labels)
+
+    def size_bound(self, size: Array) -> Array:
+        """‖w‖ ‖s‖, both over the summed labels."""
+        x, _, y = self._axes
+        squared, scale = squares(size)
+        norms = np.sqrt(squared.sum(axis=tuple(1 + x.index(a) for a in x if a not in y))) * scale
+        kept = [a for a in x if a in y]
+        order = [0, *(1 + kept.index(a) for a in y if a in kept)]
+        norms = norms.transpose(order).reshape(len(size), *(self._sizes[a] if a in kept else 1 for a in y))
+        return np.asarray(norms * self._norms.astype(size.dtype, copy=False), size.dtype)
+
+    @cached_property
+    def _norms(self) -> Array:
+        """‖w‖, or that of the bound on it, over the summed labels; broadcastable to y."""
+        _, w, y = self._axes
+        weight = np.asarray(self.weight if self.bound is None else self.bound, np.float64)
+        norms = np.sqrt(np.square(weight).sum(axis=tuple(w.index(a) for a in w if a not in y)))
+        kept = [a for a in w if a in y]
+        norms = norms.transpose([kept.index(a) for a in y if a in kept])
+        return np.asarray(norms).reshape([self._sizes[a] if a in kept else 1 for a in y])
 
     def reach(self, mask: Array) -> Array:
         """Entries of y that share their free labels with a reached entry of x."""

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import sparse
 
 from ..arrays import Array, Shape
-from .base import Primitive
+from .base import Primitive, squares
 from .window import Window
 
 if TYPE_CHECKING:
@@ -102,6 +102,22 @@ class Conv(Primitive):
     @cached_property
     def _magnitude(self) -> Primitive:
         return Conv(self.batch, np.abs(self.weight), self.window, self.group)
+
+    def size_bound(self, size: Array) -> Array:
+        """‖w[m]‖ times the norm of what the window reads: one sum over channels and one box filter."""
+        G, (M, channels) = self.group, self.weight.shape[:2]
+        squared, scale = squares(size)
+        x = squared.reshape(len(size) * self.batch, G, channels, *self.window.in_size).sum(axis=2)
+        box = np.ones((G, 1, 1, *self.window.kernel), size.dtype)
+        read = np.sqrt(_by_taps(box, x[:, :, None], self.window)) * scale  # (n, G, 1, *out)
+        norms = self._norms.astype(size.dtype, copy=False).reshape(G, M // G, *(1,) * len(self.window.kernel))
+        return np.asarray(read * norms, size.dtype).reshape(len(size), *self.out_shape)
+
+    @cached_property
+    def _norms(self) -> Array:
+        """‖w[m]‖, (M,)."""
+        rows = self.weight.reshape(len(self.weight), math.prod(self.weight.shape[1:]))
+        return np.asarray(np.sqrt(np.square(rows, dtype=np.float64).sum(axis=1)))
 
     @property
     def fan_in(self) -> int:

@@ -119,6 +119,10 @@ class Chain(Primitive):
     def _magnitude(self) -> Primitive:
         return Chain(tuple(part.magnitude() for part in self.parts))
 
+    def size_bound(self, size: Array) -> Array:
+        """Part after part."""
+        return reduce(lambda done, part: part.size_bound(done), self.parts, size)
+
     def reach(self, mask: Array) -> Array:
         """Part after part."""
         return reduce(lambda done, part: part.reach(done), self.parts, mask)

@@ -62,9 +62,8 @@ def test_the_summary(ilin_compile, model, x):
     fits_a_screen(result.stdout)
     tail = without_times(result.stdout.removeprefix(SUMMARY)).split("\n")
     assert [line.strip().split("  ")[0] for line in tail] == [
-        "3 steps at x, one by one",
         "W x + b at x",
-        "2 fresh points of the region",
+        "1 fresh point of the region",
         "0 of 3 units lie exactly on a kink at x (ties)",
     ]
 
@@ -96,9 +95,24 @@ def test_json_holds_what_the_summary_has(ilin_compile, model, x):
     first = {"input": "x", "index": [0, 3], "x": 3.0, "weight": 3.0, "contribution": 9.0}
     assert told["contributions"][0] == first
     assert document["certificate"]["verified"] is True
-    assert document["certificate"]["steps"]["compared"] == 3
-    assert document["certificate"]["points_held"] == 2
+    assert (document["certificate"]["level"], document["certificate"]["steps"]) == ("default", None)
+    assert document["certificate"]["points_held"] == 1
     assert document["saved"] is None and document["total_seconds"] > 0 and document["peak_memory_bytes"] > 0
+
+
+def test_deep_verifies_step_by_step_and_in_float64(ilin_compile, model, x, tmp_path):
+    result = ilin_compile(model, x, "--deep")
+    assert result.exit_code == 0
+    assert "verified   against onnxruntime, deeply " in result.stdout
+    for line in ("3 steps at x, one by one", "4 fresh points of the region", "W z + b composed in float64"):
+        assert f"           {line} " in result.stdout
+    fits_a_screen(result.stdout)
+    certificate = strictly(ilin_compile(model, x, "--deep", "--json").stdout)["certificate"]
+    assert (certificate["level"], certificate["steps"]["compared"]) == ("deep", 3)
+    assert certificate["double"]["W"] == 0
+    refused = ilin_compile(model, x, "--deep", "--out-dir", tmp_path / "map")
+    assert refused.exit_code == 2
+    assert "--deep and --out-dir exclude each other" in refused.stderr
 
 
 def test_quiet_says_nothing(ilin_compile, model, tmp_path):
@@ -295,7 +309,7 @@ def unverified(monkeypatch):
             return affine
         bad = dataclasses.replace(affine.certificate, reason="node 'first' is wrong", at_x=float("inf"))
         bad = dataclasses.replace(bad, at_x_over_bound=float("nan"))
-        return dataclasses.replace(affine, certify=lambda: bad)
+        return dataclasses.replace(affine, certify=lambda _: bad)
 
     monkeypatch.setattr(CompiledModel, "at", at)
 

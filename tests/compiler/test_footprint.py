@@ -21,7 +21,8 @@ from ilin.compiler.footprint import (
 )
 from ilin.compiler.multiplier import matrix_free
 from ilin.compiler.sweep import Magnitudes, bounds_back, rows_back
-from ilin.compiler.verify import rounding_at
+from ilin.compiler.trace import Trace
+from ilin.compiler.verify import Evidence, rounding_at
 from ilin.runtime.primitives import Chain
 from ilin.runtime.rounding import Arithmetic
 from ilin.runtime.transpose import tangent, transposed
@@ -192,14 +193,10 @@ def test_a_walk(program, direction, k):
 
 def test_rounding_bounds(program):
     x = {name: np.ones(shape, np.float32) for name, shape in program.inputs}
-
-    class Here:
-        def free(self, _):
-            return x
-
     arithmetic = Arithmetic.of(np.float32)
-    rounding_at(program, Here(), [], np.float32, arithmetic)  # weights' magnitudes are kept from then on
-    found = allocated(lambda: rounding_at(program, Here(), [], np.float32, arithmetic))
+    here = Evidence(Trace(x, x), [], 0, arithmetic)
+    rounding_at(program, here, np.float32, arithmetic)  # weights' magnitudes are kept from then on
+    found = allocated(lambda: rounding_at(program, here, np.float32, arithmetic))
     assert_close(bounds_bytes(program, 1, np.float32), found)
 
 

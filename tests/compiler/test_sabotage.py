@@ -62,7 +62,8 @@ def test_observed_output_as_offset_is_caught_in_the_region(sabotage):
     assert found.at_x_over_bound <= 1
     assert not found.verified
     assert found.in_region_over_bound > 1
-    assert found.reason == IN_REGION
+    assert found.reason.startswith(IN_REGION)
+    assert found.moved_over_bound > 1  # the points were far enough to tell
 
 
 @pytest.mark.parametrize(
@@ -76,7 +77,7 @@ def test_a_slope_off_by_one_in_a_thousand_is_caught_at_its_node(sabotage, op_typ
     sabotage(op_type, tamper)
     found = certificate()
     assert found.steps.first_bad_node == node
-    assert found.reason == f"node '{node}' is the first that differs from onnxruntime at x"
+    assert found.reason.startswith(f"node '{node}' is the first that differs from onnxruntime at x (by ")
 
 
 def test_a_dropped_offset_is_caught_at_its_node(sabotage):
@@ -118,7 +119,7 @@ def test_a_flipped_tie_is_caught_in_the_region(sabotage):
     np.testing.assert_array_equal(flipped.W, [[4, -1, 1, 1]])
     assert flipped.certificate.steps.passed
     assert flipped.certificate.at_x_over_bound <= 1
-    assert flipped.certificate.reason == IN_REGION
+    assert flipped.certificate.reason.startswith(IN_REGION)
 
 
 RESIDUAL = net(
@@ -141,7 +142,7 @@ def test_a_residual_branch_held_at_its_value_is_caught_in_the_region(sabotage):
     found = ilin.linearize(RESIDUAL, AT).certificate
     assert found.steps.passed
     assert found.at_x_over_bound <= 1
-    assert found.reason == IN_REGION
+    assert found.reason.startswith(IN_REGION)
 
 
 # -- files ---------------------------------------------------------------------------------------------

@@ -367,6 +367,17 @@ def magnitude_bounds_the_entries(L, rng):
     np.testing.assert_allclose(dense(L.T.magnitude()), bound.T, rtol=1e-12)
 
 
+def size_bound_is_one(L, rng):
+    """It bounds |L| s for sizes s from nothing to as large as their squares overflow."""
+    for dtype in (np.float32, np.float64):
+        for scale in (1.0, np.finfo(dtype).max ** 0.75, np.finfo(dtype).tiny ** 0.75):
+            size = np.abs(block_of(L.in_shape, rng, dtype)) * dtype(scale)
+            bound, exact = L.size_bound(size), L.magnitude().apply(size.astype(np.float64))
+            assert bound.dtype == dtype
+            assert bound.shape == exact.shape
+            assert np.all(bound * (1 + (depth(L) + 8) * np.finfo(dtype).eps) >= exact)
+
+
 def stored(L):
     """1 where the matrix stores an entry, zero or not."""
     M = L.matrix()
@@ -422,6 +433,7 @@ LAWS = (
     equality_sees_every_field,
     shapes_swap_under_transposition,
     magnitude_bounds_the_entries,
+    size_bound_is_one,
     nothing_leaves_the_reach,
     fan_in_counts_the_terms,
     work_counts_the_products,

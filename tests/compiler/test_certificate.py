@@ -1,0 +1,228 @@
+"""What a certificate says on its two levels, as data and in words."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import onnx
+import onnx.parser
+import pytest
+
+import ilin
+from ilin.compiler import combined, verify
+from ilin.compiler.observer import Observer
+from ilin.compiler.pipeline import CompiledModel
+from ilin.ops import REGISTRY
+from ilin.runtime.certificate import Certificate
+
+ROOT = Path(__file__).parents[2]
+SCHEMA = json.loads((ROOT / "docs" / "certificate.schema.json").read_text())
+DIGITS = ROOT / "examples" / "digits"
+
+
+def model(*nodes: str, shape: str = "1,4") -> onnx.ModelProto:
+    """Nodes from x to y; the first also makes the constants that it names."""
+    text = f'<ir_version: 8, opset_import: ["" : 17]> net (float[{shape}] x) => (float[N,M] y) {{'
+    return onnx.parser.parse_model(text + "\n".join(nodes) + "}")
+
+
+W = "W = Constant<value = float[4,3] {1, 2, 3, -1, 1, 2, 2, -3, 1, 1, 1, -2}> ()"
+KINDS = {
+    "affine": (W, "y = MatMul(x, W)"),
+    "piecewise-linear": (W, "u = MatMul(x, W)", "y = Relu(u)"),
+    "locally constant": (W, "u = MatMul(x, W)", "y = Floor(u)"),
+    "smooth": (W, "u = MatMul(x, W)", "y = Sigmoid(u)"),
+}
+X = np.array([[0.7, -0.4, 0.2, 1.1]], np.float32)
+
+
+@pytest.fixture(scope="module")
+def digits() -> ilin.AffineMap:
+    return ilin.linearize(DIGITS / "model.onnx", np.load(DIGITS / "x.npy"))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("deep", [False, True], ids=["default", "deep"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_schema_describes_every_certificate(kind, deep, dtype):
+    affine = ilin.linearize(model(*KINDS[kind]), X, dtype=dtype)
+    found = affine.certify_deeply() if deep else affine.certificate
+    assert found.verified, str(found)
+    assert found.kind == affine.kind == kind
+    assert found.level == ("deep" if deep else "default")
+    assert (found.double is not None) is (deep and dtype == "float32")
+    data = found.as_dict()
+    jsonschema.validate(data, SCHEMA, jsonschema.Draft202012Validator)
+    assert Certificate.from_dict(json.loads(json.dumps(data))) == found
+
+
+def test_the_schema_describes_a_certificate_of_a_real_network(digits):
+    for found in (digits.certificate, digits.certify_deeply()):
+        jsonschema.validate(found.as_dict(), SCHEMA, jsonschema.Draft202012Validator)
+    assert set(SCHEMA["properties"]) == set(SCHEMA["required"]) == set(digits.certificate.as_dict())
+
+
+def test_deep_takes_the_place_of_default():
+    affine = ilin.linearize(DIGITS / "model.onnx", np.load(DIGITS / "x.npy"))
+    assert (affine.certificate.steps, affine.certificate.points_held) == (None, 1)
+    deep = affine.certify_deeply()
+    assert affine.certificate is deep
+    assert (deep.steps.compared, deep.points_held) == (14, 4)
+    assert [row.node for row in deep.by_step] == [layer.name for layer in affine.layers]
+    assert deep.steps.worst == max(row.over_bound for row in deep.by_step)
+    assert all(row.deviation <= row.bound for row in deep.by_step)
+
+
+def test_a_certificate_of_an_older_version_is_read():
+    old = {
+        "verified": True,
+        "steps": {"passed": True, "worst": 0.1, "worst_node": "a", "first_bad_node": "", "compared": 3},
+        "at_x": 0.0,
+        "at_x_over_bound": 0.0,
+        "in_region": 0.0,
+        "in_region_over_bound": 0.0,
+        "points_tried": 2,
+        "points_held": 2,
+        "ties": 0,
+        "guards": 5,
+        "reason": "",
+        "slopes": None,
+    }
+    found = Certificate.from_dict(old)
+    assert found.verified
+    assert found.steps.compared == 3
+    assert (found.by_step, found.double) == ((), None)
+
+
+@pytest.mark.parametrize(("kind", "nodes"), [("smooth", ("gate",)), ("locally constant", ("steps",))])
+def test_the_nodes_that_decide_the_kind_are_named(kind, nodes):
+    proto = model(*KINDS[kind])
+    proto.graph.node[-1].name = nodes[0]
+    assert ilin.linearize(proto, X).certificate.decided_by == nodes
+
+
+def test_the_page_runs(monkeypatch):
+    """The block of docs/certificate.md, as it stands there."""
+    monkeypatch.chdir(ROOT)
+    page = (ROOT / "docs" / "certificate.md").read_text()
+    block = page.split("```python\n")[1].split("```")[0]
+    names: dict[str, object] = {}
+    exec(block, names)
+    assert names["deep"] is names["affine"].certificate
+    for field in SCHEMA["properties"]:
+        assert f"`{field}`" in page, field
+
+
+# -- the default level ------------------------------------------------------------------------------
+
+
+def test_it_runs_the_model_once_more_and_no_step_by_itself(monkeypatch):
+    runs = []
+    probe = Observer.probe
+    monkeypatch.setattr(Observer, "probe", lambda *given: runs.append(given) or probe(*given))
+    monkeypatch.setattr(Observer, "audit", None)
+    monkeypatch.setattr(verify, "check_steps", None)
+    affine = ilin.linearize(DIGITS / "model.onnx", np.load(DIGITS / "x.npy"))
+    assert affine.certificate.verified
+    assert len(runs) == affine.certificate.points_tried == 1
+
+
+def test_no_row_is_weighted_away():
+    for count in (1, 2, 1000):
+        weights = combined.weights_of(count)
+        assert np.all(np.abs(weights) >= 1)
+        assert len(np.unique(np.abs(weights))) == count
+
+
+@pytest.fixture
+def tampered(monkeypatch):
+    """Answers whose W or b is changed after it was composed."""
+
+    def tamper(change):
+        original = CompiledModel.compose
+
+        def compose(self, asked, progress=None):
+            found = original(self, asked, progress)
+            return change(replace(found, W=found.W.copy(), b=found.b.copy()))
+
+        monkeypatch.setattr(CompiledModel, "compose", compose)
+        return ilin.linearize(DIGITS / "model.onnx", np.load(DIGITS / "x.npy"))
+
+    return tamper
+
+
+@pytest.mark.parametrize(("factor", "by_default"), [(1.1, True), (1.01, False)])
+def test_one_wrong_row_is_caught(tampered, factor, by_default):
+    """The bound of a combination is that of all its rows, so the deep level, row by row, sees finer."""
+
+    def change(found):
+        found.W[6] *= factor
+        return found
+
+    affine = tampered(change)
+    assert affine.certificate.verified is not by_default
+    found = affine.certify_deeply()
+    assert not found.verified
+    assert found.steps.passed
+    assert found.reason.startswith("W x + b differs from onnxruntime's output at x, though every step agrees")
+
+
+def test_two_exchanged_rows_are_caught(tampered):
+    """Their deviations sum to nothing, so a combination by signs alone would miss them half of the time."""
+
+    def change(found):
+        found.W[[2, 5]], found.b[[2, 5]] = found.W[[5, 2]], found.b[[5, 2]]
+        return found
+
+    assert not tampered(change).certificate.verified
+
+
+def test_a_wrong_step_is_named_without_being_asked(monkeypatch):
+    entry = REGISTRY["", "Gemm"]
+
+    def without_bias(site):
+        return replace(entry.rule(site), offset=None)
+
+    monkeypatch.setitem(REGISTRY, ("", "Gemm"), replace(entry, rule=without_bias))
+    found = ilin.linearize(DIGITS / "model.onnx", np.load(DIGITS / "x.npy")).certificate
+    assert found.level == "default"
+    assert found.steps.first_bad_node == "/dense1/Gemm"
+    first = next(row for row in found.by_step if row.over_bound > 1)
+    assert first.node == "/dense1/Gemm"
+    far = f"by {first.deviation:.1e}, and rounding explains {first.bound:.1e}"
+    assert found.reason == f"node '/dense1/Gemm' is the first that differs from onnxruntime at x ({far})"
+
+
+# -- in float64 -------------------------------------------------------------------------------------
+
+
+def test_double_is_the_distance_to_a_map_composed_in_float64(digits):
+    wide = ilin.linearize(DIGITS / "model.onnx", np.load(DIGITS / "x.npy"), dtype="float64")
+    double = digits.certify_deeply().double
+    assert pytest.approx(np.abs(digits.W - wide.W).max(), rel=1e-6) == double.W
+    assert double.b == pytest.approx(np.abs(digits.b - wide.b).max(), rel=1e-6)
+    assert double.W_largest == pytest.approx(np.abs(wide.W).max())
+    assert 0 < double.over_bound <= 1
+
+
+def test_a_unit_that_float32_puts_on_the_wrong_side_is_named():
+    """100000011 is 100000008 in float32, whose spacing there is 8: the unit is 0 where it would be 3."""
+    proto = model(
+        "big = Constant<value = float {100000000}> ()",
+        "bigger = Constant<value = float {100000008}> ()",
+        "a = Add(x, big)",
+        "u = Sub(a, bigger)",
+        "y = Relu(u)",
+        shape="1,2",
+    )
+    proto.graph.node[-1].name = "decides"
+    affine = ilin.linearize(proto, np.array([[11.0, 1000.0]], np.float32))
+    double = affine.certify_deeply().double
+    assert (double.uncertain, double.otherwise) == (1, 1)
+    (unit,) = double.units
+    assert (unit.node, unit.op_type, unit.unit, unit.margin) == ("decides", "Relu", (0, 0), -3.0)
+    assert unit.bound >= 3
