@@ -133,7 +133,7 @@ def test_a_dropped_residual_branch_is_caught_at_its_node(sabotage):
     assert ilin.linearize(RESIDUAL, AT).certificate.verified
     sabotage("Add", lambda _, local: replace(local, terms=dict(local.by_position[:1])))
     found = ilin.linearize(RESIDUAL, AT).certificate
-    assert found.reason == "node 'y' is the first that differs from onnxruntime at x"
+    assert found.reason.startswith("node 'y' is the first that differs from onnxruntime at x")
 
 
 def test_a_residual_branch_held_at_its_value_is_caught_in_the_region(sabotage):

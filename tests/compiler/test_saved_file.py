@@ -250,7 +250,8 @@ def test_every_kind_is_verified_from_its_file(kind, tmp_path):
     assert found.holds, str(found)
     assert found.made_here
     fresh = next(finding for finding in found.findings if finding.check == "fresh points")
-    assert (fresh.passed is None) == (kind == "smooth"), fresh
+    # No fresh points, or rounding larger than what the region lets the outputs move.
+    assert (fresh.passed is None) == (kind in ("smooth", "bfloat16")), fresh
 
     back = ilin.load(tmp_path / "map.npz")
     for one, other in ((made.inputs, back.inputs), (made.outputs, back.outputs), (made.held, back.held)):
@@ -358,7 +359,7 @@ def test_the_script_finds_what_verify_finds(tmp_path):
         result = standalone(tmp_path / "spoilt.npz", tmp_path / "model.onnx")
         assert result.returncode == 1
         failing = [line[5:] for line in result.stdout.splitlines() if line.startswith("FAIL")]
-        assert failing == [*failed, "W x + b", "W z + b, point 1", "W z + b, point 2"]
+        assert failing == [*failed, "W x + b", *(f"W z + b, point {p}" for p in range(1, 5))]
 
 
 # -- what is no map ------------------------------------------------------------------------------------
