@@ -15,13 +15,14 @@ from ..compiler.rows import Rows
 from ..compiler.trace import feeds_of
 from ..runtime.affine_map import AffineMap
 from ..runtime.errors import MemoryLimitError
+from ..runtime.ledger import Ledger
 from ..runtime.memory import peak
 from ..runtime.program import Kind
 from ..runtime.region import NORMS
 from ._guard import native_messages
 from ._progress import Meter, telling
 from ._text import error_line, note, say
-from .facts import Facts, facts_of, model_facts
+from .facts import Facts, facts_of, ledger_of_top, model_facts, strict
 from .inputs import Instances
 from .several import table_head, table_row, totals
 from .summary import summary
@@ -55,6 +56,8 @@ class Job:
     shown: Shown
     started: float  # by time.perf_counter
     region: bool = False  # whether to say how far a map holds
+    ledger: bool = False  # whether to show the largest output as a full sum
+    against: int | None = None  # and as a difference from this one, a flat output index
 
 
 def run(job: Job) -> int:
@@ -80,7 +83,7 @@ def _one(job: Job) -> Facts:
     """The single instance: one screen, or one document."""
     quiet = job.shown.quiet
     with Meter(1, quiet=quiet) as meter, telling(meter, quiet=quiet):
-        affine, facts = _linearised(job, 0, meter)
+        affine, facts, ledger = _linearised(job, 0, meter)
     _notes(job, affine)
     saved = _saved(job, 0, affine)
     if saved is not None and not job.shown.quiet:
@@ -89,7 +92,7 @@ def _one(job: Job) -> Facts:
     if job.shown.form == "json":
         _say_json(document)
     elif job.shown.form == "text":
-        say(summary(document))
+        say(summary(document, None if ledger is None else str(ledger)))
     return facts
 
 
@@ -100,7 +103,7 @@ def _several(job: Job) -> list[Facts]:
     with Meter(len(job.points), quiet=quiet) as meter, telling(meter, quiet=quiet):
         for index in range(len(job.points)):
             with naming(index):
-                affine, facts = _linearised(job, index, meter)
+                affine, facts, _ = _linearised(job, index, meter)
                 saved = _saved(job, index, affine)
             found.append({"instance": index, **facts, "saved": saved})
             meter.next_instance()
@@ -120,7 +123,7 @@ def _several(job: Job) -> list[Facts]:
     return found
 
 
-def _linearised(job: Job, index: int, meter: Meter) -> tuple[AffineMap, Facts]:
+def _linearised(job: Job, index: int, meter: Meter) -> tuple[AffineMap, Facts, Ledger | None]:
     started, point, folder = time.perf_counter(), job.points[index], job.folders[index]
     try:
         if job.shown.verbose and not job.shown.quiet:
@@ -136,12 +139,15 @@ def _linearised(job: Job, index: int, meter: Meter) -> tuple[AffineMap, Facts]:
             _ = affine.certificate  # made here, where messages are held back and the time is counted
             if job.region:
                 _survey(affine)
+            ledger = ledger_of_top(affine, job.against) if job.ledger else None
+            told = {} if ledger is None else {"ledger": strict(ledger.as_dict())}
     except MemoryLimitError as error:
         raise MemoryLimitError(
             f"{error} (here: --rows top3, --outputs NAME, --out-dir DIR, --memory-limit SIZE)"
         ) from error
     seconds = time.perf_counter() - started
-    return affine, facts_of(affine, seconds, layers=job.shown.verbose, region=job.region)
+    facts = facts_of(affine, seconds, layers=job.shown.verbose, region=job.region)
+    return affine, {**facts, **told}, ledger
 
 
 def _survey(affine: AffineMap) -> None:
