@@ -1,9 +1,9 @@
 """Ledger: one output of the network as a sum in which every term has a name, and what the sum leaves over.
 
-y = Σⱼ W[k, j] x[j] + Σ over steps and channels of bias shares. A step s adds an offset c_s to what it computes,
-and output k depends on that tensor by its adjoint a_s = ∂F_k/∂s (slopes as at x), so the step's share in
-b[k] is Σ a_s ⊙ c_s, and a channel's is the part of the sum that lies in the channel. One row carried back through
-the network gives all a_s: a ledger costs about one gradient, whether or not W was ever made.
+y = Σⱼ W[k, j] x[j] + Σ over steps and channels of bias shares. A step s adds an offset c_s to what it
+computes, and output k depends on that tensor by its adjoint a_s = ∂F_k/∂s (slopes as at x), so the step's
+share in b[k] is Σ a_s ⊙ c_s, and a channel's is the part of the sum that lies in the channel. One row carried
+back through the network gives all a_s: a ledger costs about one gradient, whether or not W was ever made.
 """
 
 from __future__ import annotations
