@@ -3,9 +3,9 @@
     python benchmarks/ledger.py ../shared/models --write docs/ledger.md
 
 For every model of the folder's INDEX.json that answers: the relative residual of its largest output's ledger,
-|output of onnxruntime - Σ terms| / Σ |terms|, and the largest by kind of the answer. Where it is over 10⁻⁵ the
-certificate is read too, and answers that are not verified are listed apart. Each model runs in a process of
-its own. The table in the page is replaced, between its two marks.
+|output of onnxruntime - Σ terms| / Σ |terms|, and the largest by kind of the answer. Where that is over 10⁻⁵
+the certificate is read too, and answers that are not verified are listed apart. Each model runs in a process
+of its own. The table in the page is replaced, between its two marks.
 """
 
 from __future__ import annotations

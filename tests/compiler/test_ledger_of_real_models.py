@@ -17,7 +17,7 @@ from .test_real_models import DEFAULT, cases
 
 @pytest.mark.parametrize("model", list(cases()))
 def test_the_residual_is_rounding(model):
-    """Within the certificate's bound for the row, and what adding the terms up in the map's type may round."""
+    """Within the row's bound, and what adding the terms up in the map's type may round."""
     affine = ilin.linearize(DEFAULT / model["file"], given(DEFAULT, model), rows=1)
     ledger, certificate = affine.ledger(0), affine.certificate
 
