@@ -269,12 +269,11 @@ def _difference(affine: AffineMap, a: Ledger, b: Ledger) -> Ledger:
 def _shares(affine: AffineMap, row: int) -> tuple[tuple[Share, ...], float | None]:
     """What each step adds to b[row], by channel where the network at x is there; and the slack."""
     if affine.program is None:
-        shares = affine.bias_shares[:, row].astype(np.float64).tolist()
-        found = zip(affine.layers, shares, strict=True)
+        shares = affine.bias_shares.astype(np.float64)
         return tuple(
-            Share(step, layer.name, layer.op, layer.output, share)
-            for step, (layer, share) in enumerate(found)
-            if share
+            Share(step, layer.name, layer.op, layer.output, float(own[row]))
+            for step, (layer, own) in enumerate(zip(affine.layers, shares, strict=True))
+            if own.any()  # in whichever row, so that all rows have the same steps
         ), None
     return shares_back(affine.program, int(affine.rows[row]), affine.b.dtype)
 

@@ -138,6 +138,14 @@ def test_without_w_and_from_a_file_it_is_the_same(digits, tmp_path):
         assert by_step.value == pytest.approx(by_channel.value, rel=1e-5, abs=1e-6)
 
 
+def test_a_step_that_adds_to_one_of_two_outputs_only(tmp_path):
+    affine = ilin.linearize(dense(bias=np.array([0, 2, 0], np.float32)), X)
+    affine.save(tmp_path / "map.npz")
+    for ledger in (affine.ledger(1, against=0), ilin.load(tmp_path / "map.npz").ledger(1, against=0)):
+        assert [share.value for share in ledger.shares] == [(V[1] - V[0]) * ALIVE @ B, 2]
+        assert ledger.residual == 0
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_some_rows_of_float16(dtype):
     model = dense(kind=TensorProto.FLOAT16)
