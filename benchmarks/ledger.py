@@ -105,7 +105,7 @@ def table_of(results: list[dict[str, Any]]) -> str:
     lost = [f"{one['name']} ({one['relative']:.1e})" for one in results if not one.get("verified", True)]
     lines = [
         f"{len(answered)} of {len(results)} models answer"
-        + (f"; of further ones the certificate says NOT verified: {', '.join(lost)}." if lost else "."),
+        + (f"; left out, as their certificate says NOT verified: {', '.join(lost)}." if lost else "."),
         "",
         "| kind | models | terms, at most | largest relative residual | of |",
         "|---|--:|--:|--:|---|",
