@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -14,7 +13,7 @@ import numpy as np
 from scipy import sparse
 
 from .archive import DAMAGE, FORMAT, plain, read_archive, sealed, typed, write_archive
-from .arrays import overflow_refused_later
+from .arrays import overflow_refused_later, unstack
 from .certificate import Certificate, Level
 from .errors import InputError, MemoryLimitError, NonFiniteError, OptionError, OutputError, RowsError
 from .files import write_whole
@@ -27,6 +26,8 @@ from .ties import Ties
 
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
+
+    from .ledger import Ledger
 
 T = TypeVar("T")
 
@@ -221,7 +222,7 @@ class AffineMap:
         total = sum(out.size for out in self.outputs.values())
         if len(self.rows) != total or not np.array_equal(self.rows, np.arange(total)):
             return value
-        return _alone(_unstack(value, self.output_shapes))
+        return _alone(unstack(value, self.output_shapes))
 
     def contributions(self, row: int) -> Any:
         """W[row] ⊙ x: what each input entry adds to that output at x.
@@ -253,11 +254,34 @@ class AffineMap:
                 f"contributions leave the range of {parts.dtype}, though W and x do not; float64 has a "
                 "wider one (dtype='float64', --dtype float64)"
             )
-        return _alone(_unstack(parts, self.input_shapes))
+        return _alone(unstack(parts, self.input_shapes))
+
+    def ledger(
+        self, row: int, *, against: int | None = None, groups: Any = None, baseline: Any = None
+    ) -> Ledger:
+        """An output as a sum in which every term has a name: contributions, and b split by step and channel.
+
+        Args:
+            row: position in `rows`.
+            against: another row b: the ledger of output a - b, with the ledgers of both and the distance to
+                where the map makes them equal.
+            groups: which input entries to add up: "channels", an array of labels in the input's shape, or
+                group name to mask, flat positions, slice or tuple; by input name where there are several.
+            baseline: x0, shaped as the input, or a number: contributions of x - x0, from the map at x0 on.
+
+        Raises:
+            RowsError: no such row.
+            InputError: groups or a baseline that do not fit the input, or groups that overlap.
+            OptionError: groups written in a way that is not understood.
+            NonFiniteError: a term outside the range of float64.
+        """
+        from .ledger import ledger_of
+
+        return ledger_of(self, row, against=against, groups=groups, baseline=baseline)
 
     def weights(self, row: int) -> Any:
         """W[row] in the input's shape: the slope of that output in each input entry."""
-        return _alone(_unstack(self._row(row), self.input_shapes))
+        return _alone(unstack(self._row(row), self.input_shapes))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the map to one .npz file, loadable without pickle; `verify` checks it again from there.
@@ -476,12 +500,3 @@ def _same(value: T) -> T:
 
 def _alone(values: Mapping[str, Any]) -> Any:
     return next(iter(values.values())) if len(values) == 1 else dict(values)
-
-
-def _unstack(flat: Array, shapes: Mapping[str, Shape]) -> dict[str, Array]:
-    parts, start = {}, 0
-    for name, shape in shapes.items():
-        size = math.prod(shape)
-        parts[name] = flat[start : start + size].reshape(shape)
-        start += size
-    return parts

@@ -1,8 +1,9 @@
-"""Names for arrays and shapes, and what happens where numbers leave their type's range."""
+"""Arrays and shapes, tensors in a stack, and what happens where numbers leave their type's range."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,3 +19,23 @@ def overflow_refused_later() -> Iterator[None]:
     """Keep numpy's warnings back where a result that is not finite is refused in the end anyhow."""
     with np.errstate(over="ignore", invalid="ignore"):
         yield
+
+
+def unstack(flat: Array, shapes: Mapping[str, Shape]) -> dict[str, Array]:
+    """Flattened, stacked tensors as they are: name to array."""
+    parts, start = {}, 0
+    for name, shape in shapes.items():
+        size = math.prod(shape)
+        parts[name] = flat[start : start + size].reshape(shape)
+        start += size
+    return parts
+
+
+def located(position: int, shapes: Mapping[str, Shape]) -> tuple[str, tuple[int, ...]]:
+    """The tensor that a stacked, flat position lies in, and the index there."""
+    for name, shape in shapes.items():
+        size = math.prod(shape)
+        if position < size:
+            return name, tuple(int(i) for i in np.unravel_index(position, shape))
+        position -= size
+    raise IndexError(position)

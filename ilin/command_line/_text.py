@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import math
 import os
 import sys
 from collections.abc import Sequence
@@ -11,7 +10,11 @@ from typing import TextIO
 
 import click
 
-NOT_FINITE = "not finite"
+from ..runtime.text import NOT_FINITE as NOT_FINITE
+from ..runtime.text import column as column
+from ..runtime.text import number as number
+from ..runtime.text import one_line as one_line
+from ..runtime.text import shortened as shortened
 
 
 class StandardOutputError(Exception):
@@ -68,33 +71,6 @@ def colourful() -> bool:
 def _colour() -> bool | None:
     """False where the user wants no colour; None lets click look at the stream."""
     return None if colourful() else False
-
-
-def one_line(text: str) -> str:
-    """The text in one line. Names come from models that nobody here wrote: no control characters pass."""
-    return "".join(c if c.isprintable() else " " if c.isspace() else ascii(c)[1:-1] for c in text)
-
-
-def shortened(name: str, width: int) -> str:
-    """A name that fits, with its middle left out."""
-    name = one_line(name)
-    if len(name) <= width:
-        return name
-    left = (width - 1) // 2
-    return f"{name[:left]}…{name[len(name) - (width - 1 - left) :]}"
-
-
-def number(value: float | None) -> str:
-    """Five significant digits."""
-    return NOT_FINITE if value is None else f"{value:.5g}"
-
-
-def column(values: Sequence[float | None], *, signed: bool = False) -> list[str]:
-    """Numbers of one column, all in the same format: five digits of the largest."""
-    largest = max((abs(v) for v in values if v is not None), default=0.0)
-    exponent = math.floor(math.log10(largest)) if largest else 0
-    form = f".{4 - exponent}f" if -4 < exponent < 5 else ".3e"
-    return [NOT_FINITE if v is None else f"{v:{'+' if signed else ''}{form}}" for v in values]
 
 
 def dimensions(shape: Sequence[int | str | None] | None) -> str:

@@ -40,6 +40,7 @@ Examples:
   ilin-compile model.onnx x.npy --outputs logits   a tensor before the softmax
   ilin-compile model.onnx x.npy --region           how far it holds, and why
   ilin-compile model.onnx x.npy --ties             which ties matter
+  ilin-compile model.onnx x.npy --ledger           every term of the largest output
   ilin-compile model.onnx several.npy --json       a document for machines
   ilin-compile model.onnx x.npy --out-dir MAP      a W too large for memory
 
@@ -233,6 +234,17 @@ def gathered(command: Callable[..., Any], wanted: Mapping[str, Callable[..., Any
     is_flag=True,
     help="Verify deeply: every step, every row, more fresh points, and W in float64.",
 )
+@click.option(
+    "--ledger",
+    is_flag=True,
+    help="Show the largest output as a full sum: contributions, and b by step and channel.",
+)
+@click.option(
+    "--against",
+    type=int,
+    metavar="K",
+    help="With --ledger: against output K, a flat index as in --rows, and how far it is to a tie.",
+)
 @click.option("--whole", is_flag=True, help="Take X as one input, even where it could be several instances.")
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON document instead of the summary.")
 @click.option("-q", "--quiet", is_flag=True, help="Write nothing but errors; the exit code tells.")
@@ -256,6 +268,8 @@ def compile_main(
     region: bool,
     ties: bool,
     deep: bool,
+    ledger: bool,
+    against: int | None,
     whole: bool,
     as_json: bool,
     quiet: bool,
@@ -266,6 +280,8 @@ def compile_main(
     shown = Shown("nothing" if quiet else "json" if as_json else "text", verbose)
     if output is not None and out_dir is not None:
         raise click.UsageError("-o and --out-dir exclude each other: one file, or a folder of blocks", ctx)
+    if against is not None and not ledger:
+        raise click.UsageError("--against belongs to --ledger: add it", ctx)
     if output is not None:
         check_destination(output, sources=(model, x))
     if deep and out_dir is not None:
@@ -280,9 +296,21 @@ def compile_main(
     with native_messages(shown=verbose):
         compiled = compile(model, **options)
     points = instances(given, compiled.graph.inputs, whole=whole)
+    if ledger and len(points) > 1 and shown.form == "text":
+        raise click.UsageError(
+            f"--ledger shows one instance, and {x} holds {len(points)}: add --json for all of them", ctx
+        )
     targets = numbered(output, len(points))
     for target in targets:
         if target is not None and target != output:
             check_destination(target, sources=(model, x))
     folders = numbered(out_dir, len(points))
-    ctx.exit(run(Job(compiled, x, points, rows, targets, folders, shown, started, region, ties, deep)))
+    job = Job(
+        *(compiled, x, points, rows, targets, folders, shown, started),
+        region=region,
+        ties=ties,
+        deep=deep,
+        ledger=ledger,
+        against=against,
+    )
+    ctx.exit(run(job))

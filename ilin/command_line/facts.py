@@ -13,6 +13,9 @@ from .._version import __version__
 from ..compiler.graph import Graph, TensorInfo
 from ..compiler.pipeline import CompiledModel
 from ..runtime.affine_map import AffineMap
+from ..runtime.arrays import located
+from ..runtime.errors import RowsError
+from ..runtime.ledger import Ledger
 from ..runtime.primitives import Array, Shape
 
 Facts = dict[str, Any]
@@ -51,6 +54,29 @@ def facts_of(
         }
     )
     return facts
+
+
+def ledger_of_top(affine: AffineMap, against: int | None) -> Ledger:
+    """The ledger of the largest output, or of its difference from another.
+
+    Args:
+        affine: the map.
+        against: flat output index.
+
+    Raises:
+        RowsError: the other is not among the map's rows.
+    """
+    y = _flat(affine.outputs)
+    top = int(np.argmax(y[affine.rows]))
+    if against is None:
+        return affine.ledger(top)
+    found = np.flatnonzero(affine.rows == (against + len(y) if against < 0 else against))
+    if not len(found):
+        raise RowsError(
+            f"--against {against} is none of the rows that are explained: an output index below {len(y)}, "
+            "which --rows must list where it is given"
+        )
+    return affine.ledger(top, against=int(found[0]))
 
 
 def model_facts(compiled: CompiledModel) -> Facts:
@@ -179,10 +205,6 @@ def _flat(values: Any) -> Array:
 
 
 def _place(position: int, shapes: Mapping[str, Shape]) -> tuple[str, list[int]]:
-    """The tensor that a stacked, flat position lies in, and the index there."""
-    for name, shape in shapes.items():
-        size = math.prod(shape)
-        if position < size:
-            return name, [int(i) for i in np.unravel_index(position, shape)]
-        position -= size
-    raise IndexError(position)
+    """The tensor that a stacked, flat position lies in, and the index there, as JSON has it."""
+    name, index = located(position, shapes)
+    return name, list(index)

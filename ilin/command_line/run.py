@@ -15,13 +15,14 @@ from ..compiler.rows import Rows
 from ..compiler.trace import feeds_of
 from ..runtime.affine_map import AffineMap
 from ..runtime.errors import MemoryLimitError
+from ..runtime.ledger import Ledger
 from ..runtime.memory import peak
 from ..runtime.program import Kind
 from ..runtime.region import NORMS
 from ._guard import native_messages
 from ._progress import Meter, telling
 from ._text import error_line, note, say
-from .facts import Facts, facts_of, model_facts
+from .facts import Facts, facts_of, ledger_of_top, model_facts, strict
 from .inputs import Instances
 from .several import table_head, table_row, totals
 from .summary import summary
@@ -57,6 +58,8 @@ class Job:
     region: bool = False  # whether to say how far a map holds
     ties: bool = False  # whether to say which ties matter
     deep: bool = False  # whether to verify deeply
+    ledger: bool = False  # whether to show the largest output as a full sum
+    against: int | None = None  # and as a difference from this one, a flat output index
 
 
 def run(job: Job) -> int:
@@ -82,7 +85,7 @@ def _one(job: Job) -> Facts:
     """The single instance: one screen, or one document."""
     quiet = job.shown.quiet
     with Meter(1, quiet=quiet) as meter, telling(meter, quiet=quiet):
-        affine, facts = _linearised(job, 0, meter)
+        affine, facts, ledger = _linearised(job, 0, meter)
     _notes(job, affine)
     saved = _saved(job, 0, affine)
     if saved is not None and not job.shown.quiet:
@@ -91,7 +94,7 @@ def _one(job: Job) -> Facts:
     if job.shown.form == "json":
         _say_json(document)
     elif job.shown.form == "text":
-        say(summary(document))
+        say(summary(document, None if ledger is None else str(ledger)))
     return facts
 
 
@@ -102,7 +105,7 @@ def _several(job: Job) -> list[Facts]:
     with Meter(len(job.points), quiet=quiet) as meter, telling(meter, quiet=quiet):
         for index in range(len(job.points)):
             with naming(index):
-                affine, facts = _linearised(job, index, meter)
+                affine, facts, _ = _linearised(job, index, meter)
                 saved = _saved(job, index, affine)
             found.append({"instance": index, **facts, "saved": saved})
             meter.next_instance()
@@ -122,7 +125,7 @@ def _several(job: Job) -> list[Facts]:
     return found
 
 
-def _linearised(job: Job, index: int, meter: Meter) -> tuple[AffineMap, Facts]:
+def _linearised(job: Job, index: int, meter: Meter) -> tuple[AffineMap, Facts, Ledger | None]:
     started, point, folder = time.perf_counter(), job.points[index], job.folders[index]
     try:
         if job.shown.verbose and not job.shown.quiet:
@@ -141,12 +144,15 @@ def _linearised(job: Job, index: int, meter: Meter) -> tuple[AffineMap, Facts]:
                 _survey(affine)
             if job.ties:
                 _ = affine.ties
+            ledger = ledger_of_top(affine, job.against) if job.ledger else None
+            told = {} if ledger is None else {"ledger": strict(ledger.as_dict())}
     except MemoryLimitError as error:
         raise MemoryLimitError(
             f"{error} (here: --rows top3, --outputs NAME, --out-dir DIR, --memory-limit SIZE)"
         ) from error
     seconds = time.perf_counter() - started
-    return affine, facts_of(affine, seconds, layers=job.shown.verbose, region=job.region, ties=job.ties)
+    facts = facts_of(affine, seconds, layers=job.shown.verbose, region=job.region, ties=job.ties)
+    return affine, {**facts, **told}, ledger
 
 
 def _survey(affine: AffineMap) -> None:

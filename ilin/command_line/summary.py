@@ -33,11 +33,12 @@ def smooth_line(smooth: Facts) -> str:
     return f"by node '{shortened(smooth['node'], max(8, width))}' ({smooth['op']}){rest}"
 
 
-def summary(facts: Facts) -> str:
+def summary(facts: Facts, ledger: str | None = None) -> str:
     """One instance on one screen.
 
     Args:
         facts: of the model, the instance and the run; with its layers it may not fit one screen.
+        ledger: of the top output, in full; None for its largest contributions.
     """
     lines = [
         *model_lines(facts["model"]),
@@ -45,7 +46,7 @@ def summary(facts: Facts) -> str:
         _prediction(facts),
         _map(facts["map"], facts["settings"]["mode"]),
         "",
-        *_explained(facts),
+        *(_explained(facts) if ledger is None else [ledger]),
         "",
         *(_layers(facts["layers"]) if "layers" in facts else ()),
         *_verified(facts["certificate"], facts["map"]["kind"]),
