@@ -27,6 +27,7 @@ from .region import Geometry, Region
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
 
+    from .spectrum import Spectrum
     from .views import FeatureTrace, LayerView, Units
 
 T = TypeVar("T")
@@ -289,6 +290,24 @@ class AffineMap:
         from .views import units
 
         return units(self, self._position(row), step, k)
+
+    def spectrum(self, k: int = 6, *, memory_limit: int | str | None = None) -> Spectrum:
+        """Leading singular values and vectors of W, how many directions it really has, and how rows lie.
+
+        All in float64. Where W is small, by LAPACK (`numpy.linalg.svd`); else, or where W was not made, by
+        ARPACK (`scipy.sparse.linalg.svds`) on its products, from a start vector that is always the same.
+
+        Args:
+            k: singular values, largest first; min(K, N) where that is less.
+            memory_limit: bytes, or a text such as "4GiB"; None for 80 % of what is available.
+
+        Raises:
+            OptionError: k is no positive integer, or more than ARPACK finds.
+            MemoryLimitError: it would take more memory.
+        """
+        from .spectrum import spectrum_of
+
+        return spectrum_of(self.W, k, lambda v: _alone(_unstack(v, self.input_shapes)), memory_limit)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the map to one .npz file, loadable without pickle.

@@ -101,10 +101,10 @@ class _Rows:
         product: sparse.csr_array = block @ self._matrices[key]
         return product
 
-    def _stays_sparse(self, block: Block) -> bool:
-        return not (self._few or isinstance(block, np.ndarray)) and block.nnz <= _SPARSE * np.prod(
-            block.shape
-        )
+    def _stays_sparse(self, block: Block) -> TypeGuard[sparse.csr_array]:
+        if self._few or isinstance(block, np.ndarray):
+            return False
+        return bool(block.nnz <= _SPARSE * np.prod(block.shape))
 
     def _outgrows(self, block: Block, maps: list[Primitive]) -> bool:
         """Whether the block's products under these maps, or one of them, would take too much room."""
