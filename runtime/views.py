@@ -288,17 +288,17 @@ def tensor_at(program: LinearProgram, step: str | Layer) -> tuple[str, Shape]:
     Raises:
         UnknownTensorError: nothing of that name depends on x, or a node of that name makes several tensors.
     """
-    name = step if isinstance(step, str) else getattr(step, "output", None)
+    name = getattr(step, "output", None) or str(step)
     shapes = dict(program.inputs) | {one.output: one.shape for one in program.steps}
     if name in shapes:
-        return str(name), shapes[str(name)]
+        return name, shapes[name]
     made = [one.output for one in program.steps if one.node == name]
     if len(made) == 1:
         return made[0], shapes[made[0]]
     if made:
         raise UnknownTensorError(f"node {name!r} makes several tensors; name one: {', '.join(made)}")
     known = [*shapes, *(one.node for one in program.steps)]
-    near = difflib.get_close_matches(str(name), known, 1)
+    near = difflib.get_close_matches(name, known, 1)
     raise UnknownTensorError(
         f"no tensor or node {name!r} depends on x here; "
         + (f"did you mean {near[0]!r}? " if near else "")

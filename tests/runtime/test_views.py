@@ -152,8 +152,6 @@ def test_slopes_are_onnxruntimes_differences_where_paths_go_around_the_tensor():
         np.testing.assert_allclose(up(X), value.ravel(), atol=1e-12)
         above = part_of(proto, [tensor, "x"], ["y"])
         feeds = {tensor: value, "x": X}
-        if tensor == "s":
-            above = part_of(proto, ["s", "x"], ["y"])
         np.testing.assert_allclose(on.matrix().toarray(), differences(above, feeds, tensor), atol=1e-8)
         np.testing.assert_allclose(on(value), affine.y.ravel(), atol=1e-12)
 
@@ -295,11 +293,26 @@ def test_memory_is_asked_for_first(affine):
         view.rank()
 
 
-@pytest.mark.slow
-def test_the_first_layers_of_a_real_network_as_matrices():
-    path = MODELS / "onnxmodelzoo__resnet18_Opset16_timm.onnx"
+@pytest.mark.parametrize("name", ["vnncomp21__resnet_2b"])
+def test_a_real_residual_network(name):
+    """Its first convolution as a matrix, a tensor beside a skip connection, one between two blocks."""
+    path = MODELS / f"{name}.onnx"
     if not path.exists():
         pytest.skip(f"{path.name} is not here")
+    affine = ilin.compile(path, dtype="float64").at(np.load(path.with_suffix(".npy")))
+    first = affine.upto(affine.layers[0])
+    np.testing.assert_allclose((first.matrix() - affine.layers[0].matrix()).data, 0, atol=1e-12)
+    cuts = [layer for layer in affine.layers if affine.onward(layer).cut]
+    assert 2 < len(cuts) < len(affine.layers)
+    at_x = affine.W @ affine.x.ravel() + affine.b
+    for layer in affine.layers:
+        on = affine.onward(layer)
+        near = {"atol": 1e-10 * np.abs(at_x).max()}
+        np.testing.assert_allclose(on(affine.upto(layer)(affine.x)), at_x, **near)
+        if on.cut:
+            np.testing.assert_allclose(
+                affine.upto(layer).operator.T @ on.matrix().toarray().T, affine.W.T, **near
+            )
 
 
 # Names.
@@ -312,7 +325,7 @@ def test_names_that_nothing_goes_by(affine):
             match=r"no tensor or node '/relu1/Rel' depends on x here; did you mean '/relu1/Relu'\? `layers` ",
         ):
             ask("/relu1/Rel")
-        with pytest.raises(ilin.UnknownTensorError, match="no tensor or node 7 depends on x"):
+        with pytest.raises(ilin.UnknownTensorError, match="no tensor or node '7' depends on x"):
             ask(7)
     by_node, by_tensor = affine.upto("/relu1/Relu"), affine.upto("/relu1/Relu_output_0")
     assert by_node.tensor == by_tensor.tensor == affine.upto(affine.layers[2]).tensor
@@ -320,17 +333,18 @@ def test_names_that_nothing_goes_by(affine):
 
 def test_a_map_without_its_network_says_so(affine, tmp_path):
     affine.save(tmp_path / "map.npz")
+    asks = [
+        lambda other: other.upto("logits"),
+        lambda other: other.onward("logits"),
+        lambda other: other.trace_feature(0),
+        lambda other: other.units(0, "logits"),
+    ]
     for other in (ilin.load(tmp_path / "map.npz"), pickle.loads(pickle.dumps(affine))):
-        for ask in (
-            lambda: other.upto("logits"),
-            lambda: other.onward("logits"),
-            lambda: other.trace_feature(0),
-            lambda: other.units(0, "logits"),
-        ):
+        for ask in asks:
             with pytest.raises(
                 ilin.InputError, match="loaded from a file, which holds W and b but not the netw"
             ):
-                ask()
+                ask(other)
 
 
 # Features and units.
