@@ -227,6 +227,7 @@ class AffineMap:
         Raises:
             UnknownTensorError: no such step.
             InputError: a map that was loaded from a file, which holds no network.
+            NonFiniteError: an offset outside the range of the map's type.
         """
         from .views import upto
 

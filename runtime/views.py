@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import sparse
 
-from .arrays import Array, Shape
-from .errors import InputError, MemoryLimitError, OptionError, UnknownTensorError
+from .arrays import Array, Shape, overflow_refused_later
+from .errors import InputError, MemoryLimitError, NonFiniteError, OptionError, UnknownTensorError
 from .matrix import matrix_of
 from .memory import limit_of, readable
 from .operator import ProgramOperator, bias_of, operator_of, walked
@@ -76,12 +76,16 @@ class LayerView:
 
         Raises:
             MemoryLimitError: it would take more than `memory_limit`.
+            NonFiniteError: an entry outside the range of the type.
         """
         return self._matrix
 
     @cached_property
     def _matrix(self) -> sparse.csr_array:
-        return matrix_of(self.program, self.rows, self.b.dtype, limit_of(self.memory_limit))
+        with overflow_refused_later():
+            M = matrix_of(self.program, self.rows, self.b.dtype, limit_of(self.memory_limit))
+        _require_finite(M.data, f"entries of a view at {self.tensor!r}")
+        return M
 
     @property
     def nnz(self) -> int:
@@ -207,7 +211,9 @@ def upto(affine: AffineMap, step: str | Layer, memory_limit: Limit) -> LayerView
     program = network_of(affine)
     name, shape = tensor_at(program, step)
     part, rows = _prefix(program, name, shape), np.arange(math.prod(shape))
-    b = bias_of(part, rows, affine.b.dtype)
+    with overflow_refused_later():
+        b = bias_of(part, rows, affine.b.dtype)
+    _require_finite(b, f"offsets of the view up to {name!r}")
     return LayerView(name, tangent(part), rows, b, is_cut(program, name), memory_limit)
 
 
@@ -218,7 +224,9 @@ def onward(affine: AffineMap, step: str | Layer, memory_limit: Limit) -> LayerVi
     others = tuple(one for one in program.steps if one.output != name)
     beside = LinearProgram((*_but(program.inputs, name), (name, shape)), program.outputs, others)
     without = {**_block(affine), name: np.zeros((1, *shape), affine.b.dtype)}
-    b = walked(_needed(beside), without, weight=1.0)[0, affine.rows]
+    with overflow_refused_later():
+        b = walked(_needed(beside), without, weight=1.0)[0, affine.rows]
+    _require_finite(b, f"offsets of the view onward from {name!r}")
     part = tangent(LinearProgram(((name, shape),), program.outputs, others))
     return LayerView(name, part, affine.rows, b, is_cut(program, name), memory_limit)
 
@@ -321,6 +329,13 @@ def is_cut(program: LinearProgram, tensor: str) -> bool:
 def clipped(text: str, width: int) -> str:
     """The text, or its end behind an ellipsis where it is longer: names differ at their ends."""
     return text if len(text) <= width else "…" + text[len(text) - width + 1 :]
+
+
+def _require_finite(array: Array, what: str) -> None:
+    if not np.isfinite(array).all():
+        raise NonFiniteError(
+            f"{what} leave the range of {array.dtype}; float64 has a wider one (dtype='float64')"
+        )
 
 
 def _prefix(program: LinearProgram, name: str, shape: Shape) -> LinearProgram:

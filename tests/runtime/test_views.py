@@ -177,7 +177,7 @@ def test_an_input_and_an_output_are_tensors_too(affine):
 
 
 def two_sided(dtype):
-    """h = Relu(p + q) of two inputs; outputs y = M h, z = q and the constant c."""
+    """h = Relu(p + q) of two inputs; outputs y = M h, z = -q and d, half of h less the other."""
     nodes = [
         make_node("Add", ["p", "q"], ["s"], name="add"),
         make_node("Relu", ["s"], ["h"], name="relu"),
@@ -315,6 +315,18 @@ def test_a_real_residual_network(name):
             )
 
 
+def test_entries_beyond_the_type_are_refused():
+    """1e30 twice, and 1e-30 twice: W = 1 in float32, but not on the way."""
+    nodes = [make_node("Mul", ["x" if i == 0 else f"t{i}", f"w{i}"], [f"t{i + 1}"]) for i in range(4)]
+    weights = {f"w{i}": value for i, value in enumerate([1e30, 1e30, 1e-30, 1e-30])}
+    proto = model(nodes, {"x": [1]}, {"t4": [1]}, weights, np.float32)
+    affine = ilin.compile(proto).at(np.array([1e-30], np.float32))
+    with pytest.raises(
+        ilin.NonFiniteError, match="entries of a view at 't2' leave the range of float32; flo"
+    ):
+        affine.upto("t2").matrix()
+
+
 # Names.
 
 
@@ -447,3 +459,19 @@ def test_texts_fit_80_columns(affine):
     assert texts[0] == "LayerView(image → …lization_output_0, 1024×64 float64)"
     assert "sum" in texts[3]
     assert "around it, and offsets behind it" in texts[4]
+
+
+def test_the_page_on_layers_runs(monkeypatch, capsys):
+    """Its first block, with what it shows of units, from a checkout's root."""
+    root = Path(__file__).parents[2]
+    page = (root / "docs" / "layers.md").read_text()
+    monkeypatch.chdir(root)
+    said: dict[str, object] = {}
+    exec(page.split("```python\n")[1].split("```")[0], said)
+    shown = page.split("```text\n")[1].split("```")[0]
+    assert shown in capsys.readouterr().out
+    up, on, spectrum = said["up"], said["on"], said["spectrum"]
+    assert (up.nnz, up.shape, on.rank(), on.cut) == (6991, (512, 64), 10, True)
+    assert spectrum.effective_rank == pytest.approx(6.92, abs=0.01)
+    assert spectrum.stable_rank == pytest.approx(2.11, abs=0.01)
+    assert spectrum.angles[4, 9] == pytest.approx(87.94, abs=0.01)
