@@ -8,7 +8,7 @@ under the steps' transposes, without any matrix. Wherever a block would outgrow 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, TypeGuard
+from typing import Any, NoReturn, TypeGuard
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -24,6 +24,8 @@ from .transpose import tangent, transposed
 _SPARSE = 1 / 16  # density up to which sparse products are faster than dense ones, about
 _FEW = 64  # rows for which the making of sparse matrices does not pay
 _ROOM = 2**22  # entries of a block
+_SAMPLE = 16  # rows that tell how large the matrix will be
+_INDEX = 8  # bytes of a stored entry's index, at most
 
 Block = sparse.csr_array | Array  # (B, elements of a tensor) or (B, *shape)
 
@@ -44,7 +46,8 @@ def matrix_of(program: LinearProgram, rows: Array, dtype: DTypeLike, limit: int)
     if len(rows) <= linear.in_size:
         return _Rows(linear, np.dtype(dtype), limit).of(rows)
     columns = _Rows(transposed(linear), np.dtype(dtype), limit).of(np.arange(linear.in_size))
-    return columns.T.tocsr()[rows]
+    whole = columns.T.tocsr()
+    return whole if np.array_equal(rows, np.arange(linear.out_size)) else whole[rows]
 
 
 class _Rows:
@@ -53,17 +56,34 @@ class _Rows:
     def __init__(self, linear: LinearProgram, dtype: np.dtype[Any], limit: int) -> None:
         self.linear, self.dtype, self.limit = linear, dtype, limit
         self._matrices: dict[tuple[int, int], sparse.csr_array] = {}
-        self._used = 0  # bytes of these and of the rows that are done
+        self._used = 0.0  # bytes of these and of the rows that are done
         self._few = True
 
     def of(self, rows: Array) -> sparse.csr_array:
         """The matrix of the given rows, (K, N)."""
         self._few = len(rows) <= _FEW
+        if self._bytes(len(rows) * self.linear.in_size) > self.limit:
+            self._sample(rows)
         done: list[sparse.csr_array] = []
-        for block in self._back(len(self.linear.steps), len(rows), self._seeds(rows)):
+        for block in self._carried(rows):
             done.append(block)
-            self._use(2 * (block.nnz * (self.dtype.itemsize + 8)))  # twice: they are put together in the end
+            self._use(self._bytes(block.nnz))
         return done[0] if len(done) == 1 else sparse.vstack(done, format="csr")
+
+    def _sample(self, rows: Array) -> None:
+        """Refuse what a few rows say would take twice the room, before hours are spent on it."""
+        few = rows[np.linspace(0, len(rows) - 1, min(len(rows), _SAMPLE)).astype(np.intp)]
+        entries = sum(block.nnz for block in self._carried(few)) / len(few)
+        size = self._bytes(entries * len(rows))
+        if size > 2 * self.limit:
+            self._refuse(f"about {readable(size)}, more")
+
+    def _carried(self, rows: Array) -> Iterator[sparse.csr_array]:
+        return self._back(len(self.linear.steps), len(rows), self._seeds(rows))
+
+    def _bytes(self, entries: float) -> float:
+        """What so many entries take, three times over: blocks are put together, and columns transposed."""
+        return 3 * entries * (self.dtype.itemsize + _INDEX)
 
     def _back(self, end: int, count: int, adjoints: dict[str, Block]) -> Iterator[sparse.csr_array]:
         """Carry a block of rows from behind step `end` - 1 to the inputs, in halves where it has no room.
@@ -96,7 +116,7 @@ class _Rows:
         if not self._stays_sparse(block):
             return L.T.apply(_dense(block).reshape(block.shape[0], *L.out_shape))
         if key not in self._matrices:
-            self._use(L.work * (self.dtype.itemsize + 8))
+            self._use(L.work * (self.dtype.itemsize + _INDEX))
             self._matrices[key] = L.matrix().astype(self.dtype, copy=False)
         product: sparse.csr_array = block @ self._matrices[key]
         return product
@@ -136,13 +156,16 @@ class _Rows:
         whole.eliminate_zeros()
         return whole
 
-    def _use(self, size: int) -> None:
+    def _use(self, size: float) -> None:
         self._used += size
         if self._used > self.limit:
-            raise MemoryLimitError(
-                f"this matrix would take more than the {readable(self.limit)} that it may; `operator` "
-                "multiplies by it without making it, and memory_limit= admits more"
-            )
+            self._refuse("more")
+
+    def _refuse(self, much: str) -> NoReturn:
+        raise MemoryLimitError(
+            f"this matrix would take {much} than the {readable(self.limit)} that it may; `operator` "
+            "multiplies by it without making it, and memory_limit= admits more"
+        )
 
 
 def _sum(a: Block, b: Block) -> Block:

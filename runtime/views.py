@@ -24,7 +24,7 @@ from .errors import InputError, MemoryLimitError, NonFiniteError, OptionError, U
 from .matrix import matrix_of
 from .memory import limit_of, readable
 from .operator import ProgramOperator, bias_of, operator_of, walked
-from .program import LinearProgram
+from .program import Kind, LinearProgram, Step
 from .transpose import tangent
 
 if TYPE_CHECKING:
@@ -227,7 +227,9 @@ def onward(affine: AffineMap, step: str | Layer, memory_limit: Limit) -> LayerVi
     with overflow_refused_later():
         b = walked(_needed(beside), without, weight=1.0)[0, affine.rows]
     _require_finite(b, f"offsets of the view onward from {name!r}")
-    part = tangent(LinearProgram(((name, shape),), program.outputs, others))
+    ends = {given for given, _ in program.outputs}
+    constant = tuple(_zero(*put) for put in _but(program.inputs, name) if put[0] in ends)
+    part = tangent(LinearProgram(((name, shape),), program.outputs, (*constant, *others)))
     return LayerView(name, part, affine.rows, b, is_cut(program, name), memory_limit)
 
 
@@ -356,6 +358,11 @@ def _needed(program: LinearProgram) -> LinearProgram:
 
 def _but(puts: Iterable[tuple[str, Shape]], left_out: str) -> tuple[tuple[str, Shape], ...]:
     return tuple((name, shape) for name, shape in puts if name != left_out)
+
+
+def _zero(name: str, shape: Shape) -> Step:
+    """An input that is held, where it is an output too: nothing of it comes from the tensor."""
+    return Step(name, shape, name, "(held)", Kind.AFFINE, ())
 
 
 def _block(affine: AffineMap) -> dict[str, Array]:

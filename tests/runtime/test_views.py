@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
 
 import numpy as np
@@ -221,6 +221,22 @@ def test_several_inputs_and_outputs_rows_types_and_maps_without_w(dtype, materia
             affine.upto("split")
 
 
+def test_an_input_that_is_an_output_as_well():
+    compiled = ilin.compile(two_sided(np.float64), outputs=["h", "p"], dtype="float64")
+    affine = compiled.at({"p": P, "q": Q})
+    alive = np.diag([1.0, 0, 1, 1])
+    for tensor, slopes, offset in [
+        ("q", np.vstack([alive, np.zeros((4, 4))]), np.concatenate([alive @ P[0], P[0]])),
+        ("p", np.vstack([alive, np.eye(4)]), np.concatenate([alive @ Q[0], np.zeros(4)])),
+        ("h", np.vstack([np.eye(4), np.zeros((4, 4))]), np.concatenate([np.zeros(4), P[0]])),
+    ]:
+        view = affine.onward(tensor)
+        np.testing.assert_array_equal(view.matrix().toarray(), slopes)
+        np.testing.assert_array_equal(view.operator @ np.eye(4), slopes)
+        np.testing.assert_array_equal(view.b, offset)
+        assert not view.cut
+
+
 def test_a_locally_constant_map_has_views_of_zeros():
     proto = model(
         [make_node("Floor", ["x"], ["f"]), make_node("Mul", ["f", "w"], ["y"])],
@@ -283,14 +299,20 @@ def test_rounding_errors_of_single_precision_are_no_rank():
 
 
 def test_memory_is_asked_for_first(affine):
-    view = affine.upto("/conv2/Conv_output_0", memory_limit="100KiB")
-    with pytest.raises(ilin.MemoryLimitError, match=r"more than the 100.0 KiB that it may; `operator`"):
-        view.matrix()
-    assert view.operator.shape == (2048, 64)
-    view = affine.upto("/conv2/Conv_output_0", memory_limit="2MiB")
-    assert view.matrix().shape == (2048, 64)
+    """36,992 of 131,072 entries are stored: 16 bytes each, up to three times over."""
+    ask = partial(affine.upto, "/conv2/Conv_output_0")
+    with pytest.raises(
+        ilin.MemoryLimitError, match=r"take about 1\.. MiB, more than the 100.0 KiB that it may"
+    ):
+        ask(memory_limit="100KiB").matrix()
+    with pytest.raises(
+        ilin.MemoryLimitError, match=r"would take more than the 1.2 MiB that it may; `operator`"
+    ):
+        ask(memory_limit="1.2MiB").matrix()
+    assert ask(memory_limit="1KiB").operator.shape == (2048, 64)
+    assert ask(memory_limit="2MiB").matrix().nnz == 36992
     with pytest.raises(ilin.MemoryLimitError, match=r"dense 2048 × 64 matrix: about 3.0 MiB; memory_limit="):
-        view.rank()
+        ask(memory_limit="2MiB").rank()
 
 
 @pytest.mark.parametrize("name", ["vnncomp21__resnet_2b"])
