@@ -115,7 +115,7 @@ class Spectrum:
     def _gram(self) -> Array:
         return _gram(self.W, self.memory_limit)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         K, N = self.shape
         values = "  ".join(f"{value:.5g}" for value in self.singular_values[:6])
         more = "  …" if len(self.singular_values) > 6 else ""

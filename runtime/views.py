@@ -14,6 +14,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from .affine_map import AffineMap, Layer
 
 Limit = int | str | None  # of memory, as in `limit_of`
+_LINES = 12  # units that a text shows
 _ROOM = 2**22  # entries of the largest tensor of a block of vectors
 
 
@@ -159,7 +161,7 @@ class FeatureTrace:
     x: float  # its value
     steps: tuple[Carried, ...]  # in execution order, as `AffineMap.layers`
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         head = f"{clipped(self.input, 30)}{list(self.index)} = {self.x:.6g}, carried on"
         lines = [head, f"{'tensor':<25}{'op':<13}{'norm':>9}{'nonzero':>9}{'largest':>10}"]
         for step in self.steps:
@@ -194,15 +196,17 @@ class Units:
         """All of it: the row's output at x."""
         return float(self.contribution.sum()) + self.others + self.rest
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         lines = [f"{clipped(self.tensor, 27):<28}{'value':>12}{'slope':>14}{'contribution':>14}"]
-        for index, *numbers in zip(self.index, self.value, self.slope, self.contribution, strict=True):
+        listed = zip(self.index, self.value, self.slope, self.contribution, strict=True)
+        for index, *numbers in islice(listed, _LINES):
             value, slope, part = map(float, numbers)
             where = clipped(str(list(map(int, index))), 25)
-            lines.append(f"  {where:<26}{value:>12.4f}{slope:>+14.4f}{part:>+14.4f}")
+            lines.append(f"  {where:<26}{value:>12.6g}{slope:>+14.6g}{part:>+14.6g}")
+        others = float(self.contribution[_LINES:].sum()) + self.others
         held = "offsets behind it" if self.cut else "around it, and offsets behind it"
-        for name, number in (("other units", self.others), (held, self.rest), ("sum", self.total)):
-            lines.append(f"  {name:<52}{number:>+14.4f}")
+        for name, number in (("other units", others), (held, self.rest), ("sum", self.total)):
+            lines.append(f"  {name:<52}{number:>+14.6g}")
         return "\n".join(lines)
 
 

@@ -178,7 +178,7 @@ def test_a_saved_map_has_its_spectrum(affine, tmp_path):
 
 
 def test_the_text_fits_80_columns(affine):
-    lines = str(affine.spectrum(8)).splitlines()
+    lines = repr(affine.spectrum(8)).splitlines()
     assert max(map(len, lines)) <= 80
     assert lines[0] == "W 10 × 64, the largest 8 of its 10 singular values"
     assert lines[-1].startswith("  effective rank 6.922, stable rank 2.112")
