@@ -35,8 +35,8 @@ _SEED = 0
 class Spectrum:
     """Leading singular values and vectors of a map's W, (K, N), and what else its entries say as a whole.
 
-    What goes beyond the leading values is worked out when it is first asked for. Where W was not made, row
-    norms take K sweeps through the network, and products of rows two for each row.
+    What goes beyond the leading values is worked out when it is first asked for. Where W was neither made nor
+    small, row norms take min(K, N) sweeps through the network, and products of rows two for each row.
     """
 
     singular_values: Array  # (k,) largest first
@@ -44,7 +44,7 @@ class Spectrum:
     right: tuple[Any, ...]  # k vectors v of length 1 in the input's shape; name to array for several inputs
     residuals: Array  # (k,) the larger of ‖W v - σ u‖ and ‖Wᵀ u - σ v‖
     shape: tuple[int, int]  # (K, N)
-    W: Matrix = field(repr=False)
+    W: Matrix = field(repr=False)  # in float64 and dense where it is small
     every: Array | None = field(default=None, repr=False)  # all min(K, N) singular values, where W is small
     memory_limit: Limit = field(default=None, repr=False)
 
@@ -105,11 +105,16 @@ class Spectrum:
 
     @cached_property
     def _norms(self) -> dict[float, Array]:
-        found = {norm: np.empty(self.shape[0]) for norm in (1, 2, np.inf)}
-        for part, rows in _row_blocks(self.W):
-            for norm, values in found.items():
-                values[part] = np.linalg.norm(rows, norm, axis=1) if rows.size else 0.0
-        return found
+        """Each norm of every row, from whichever are fewer, rows or columns."""
+        K, N = self.shape
+        sums, squares, largest = np.zeros(K), np.zeros(K), np.zeros(K)
+        for part, block in _row_blocks(self.W if K <= N else _transposed(self.W)):
+            mine, axis = (part, 1) if K <= N else (slice(None), 0)
+            sizes = np.abs(block)
+            sums[mine] += sizes.sum(axis)
+            squares[mine] += (sizes**2).sum(axis)
+            largest[mine] = np.maximum(largest[mine], sizes.max(axis, initial=0.0))
+        return {1: sums, 2: np.sqrt(squares), np.inf: largest}
 
     @cached_property
     def _gram(self) -> Array:
@@ -136,15 +141,16 @@ def spectrum_of(W: Matrix, k: int, shaped: Shaped, memory_limit: Limit) -> Spect
     small, large = sorted(W.shape)
     k = min(int(k), small)
     W = W.in_dtype(np.float64) if isinstance(W, ProgramOperator) else W
-    operator = _in_double(W)
+    every: Array | None = None
     if k == small or small**2 * large <= _SMALL:
-        U, every, Vt = np.linalg.svd(_dense(W, limit_of(memory_limit)), full_matrices=False)
-        U, values, Vt, all_of_them = U[:, :k], every[:k], Vt[:k], every
+        W = _dense(W, limit_of(memory_limit))
+        U, every, Vt = np.linalg.svd(W, full_matrices=False)
+        U, values, Vt = U[:, :k], every[:k], Vt[:k]
     else:
-        U, values, Vt = _by_products(operator, k)
-        all_of_them = None
+        U, values, Vt = _by_products(_in_double(W), k)
     signs = np.sign(Vt[np.arange(k), np.abs(Vt).argmax(axis=1)]) if Vt.size else np.ones(k)
     U, V = U * signs, (Vt * signs[:, None]).T  # the largest entry of each v is positive
+    operator = _in_double(W)
     ahead = np.linalg.norm(operator @ V - values * U, axis=0)
     back = np.linalg.norm(operator.T @ U - values * V, axis=0)
     residuals = np.maximum(ahead, back)
@@ -155,7 +161,7 @@ def spectrum_of(W: Matrix, k: int, shaped: Shaped, memory_limit: Limit) -> Spect
         )
     right = tuple(shaped(np.ascontiguousarray(V[:, i])) for i in range(k))
     left = tuple(np.ascontiguousarray(U[:, i]) for i in range(k))
-    return Spectrum(values, left, right, residuals, W.shape, W, all_of_them, memory_limit)
+    return Spectrum(values, left, right, residuals, W.shape, W, every, memory_limit)
 
 
 def _by_products(operator: LinearOperator, k: int) -> tuple[Array, Array, Array]:
@@ -213,6 +219,8 @@ def _dense(W: Matrix, limit: int) -> Array:
     """W in float64, with room for LAPACK to work in."""
     K, N = W.shape
     _require(3 * 8 * K * N, limit, f"all of W in float64 ({K} × {N}) and its decomposition take")
+    if isinstance(W, LinearOperator) and N < K:
+        return np.asarray(W @ np.eye(N))
     return np.concatenate([rows for _, rows in _row_blocks(W)]) if K else np.zeros((K, N))
 
 
