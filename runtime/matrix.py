@@ -57,13 +57,13 @@ class _Rows:
         self.linear, self.dtype, self.limit = linear, dtype, limit
         self._matrices: dict[tuple[int, int], sparse.csr_array] = {}
         self._used = 0.0  # bytes of these and of the rows that are done
-        self._few = True
+        self._few = True  # whether dense blocks are the way from the start
 
     def of(self, rows: Array) -> sparse.csr_array:
         """The matrix of the given rows, (K, N)."""
-        self._few = len(rows) <= _FEW
         if self._bytes(len(rows) * self.linear.in_size) > self.limit:
             self._sample(rows)
+        self._few = len(rows) <= _FEW
         done: list[sparse.csr_array] = []
         for block in self._carried(rows):
             done.append(block)
