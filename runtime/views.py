@@ -242,10 +242,10 @@ def trace_feature(affine: AffineMap, feature: Any, tensors: bool) -> FeatureTrac
     program = network_of(affine)
     name, index = _feature(affine, feature)
     block = {given: np.zeros_like(value) for given, value in _block(affine).items()}
-    block[name][0][index] = affine.inputs[name][index]
+    block[name][(0, *index)] = affine.inputs[name][index]
     found = []
     for step, values in program.walk(block, [0.0]):
-        tensor = values[step.output][0]
+        tensor = np.asarray(values[step.output][0])
         sizes = np.abs(tensor)
         reached = int(np.count_nonzero(tensor))
         most = tuple(map(int, np.unravel_index(sizes.argmax(), step.shape))) if reached else None
@@ -262,7 +262,7 @@ def trace_feature(affine: AffineMap, feature: Any, tensors: bool) -> FeatureTrac
                 tensor.copy() if tensors else None,
             )
         )
-    return FeatureTrace(name, index, float(block[name][0][index]), tuple(found))
+    return FeatureTrace(name, index, float(block[name][(0, *index)]), tuple(found))
 
 
 def units(affine: AffineMap, row: int, step: str | Layer, k: int | None) -> Units:

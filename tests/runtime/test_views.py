@@ -418,6 +418,17 @@ def test_a_feature_is_carried_as_onnxruntime_moves_the_tensors():
         np.testing.assert_allclose(step.tensor.ravel(), slopes[:, 2] * X[0, 2], atol=1e-8)
 
 
+def test_scalars_are_features_and_units():
+    proto = model([make_node("Mul", ["x", "w"], ["y"])], {"x": []}, {"y": []}, {"w": 3.0})
+    affine = ilin.compile(proto, dtype="float64").at(np.array(2.0))
+    (step,) = affine.trace_feature(("x", ()), tensors=True).steps
+    assert (step.unit, step.value, step.tensor) == ((), 6.0, 6.0)
+    units = affine.units(0, "x")
+    assert units.index.shape == (1, 0)
+    assert (units.contribution, units.total) == ([6.0], 6.0)
+    assert "[]" in repr(units)
+
+
 def test_features_are_found_by_position_and_by_input():
     affine = ilin.compile(two_sided(np.float64), dtype="float64").at({"p": P, "q": Q})
     for feature in (6, -2, ("q", 2), ("q", -2), ("q", (0, 2)), ("q", (-1, -2)), np.int64(6)):
