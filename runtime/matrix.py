@@ -23,7 +23,7 @@ from .transpose import tangent, transposed
 
 _SPARSE = 1 / 16  # density up to which sparse products are faster than dense ones, about
 _FEW = 64  # rows for which the making of sparse matrices does not pay
-_ROOM = 2**22  # entries of a block
+_ROOM = 2**22  # entries of a dense block; a quarter of those that a sparse product may make
 _SAMPLE = 16  # rows that tell how large the matrix will be
 _INDEX = 8  # bytes of a stored entry's index, at most
 
@@ -129,7 +129,7 @@ class _Rows:
     def _outgrows(self, block: Block, maps: list[Primitive]) -> bool:
         """Whether the block's products under these maps, or one of them, would take too much room."""
         if self._stays_sparse(block):
-            return any(block.nnz * (L.work / max(1, L.out_size)) > _ROOM for L in maps)
+            return any(block.nnz * (L.work / max(1, L.out_size)) > 4 * _ROOM for L in maps)
         return any(block.shape[0] * max(L.in_size, L.out_size) > _ROOM for L in maps)
 
     def _seeds(self, rows: Array) -> dict[str, Block]:
