@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
 
     from .ledger import Ledger
+    from .spectrum import Spectrum
+    from .views import FeatureTrace, LayerView, Units
 
 T = TypeVar("T")
 
@@ -283,6 +285,102 @@ class AffineMap:
         """W[row] in the input's shape: the slope of that output in each input entry."""
         return _alone(unstack(self._row(row), self.input_shapes))
 
+    def upto(self, step: str | Layer, *, memory_limit: int | str | None = None) -> LayerView:
+        """The map from the inputs to a tensor on the way: t(z) = P z + p.
+
+        Args:
+            step: a tensor's name, the name of the node that makes it, or a layer of `layers`.
+            memory_limit: of the matrix: bytes, or a text such as "4GiB"; None for 80 % of what is available.
+
+        Returns:
+            A view whose `matrix()`, `operator` and `b` are P and p, rows being the tensor's entries.
+
+        Raises:
+            UnknownTensorError: no such step.
+            InputError: a map that was loaded from a file, which holds no network.
+            NonFiniteError: an offset outside the range of the map's type.
+        """
+        from .views import upto
+
+        return upto(self, step, memory_limit)
+
+    def onward(self, step: str | Layer, *, memory_limit: int | str | None = None) -> LayerView:
+        """The map from a tensor on the way to the rows, whatever does not come from the tensor held at x.
+
+        Args:
+            step: as in `upto`.
+            memory_limit: as in `upto`.
+
+        Returns:
+            A view M t + r: M is the total derivative of the rows with respect to the tensor, r what arrives
+            at x around it or behind it. M t(x) + r = W x + b. Where the tensor is a `cut`, r does not depend
+            on x, and the two views compose to the map: W = M P, b = M p + r.
+
+        Raises:
+            As `upto`.
+        """
+        from .views import onward
+
+        return onward(self, step, memory_limit)
+
+    def trace_feature(
+        self, feature: int | tuple[str, int | tuple[int, ...]], *, tensors: bool = False
+    ) -> FeatureTrace:
+        """How an input feature is carried through the network: x_j e_j under each step in turn.
+
+        At a step that is column j of `upto`'s matrix times x_j, at an output what `contributions` says of
+        the feature. One sweep forward, of which one line for each step is kept.
+
+        Args:
+            feature: j, a flat index into the stacked inputs; or (input name, index), flat or for each axis.
+            tensors: keep what arrives at each step as a whole, too.
+
+        Raises:
+            InputError: no such feature; or as `upto`.
+        """
+        from .views import trace_feature
+
+        return trace_feature(self, feature, tensors)
+
+    def units(self, row: int, step: str | Layer, k: int | None = None) -> Units:
+        """Which units of a tensor carry an output at x: its slope in each, times the unit's value.
+
+        They sum, with `others` and `rest`, to the output. `rest` is `onward(step).b[row]`: offsets of later
+        steps and, where the tensor is no cut, what goes around it. On a tensor that is an input these are
+        `contributions`; elsewhere the same for a hidden layer (layer gradient × activation).
+
+        Args:
+            row: position in `rows`.
+            step: as in `upto`.
+            k: units to list, those that carry most; None for all.
+
+        Raises:
+            RowsError: no such row.
+            OptionError: k is no positive integer.
+            As `upto`.
+        """
+        from .views import units
+
+        return units(self, self._position(row), step, k)
+
+    def spectrum(self, k: int = 6, *, memory_limit: int | str | None = None) -> Spectrum:
+        """Leading singular values and vectors of W, how many directions it really has, and how rows lie.
+
+        All in float64. Where W is small, by LAPACK (`numpy.linalg.svd`); else, or where W was not made, by
+        ARPACK (`scipy.sparse.linalg.svds`) on its products, from a start vector that is always the same.
+
+        Args:
+            k: singular values, largest first; min(K, N) where that is less.
+            memory_limit: bytes, or a text such as "4GiB"; None for 80 % of what is available.
+
+        Raises:
+            OptionError: k is no positive integer, or more than ARPACK finds.
+            MemoryLimitError: it would take more memory.
+        """
+        from .spectrum import spectrum_of
+
+        return spectrum_of(self.W, k, lambda v: _alone(_unstack(v, self.input_shapes)), memory_limit)
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the map to one .npz file, loadable without pickle; `verify` checks it again from there.
 
@@ -353,13 +451,17 @@ class AffineMap:
             "notes": list(self.notes),
         }
 
-    def _row(self, row: int) -> Array:
+    def _position(self, row: int) -> int:
         if isinstance(row, bool) or not isinstance(row, int | np.integer):
             raise RowsError(f"row {row!r} is no position in `rows`: an integer")
         if not -len(self.b) <= row < len(self.b):
             raise RowsError(
                 f"row {row} is outside the map's {len(self.b)} rows (positions in `rows`, not output indices)"
             )
+        return int(row)
+
+    def _row(self, row: int) -> Array:
+        row = self._position(row)
         if isinstance(self.W, np.ndarray):
             return np.asarray(self.W[row])
         unit = np.zeros(len(self.b), self.b.dtype)

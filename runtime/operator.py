@@ -50,6 +50,10 @@ class ProgramOperator(LinearOperator):
         """Pickled and copied as the program that it is made of, as sessions cannot travel."""
         return ProgramOperator, (self._linear, self.rows, self.dtype, self._carrier, self._at_once)
 
+    def in_dtype(self, dtype: DTypeLike) -> ProgramOperator:
+        """The same operator in another floating type, by numpy's sweeps."""
+        return ProgramOperator(self._linear, self.rows, dtype, carried, self._at_once)
+
     def _matmat(self, V: Array) -> Array:
         """W V, (N, B) to (K, B), block by block of columns."""
         product = np.empty((self.shape[0], V.shape[1]), self.dtype)
