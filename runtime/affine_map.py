@@ -379,7 +379,7 @@ class AffineMap:
         """
         from .spectrum import spectrum_of
 
-        return spectrum_of(self.W, k, lambda v: _alone(_unstack(v, self.input_shapes)), memory_limit)
+        return spectrum_of(self.W, k, lambda v: _alone(unstack(v, self.input_shapes)), memory_limit)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the map to one .npz file, loadable without pickle; `verify` checks it again from there.
