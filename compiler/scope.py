@@ -84,17 +84,16 @@ def scope_of(
 
     Raises:
         UnknownTensorError: a name that the graph does not have.
-        OptionError: an input was named that no output is computed from.
+        OptionError: inputs were named that no output is computed from.
         UnsupportedError: the first node on the way that no rule can lower.
     """
     wanted_inputs = _chosen(graph, inputs, graph.inputs, "inputs")
     wanted_outputs = _chosen(graph, outputs, graph.outputs, "outputs")
-    for name in wanted_inputs if inputs is not None else ():
-        if not descendants(graph, [name]).intersection(wanted_outputs):
-            raise OptionError(
-                f"no tensor in outputs ({', '.join(wanted_outputs)}) is computed from {name!r} in inputs; "
-                "name one behind it, or another input"
-            )
+    if inputs is not None and not descendants(graph, wanted_inputs).intersection(wanted_outputs):
+        raise OptionError(
+            f"no tensor in outputs ({', '.join(wanted_outputs)}) is computed from any in inputs "
+            f"({', '.join(wanted_inputs)}); name one behind them, or other inputs"
+        )
     needed = ancestors(graph, wanted_outputs, stop=set(wanted_inputs))
     verdicts = judge(graph, wanted_inputs, reading)
     on_the_way = [v for v in verdicts if v.node.position in needed]

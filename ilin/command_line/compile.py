@@ -40,7 +40,7 @@ Examples:
   ilin-compile model.onnx x.npy --outputs logits   a tensor before the softmax
   ilin-compile model.onnx x.npy --region           how far it holds, and why
   ilin-compile model.onnx x.npy --ties             which ties matter
-  ilin-compile model.onnx x.npy --ledger           every term of the largest output
+  ilin-compile model.onnx x.npy --ledger           every term of the output
   ilin-compile model.onnx several.npy --json       a document for machines
   ilin-compile model.onnx x.npy --out-dir MAP      a W too large for memory
 
