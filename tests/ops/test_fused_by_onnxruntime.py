@@ -214,6 +214,56 @@ def test_uses_that_are_refused(node, message):
         ilin.linearize(model, X)
 
 
+WORDS, SEGMENTS = np.int32([[1, 0, 4, 1], [3, 3, 2, 0]]), np.int32([[0, 0, 1, 1], [1, 0, 0, 0]])
+PLACES = np.int32([[2, 0, 1, 1], [0, 5, 3, 3]])
+TABLES = {"words": normal(5, 8), "places": normal(6, 8), "segments": normal(2, 8)}
+
+
+@pytest.mark.parametrize("active", [["words"], ["places"], ["segments"], ["words", "places", "segments"]])
+@pytest.mark.parametrize("given", ["", "s", "sp"])
+@pytest.mark.parametrize("output", [0, 2])
+def test_embeddings(active, given, output):
+    """Tables as inputs, with and without segments and positions; the sum, and its normalisation."""
+    tables = {n: v for n, v in TABLES.items() if n != "segments" or "s" in given}
+    inputs = {n: tables[n] for n in active if n in tables}
+    if not inputs:
+        pytest.skip("no segments are given")
+    held = {"i": WORDS, "s": SEGMENTS, "p": PLACES, "g": G, "b": B, **TABLES}
+    named = ["i", "s" if "s" in given else "", "words", "places", "segments" if "s" in given else ""]
+    named += ["g", "b", *(["", "p"] if "p" in given else [])]
+    outputs = ["y", "m"] if output == 0 else ["n", "m", "y"]
+    node = helper.make_node("EmbedLayerNormalization", named, outputs, domain=MS, epsilon=1e-3)
+    held = {n: v for n, v in held.items() if n in named and n not in inputs}
+    model = model_of([node], inputs, (2, 4, 8), held)
+
+    def formula(given_tables):
+        t = {n: v.astype(float) for n, v in TABLES.items()} | given_tables
+        rows = PLACES if "p" in given else np.arange(4)[None]
+        total = t["words"][WORDS] + t["places"][rows] + (t["segments"][SEGMENTS] if "s" in given else 0)
+        return normalised(total, G, B, 1e-3) if output == 0 else total
+
+    affine = ilin.linearize(model, dict(inputs), dtype="float64")
+    compare(affine, formula, inputs)
+    assert ilin.linearize(model, dict(inputs), mode="frozen").certificate.verified
+
+
+def test_a_model_is_explained_from_its_embeddings_on():
+    nodes = [
+        helper.make_node(
+            "EmbedLayerNormalization", ["i", "", "words", "places", "", "g", "b"], ["e", "m"], domain=MS
+        ),
+        helper.make_node("MatMul", ["e", "w"], ["y"]),
+    ]
+    held = {"words": TABLES["words"], "places": TABLES["places"], "g": G, "b": B, "w": normal(8, 2)}
+    model = model_of(nodes, {}, (2, 4, 2), held)
+    model.graph.input.append(helper.make_tensor_value_info("i", onnx.TensorProto.INT32, WORDS.shape))
+    compiled = ilin.compile(model, inputs=["e"])
+    affine = compiled.at({"i": WORDS})
+    assert affine.kind == "affine"
+    assert affine.certificate.verified
+    np.testing.assert_allclose(affine.W, np.kron(np.eye(8), held["w"].T), atol=1e-6)
+
+
 # -- as the optimiser makes them -----------------------------------------------------------------------------
 
 HALF, ROOT, ONE = (np.array(v, np.float32) for v in (0.5, 2**0.5, 1))
