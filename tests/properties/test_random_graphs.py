@@ -187,7 +187,7 @@ def test_every_operator_can_be_drawn() -> None:
 
 @pytest.mark.slow
 def test_many_random_graphs() -> None:
-    tally = run_many(600)
+    tally = run_many(1000)
     # All but those that few opsets know.
     assert len(set(KNOWN) - set(tally.operators)) <= 2
 
