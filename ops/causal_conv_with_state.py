@@ -20,7 +20,14 @@ from ._rule import Local, Reading, Site, lowers
 
 _MICROSOFT = "com.microsoft"
 _PRODUCTS = ((0, 1), (1, 3))
-_LAYOUTS = {"ndim": 1, "channels_last": 0, "input_channels": 0, "input_channel_offset": 0, "state_window": 0}
+_USUAL = {
+    "ndim": 1,
+    "channels_last": 0,
+    "input_channels": 0,
+    "input_channel_offset": 0,
+    "state_window": 0,
+    "state_length": 0,
+}  # attributes of onnxruntime's, and what is lowered
 
 
 def _plain(attributes: Mapping[str, Any], _: Reading) -> bool:
@@ -51,7 +58,9 @@ def activated_causal_conv(site: Site) -> tuple[Local, Local]:
 @lowers("CausalConvWithState", domain=_MICROSOFT, products=_PRODUCTS, when=_plain)
 def causal_conv_with_state(site: Site) -> tuple[Local, Local]:
     """Put the past before x, then slide the kernel, or keep the end."""
-    for name, usual in _LAYOUTS.items():
+    if len(site.outputs) > 2:
+        raise site.refuse("its third output, the update of the state, is not lowered; leave it out")
+    for name, usual in _USUAL.items():
         if site.attribute(name, usual) != usual:
             raise site.refuse(f"its {name} is not lowered; export the model with the default, {usual}")
     batch, channels, length = site.shape(0)
