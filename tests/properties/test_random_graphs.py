@@ -188,8 +188,8 @@ def test_every_operator_can_be_drawn() -> None:
 @pytest.mark.slow
 def test_many_random_graphs() -> None:
     tally = run_many(1000)
-    # All but those that few opsets know.
-    assert len(set(KNOWN) - set(tally.operators)) <= 2
+    # All but some that few opsets know, or that take few shapes; each has graphs of its own below.
+    assert len(set(KNOWN) - set(tally.operators)) <= len(KNOWN) // 20
 
 
 @pytest.mark.slow
