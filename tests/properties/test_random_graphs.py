@@ -142,7 +142,8 @@ def _oracle(graph: Graph) -> tuple[Function, Accuracy]:
     accuracy = IN_FLOAT64
     if ROUNDED & set(graph.operators):
         accuracy = IN_FLOAT32
-    if {"Resize", "Upsample"} & set(graph.operators):  # onnxruntime has their coordinates in float32
+    # onnxruntime has the coordinates of these in float32.
+    if {"GridSample", "Resize", "RoiAlign", "Upsample"} & set(graph.operators):
         accuracy = replace(accuracy, relative=1e-4)
     return flat_function(reference_of(graph.between), feeds, graph.active, graph.outputs), accuracy
 
@@ -153,6 +154,8 @@ def _assert_value(
     """W z + b to the accuracy of the model's type: next to a kink, onnxruntime may be on its other side."""
     deviation = np.abs(affine.W @ z + affine.b - theirs)
     terms = np.abs(affine.W) @ np.abs(z) + np.abs(affine.b)
+    if affine.W.dtype == np.float32:  # its entries are sums as well, in which larger ones may have cancelled
+        terms = np.full_like(terms, terms.max(initial=0))
     relative = 2e-2 if graph.dtype == np.float16 else 1e-5
     assert (deviation <= relative * (1 + terms)).all(), f"W z + b is off by {deviation.max():.3g} {where}"
 
