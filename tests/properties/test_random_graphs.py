@@ -88,7 +88,7 @@ def check(graph: Graph, engine: str) -> tuple[int, int]:
         return directions * affine.W.shape[0], kinked
     for _ in range(directions):
         d = random.standard_normal(x.shape)
-        ours, found = affine.W @ d, slopes(function, x, d, accuracy, np.abs(affine.W) @ np.abs(d))
+        ours, found = affine.W @ d, slopes(function, x, d, accuracy, _sizes(affine, d))
         wrong = ~found.kinked & found.misses(ours)
         assert not wrong.any(), f"rows {np.flatnonzero(wrong)}: {ours[wrong]} instead of {found.ahead[wrong]}"
         kinked += int(found.kinked.sum())
@@ -148,14 +148,18 @@ def _oracle(graph: Graph) -> tuple[Function, Accuracy]:
     return flat_function(reference_of(graph.between), feeds, graph.active, graph.outputs), accuracy
 
 
+def _sizes(affine: ilin.AffineMap, z: np.ndarray) -> np.ndarray:
+    """|W| |z|; in float32 the largest row's: entries of W are sums as well, in which such may have cancelled."""
+    terms = np.abs(affine.W) @ np.abs(z)
+    return np.full_like(terms, terms.max(initial=0)) if affine.W.dtype == np.float32 else terms
+
+
 def _assert_value(
     graph: Graph, affine: ilin.AffineMap, z: np.ndarray, theirs: np.ndarray, where: str
 ) -> None:
     """W z + b to the accuracy of the model's type: next to a kink, onnxruntime may be on its other side."""
     deviation = np.abs(affine.W @ z + affine.b - theirs)
-    terms = np.abs(affine.W) @ np.abs(z) + np.abs(affine.b)
-    if affine.W.dtype == np.float32:  # its entries are sums as well, in which larger ones may have cancelled
-        terms = np.full_like(terms, terms.max(initial=0))
+    terms = _sizes(affine, z) + np.abs(affine.b)
     relative = 2e-2 if graph.dtype == np.float16 else 1e-5
     assert (deviation <= relative * (1 + terms)).all(), f"W z + b is off by {deviation.max():.3g} {where}"
 
