@@ -149,7 +149,7 @@ def _oracle(graph: Graph) -> tuple[Function, Accuracy]:
 
 
 def _sizes(affine: ilin.AffineMap, z: np.ndarray) -> np.ndarray:
-    """|W| |z|; in float32 the largest row's: entries of W are sums as well, in which such may have cancelled."""
+    """|W| |z|; in float32 the largest of all rows, as the entries of W are sums that may cancel as well."""
     terms = np.abs(affine.W) @ np.abs(z)
     return np.full_like(terms, terms.max(initial=0)) if affine.W.dtype == np.float32 else terms
 
