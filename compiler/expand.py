@@ -15,6 +15,7 @@ import onnx
 from onnx import numpy_helper
 
 from ..expansions import Composite, Container, Expansion, Facts, Names, Tensor
+from ..runtime.emit import OPSET
 from ..runtime.errors import UnsupportedError
 from ..runtime.primitives import Array, Shape
 from ..runtime.surroundings import ALONE, Surroundings
@@ -267,6 +268,8 @@ def _written(
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     model.graph.initializer.extend(initializers)
+    if "" not in graph.opsets:  # a model of operators of other domains alone
+        model.opset_import.add(version=OPSET)
     return Draft(model, draft.answers, sequences, tuple(decisions))
 
 

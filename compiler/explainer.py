@@ -14,11 +14,11 @@ import onnx.version_converter
 from numpy.typing import DTypeLike
 from onnx import helper
 
-from ..ops import EXPLANATIONS, Operand, Site
+from ..ops import EXPLANATIONS, REGISTRY, Operand, Site
 from ..runtime.emit import OPSET, Builder, needed
 from ..runtime.errors import UnsupportedError
 from ..runtime.primitives import Array, Shape
-from ..runtime.program import LinearProgram, Step
+from ..runtime.program import Kind, LinearProgram, Step
 from ..runtime.surgery import with_outputs
 from ..runtime.surroundings import embedded
 from .adjoint import sweep_back
@@ -139,6 +139,14 @@ def _supplier(graph: Builder, scope: Scope, program: LinearProgram) -> Callable[
     def supply(step: Step) -> tuple[str, ...]:
         node = nodes.get(step.output)
         explain = None if node is None else EXPLANATIONS.get((node.domain, node.op_type))
+        if node is not None and explain is None and step.kind is Kind.SMOOTH:
+            computed = ", ".join(sorted(op for domain, op in EXPLANATIONS if not domain and _is_smooth(op)))
+            raise UnsupportedError(
+                f"{node} cannot explain itself: it is smooth, and its slopes at x are not computed in the "
+                f"graph (of smooth operators, those of {computed} are); take W from ilin instead, at each x, "
+                "name tensors before or behind this node in inputs or outputs, or register how the graph "
+                "computes its slopes with @explains beside its rule"
+            )
         if node is None or explain is None:
             label = f"output {step.output!r}, which does not depend on x," if node is None else str(node)
             raise UnsupportedError(
@@ -150,6 +158,12 @@ def _supplier(graph: Builder, scope: Scope, program: LinearProgram) -> Callable[
         return explain(_site(node, scope, shapes), graph)
 
     return supply
+
+
+def _is_smooth(op_type: str) -> bool:
+    """Whether an operator of ONNX's own domain is smooth; a product is where both of its factors move."""
+    entry = REGISTRY.get(("", op_type))
+    return entry is not None and (entry.kind is Kind.SMOOTH or bool(entry.products))
 
 
 def _site(node: Node, scope: Scope, shapes: Mapping[str, Shape]) -> Site:

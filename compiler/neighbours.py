@@ -201,8 +201,24 @@ def same_piece(
             for first, second in zip(step.guards, other.guards, strict=True)
         ):
             return None
-        allowance[step.output] = np.abs(values[step.output] - other.apply(values, np.ones(1, dtype)))
+        apart = np.abs(values[step.output] - other.apply(values, np.ones(1, dtype)))
+        allowance[step.output] = apart + _wavering(step, other, errors)
     return allowance
+
+
+def _wavering(step: Step, other: Step, errors: Mapping[str, Array]) -> Array:
+    """What errors of the operands may add to the distance of two choices, where they differ, (1, *shape).
+
+    The distance is taken at values that are ours; onnxruntime's differ from them by rounding.
+    """
+    pairs = zip(step.guards, other.guards, strict=True)
+    changed = [np.asarray(first.choice != second.choice) for first, second in pairs]
+    if all(one.size == step.size for one in changed):
+        where = np.logical_or.reduce([one.reshape(step.shape) for one in changed])
+    else:  # such as one bound for all entries
+        where = np.ones(step.shape, bool)
+    sizes = [L.magnitude().apply(errors[name]) for one in (step, other) for name, L in one.terms]
+    return np.asarray(where * sum(sizes, np.zeros((1, *step.shape))))
 
 
 def _in_doubt(step: Step, first: Guard, second: Guard, errors: Mapping[str, Array]) -> bool:

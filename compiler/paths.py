@@ -245,12 +245,13 @@ def objection(places: Sequence[Trace], outputs: Sequence[str]) -> str:
 
     Two right ways to compute an output differ by rounding, for which there is no bound here: parts of it may
     not depend on x, and are no steps of the program. A wrong one differs in the leading digits, so half of
-    the digits of the floating type have to be the same.
+    the digits of the coarser floating type have to be the same.
     """
     for place in places:
         for name in outputs:
             ours, theirs = place.values[name], place.answer(name)
-            tolerance = math.sqrt(Arithmetic.of(theirs.dtype).u) * float(np.abs(theirs).max(initial=0))
+            coarser = Arithmetic.of(ours.dtype).coarser(Arithmetic.of(theirs.dtype))
+            tolerance = math.sqrt(coarser.u) * float(np.abs(theirs).max(initial=0))
             if (
                 ours.shape != theirs.shape
                 or not (np.abs(ours.astype(np.float64) - theirs) <= tolerance).all()

@@ -314,10 +314,10 @@ class CompiledModel:
         return trace.path or self
 
     def _look(self, trace: Trace, z: Point) -> tuple[Trace, LinearProgram] | None:
-        """The model at another value of the free tensors, or None where it is not finite there."""
+        """The model at another value of the free tensors, or None where it is not finite or does not run."""
         try:
             there = self._observer.probe(trace, z)
-        except (NonFiniteError, OffPath):
+        except (ModelError, NonFiniteError, OffPath):
             return None
         return there, self._lower(there)
 

@@ -148,7 +148,7 @@ def judge(
         verdicts.append(verdict)
         if verdict.kind is Kind.LOCALLY_CONSTANT:
             continue
-        if _weighs(verdict, active, weighing):
+        if _weighs(graph, verdict, active, weighing):
             weighing.update(filter(None, verdict.varying))
         active.update(filter(None, verdict.varying))
     return tuple(verdicts)
@@ -170,12 +170,22 @@ def entry_of(node: Node, reading: Reading) -> Entry | None:
     return None if entry is None else entry.serving(node.attributes, reading)
 
 
-def _weighs(verdict: Verdict, active: set[str], weighing: set[str]) -> bool:
+def _weighs(graph: Graph, verdict: Verdict, active: set[str], weighing: set[str]) -> bool:
     """Whether x moves a node's outputs through gates alone."""
-    if verdict.entry is not None and verdict.entry.gate:
+    node, entry = verdict.node, verdict.entry
+    moving = [i for i, name in enumerate(node.inputs) if name in active]
+    if entry is not None and entry.gates(moving, lambda i: _stored(graph, node.inputs[i])):
         return True
-    names = (*verdict.node.inputs, *verdict.node.captured)
+    names = (*node.inputs, *node.captured)
     return all(name in weighing for name in names if name in active)
+
+
+def _stored(graph: Graph, name: str) -> Array | None:
+    """A constant that the model holds as it is; None for one that is computed."""
+    if name in graph.initializers:
+        return graph.initializers[name]
+    literal = (node for node in graph.nodes if node.op_type == "Constant" and name in node.outputs)
+    return next((np.asarray(value) for node in literal for value in node.attributes.values()), None)
 
 
 def _judge_active(

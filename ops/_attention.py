@@ -40,6 +40,7 @@ class Part:
     value: Array
     terms: Terms = ()
     fixed: Array | float = 0.0  # its value without the terms
+    size: Array | float | None = None  # Σ |parts| of that, where they may cancel
 
 
 def split_heads(x: Array, heads: int) -> Array:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..runtime.emit import Builder
 from ..runtime.primitives import Primitive, Scale, chain
 from ..runtime.program import Kind
-from ._rule import Local, Site
+from ._rule import Local, Site, like
 from ._smooth import TRANSCENDENTAL
 
 
@@ -30,3 +31,12 @@ def norm(site: Site, p: int, total: Primitive) -> Local:
     divisor = np.where(y > 0, np.where(y > 0, y, 1) ** (1 - p), 0)
     L = chain(Scale(x.shape, slope.astype(x.dtype)), total, Scale(total.out_shape, divisor.astype(x.dtype)))
     return Local(L, kind=Kind.SMOOTH, roundings=L.fan_in + 2 * TRANSCENDENTAL)
+
+
+def norm_in_graph(site: Site, graph: Builder, p: int) -> tuple[str, str]:
+    """The factor behind the sums, from the node's own output y, and the one before them."""
+    node, x, y, zero = graph.node, site.tensor(), site.outputs[0], like(site, graph, 0.0)
+    nonzero, one = node("Greater", y, zero), like(site, graph, 1.0)
+    divisor = node("Pow", node("Where", nonzero, y, one), like(site, graph, 1.0 - p))
+    slope = node("Mul", node("Pow", node("Abs", x), like(site, graph, p - 1.0)), node("Sign", x))
+    return node("Where", nonzero, divisor, zero), slope

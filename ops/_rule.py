@@ -172,6 +172,8 @@ class Local:
 Rule = Callable[[Site], Local | tuple[Local, ...]]  # one for each output that varies with x
 Watch = Callable[[Site], tuple[Guard, ...]]  # what keeps a locally constant node's outputs as they are
 When = Callable[[Mapping[str, Any], Reading], bool]
+Constants = Callable[[int], Array | None]  # by input position, where the model itself holds the value
+Gate = Callable[[Collection[int], Constants], bool]  # of the positions of inputs that depend on x
 R = TypeVar("R", bound=Rule)
 
 
@@ -189,7 +191,7 @@ class Entry:
     constant_outputs: tuple[int, ...] = ()  # outputs that do not change around x: indices, masks
     module: str = ""
     tangent: bool = False  # whether the rule takes uses that are not linear by their tangent
-    gate: bool = False  # bounded, and used to weigh something else: what frozen mode holds in a product
+    gate: bool | Gate = False  # used to weigh something else (in which uses): frozen products hold it
     watch: Watch | None = None  # the guards of a locally constant node; None: its outputs at x are compared
     by_shape: bool = False  # locally constant because the outputs depend on shapes alone
     when: When | None = None  # which uses it serves; None: all
@@ -200,6 +202,10 @@ class Entry:
         if self.when is None or self.when(attributes, reading):
             return self
         return None if self.otherwise is None else self.otherwise.serving(attributes, reading)
+
+    def gates(self, moving: Collection[int], constants: Constants) -> bool:
+        """Whether it makes a gate of these inputs."""
+        return self.gate if isinstance(self.gate, bool) else self.gate(moving, constants)
 
     def bends(self, moving: Collection[int]) -> bool:
         """Whether the operator is not even piecewise linear in these inputs together."""
@@ -219,7 +225,7 @@ def lowers(
     products: tuple[tuple[int, int], ...] = (),
     constant_outputs: tuple[int, ...] = (),
     tangent: bool = False,
-    gate: bool = False,
+    gate: bool | Gate = False,
     when: When | None = None,
     replace: bool = False,
 ) -> Callable[[R], R]:
@@ -235,7 +241,8 @@ def lowers(
         constant_outputs: positions of outputs that do not change around x, such as indices.
         tangent: the rule also takes inputs outside of these limits, by its tangent at x; it is then given
             the values of all active inputs, and the node is smooth. Without it such uses are refused.
-        gate: in frozen mode, a product holds what comes from this operator (a sigmoid, a softmax).
+        gate: in frozen mode, a product holds what comes from this operator (a sigmoid, a softmax); or in
+            which uses, by the positions of inputs that depend on x and the constants at the others.
         when: which uses this rule serves, by the node's attributes; another may serve the others.
         replace: take these uses from the rule that serves them; without it a second rule is an error.
 

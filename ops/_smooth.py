@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from ..runtime.emit import Builder
 from ..runtime.primitives import Array, Primitive, Scale, Shape, chain
 from ..runtime.program import Guard, Kind
 from ._rule import Local, Site
@@ -84,6 +85,11 @@ def elementwise(
             return Local(weigh, offset, offset_size=size, frozen=True, roundings=TRANSCENDENTAL)
         J = Scale(u.shape, finite(site, np.asarray(slope(u))))
         return tangent(site, np.asarray(f(u)), [(0, J)], guards=guards, size=size)
+
+
+def elementwise_in_graph(site: Site, graph: Builder, slope: str) -> tuple[str, str]:
+    """What explains `elementwise` without a gate: the offset f(u) - slope · u, and the slope."""
+    return graph.node("Sub", site.outputs[0], graph.node("Mul", slope, site.tensor())), slope
 
 
 def finite(site: Site, slope: Array, position: int = 0) -> Array:

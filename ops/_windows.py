@@ -50,7 +50,8 @@ def _pads(site: Site, spatial: Shape, strides: Shape, extent: Shape) -> tuple[Sh
         pads = (0,) * 2 * rank if auto_pad == "VALID" else _each(site.attribute("pads"), 2 * rank, 0)
         return pads[:rank], pads[rank:]
     total = [(-(-i // s) - 1) * s + e - i for i, s, e in zip(spatial, strides, extent, strict=True)]
-    if site.op_type != "AveragePool" or site.opset < 19:  # onnxruntime's newer AveragePool crops instead
+    # Where the window is below the stride, onnxruntime's pools crop instead (AveragePool since opset 19).
+    if site.op_type not in ("LpPool", "MaxPool") and (site.op_type != "AveragePool" or site.opset < 19):
         total = [max(0, t) for t in total]
     extra = 0 if auto_pad == "SAME_UPPER" else 1
     begin = tuple(int((t + extra) / 2) for t in total)  # towards zero, as in C

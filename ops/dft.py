@@ -84,8 +84,9 @@ def _bound(weight: Array, n: int, *, inverse: bool) -> Array:
     """What onnxruntime's roundings are in parts of: not |weight|, which is 0 where its waves are not quite.
 
     Powers of 2 go through butterflies, whose errors are in parts of Σ |x|. Other lengths are convolved with a
-    chirp, whose angles grow to πn before they are rounded: two of them make an error of 2πn·u. (Measured at
-    random x, in parts of u·Σ |x|: 12 for n = 10, 57 for n = 100, 310 for n = 1000, 2 for n = 1024.)
+    chirp, whose angles grow to πn before they are rounded: two of them make an error of 2πn·u. (Measured on
+    256 random signals for each n, at most, in parts of u·Σ |x|: 15 for n = 10, 110 for n = 100, 436 for
+    n = 1000, 456 for n = 997, 1.0 for n = 1024.)
     """
     size = (
         1.0 if n & (n - 1) == 0 else max(1.0, 2 * np.pi * n / growth(weight.shape[0] * weight.shape[1], 1.0))

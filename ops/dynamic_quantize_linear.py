@@ -7,6 +7,9 @@ half a step for each of the two roundings.
 https://onnx.ai/onnx/operators/onnx__DynamicQuantizeLinear.html
 """
 
+from dataclasses import dataclass
+from typing import Self
+
 import numpy as np
 
 from ..runtime.primitives import Array, Reshape, Scale, Sum, chain
@@ -19,19 +22,26 @@ from ._rule import Local, Site, lowers, stays
 _STEPS = 255
 
 
-def _grid(x: Array) -> tuple[Array, Array]:
-    """Scale and zero point."""
-    low, high = min(float(x.min()), 0.0), max(float(x.max()), 0.0)
-    scale = np.asarray((high - low) / _STEPS, x.dtype)
-    zero = np.clip(np.rint(-low / scale), 0, _STEPS) if scale else np.zeros(())
-    return scale, np.asarray(zero, x.dtype)
+@dataclass(frozen=True)
+class Grid:
+    """What x's range asks for."""
 
+    scale: Array  # 0 where x is zero
+    zero: Array
 
-def grid_of(x: Array) -> tuple[Array, Array]:
-    """The scale, and how many steps each entry lies from the zero point."""
-    scale, zero = _grid(x)
-    steps = np.clip(np.rint(x / scale) + zero, 0, _STEPS) - zero if scale else np.zeros_like(x)
-    return scale, np.asarray(steps)
+    @classmethod
+    def of(cls, x: Array) -> Self:
+        """The grid from the extremes of x, and 0."""
+        low, high = min(float(x.min()), 0.0), max(float(x.max()), 0.0)
+        scale = np.asarray((high - low) / _STEPS, x.dtype)
+        zero = np.clip(np.rint(-low / scale), 0, _STEPS) if scale else np.zeros(())
+        return cls(scale, np.asarray(zero, x.dtype))
+
+    def steps(self, x: Array) -> Array:
+        """How many steps each entry lies from the zero point."""
+        if not self.scale:
+            return np.zeros_like(x)
+        return np.asarray(np.clip(np.rint(x / self.scale) + self.zero, 0, _STEPS) - self.zero)
 
 
 @lowers(
@@ -41,10 +51,14 @@ def grid_of(x: Array) -> tuple[Array, Array]:
     constant_outputs=(0, 2),
     when=exact,
 )
-def scale_of(site: Site) -> Local:
+def scale_alone(site: Site) -> Local:
     """The scale: the range of x, divided by the steps."""
-    x = site.value()
-    scale, zero = _grid(x)
+    return scale_of(site, Grid.of(site.value()))
+
+
+def scale_of(site: Site, grid: Grid) -> Local:
+    """The scale of operand 0, whose grid is known at x."""
+    x, scale, zero = site.value(), grid.scale, grid.zero
     axes = tuple(range(x.ndim))
     extremes = [group_guard(site, axes, sign) for sign in (1, -1)]
     index = np.array([g.choice for g in extremes]).reshape(2)
@@ -65,8 +79,7 @@ def scale_of(site: Site) -> Local:
 )
 def quantize(site: Site) -> Local:
     """Divide by the scale."""
-    x = site.value()
-    scale, zero = _grid(x)
-    if not scale:
+    grid = Grid.of(site.value())
+    if not grid.scale:
         raise site.refuse("x is zero, so that it has no range; ask at another x")
-    return Local(Scale(x.shape, 1 / scale), zero, slack=2 * HALF)
+    return Local(Scale(site.shape(), 1 / grid.scale), grid.zero, slack=2 * HALF)

@@ -8,11 +8,12 @@ import math
 
 import numpy as np
 
+from ..runtime.emit import Builder
 from ..runtime.primitives import Array
 from ..runtime.program import Kind
 from ._functions import erf
-from ._rule import Local, Site, lowers
-from ._smooth import elementwise
+from ._rule import Local, Site, explains, like, lowers
+from ._smooth import elementwise, elementwise_in_graph
 
 
 @lowers("Erf", kind=Kind.SMOOTH, observes=(0,), gate=True)
@@ -23,3 +24,12 @@ def error_function(site: Site) -> Local:
 
 def _slope(x: Array) -> Array:
     return np.asarray(2 / math.sqrt(math.pi) * np.exp(-x * x))
+
+
+@explains("Erf")
+def erf_in_graph(site: Site, graph: Builder) -> tuple[str, ...]:
+    """The tangent."""
+    x = site.tensor()
+    bell = graph.node("Exp", graph.node("Neg", graph.node("Mul", x, x)))
+    top = like(site, graph, 2 / math.sqrt(math.pi))
+    return elementwise_in_graph(site, graph, graph.node("Mul", bell, top))

@@ -1,28 +1,28 @@
 """com.microsoft.FusedConv: y = f(w ⋆ x + b + s), a Conv with what onnxruntime's optimiser found behind it.
 
-At x: the Conv, scaled by the slope of the piece of f that each sum lies on. Guards: the side of every kink.
+At x: the Conv, scaled by the slope of f at each sum. Guards: those of f, such as the side of every kink.
+Where f is smooth, so is the node; frozen mode holds what f weighs its argument by.
 https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.FusedConv
 """
+
+from functools import partial
 
 import numpy as np
 
 from ..runtime.primitives import Reshape
 from ..runtime.program import Kind
-from ._fused import activated, pieces_of
+from ._fused import activated, curved, gates, named, other
 from ._rule import Local, Site, lowers
 from .conv import conv
 
-_MICROSOFT = "com.microsoft"
-
-
-@lowers(
-    "FusedConv",
-    domain=_MICROSOFT,
-    kind=Kind.PIECEWISE_LINEAR,
-    observes=None,
-    products=((0, 1),),
-    linear_in=(0, 2, 3),
+_fused = partial(
+    lowers, "FusedConv", domain="com.microsoft", observes=None, products=((0, 1),), linear_in=(0, 2, 3)
 )
+
+
+@_fused(kind=Kind.PIECEWISE_LINEAR, when=other)
+@_fused(kind=Kind.SMOOTH, when=gates, gate=True)
+@_fused(kind=Kind.SMOOTH, when=curved)
 def fused_conv(site: Site) -> Local:
     """Convolve, add, activate."""
     z = conv(site)
@@ -33,4 +33,5 @@ def fused_conv(site: Site) -> Local:
         share, size = site.value(3), 0.0 if z.offset_size is None else z.offset_size
         z = Local(z.terms, share if z.offset is None else z.offset + share, offset_size=size + np.abs(share))
     activation = site.attribute("activation", "")
-    return activated(site, z, pieces_of(site, activation, site.attribute("activation_params", ())))
+    parameters = named(site, activation, site.attribute("activation_params", ()))
+    return activated(site, z, activation, parameters)

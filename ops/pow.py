@@ -3,21 +3,30 @@
 Smooth: at x the slope in the base is p x^(p-1); it is affine where every exponent is 0 or 1. The slope in the
 exponent is y log(x). A base of 0 is refused where the slope is infinite there, and a negative one where the
 exponent depends on x. Frozen mode reads a power from the first on as it does the product x · … · x, with one
-factor free: y = u^(p-1) x; a reciprocal is a gate.
+factor free: y = u^(p-1) x; a reciprocal is a gate, and so is a power with a constant exponent below 0.
 https://onnx.ai/onnx/operators/onnx__Pow.html, …Sqrt.html, …Reciprocal.html
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 
+from ..runtime.emit import Builder
 from ..runtime.primitives import Array, Primitive, Scale, chain
 from ..runtime.program import Kind
-from ._rule import Local, Site, lowers
-from ._smooth import TRANSCENDENTAL, elementwise, finite, tangent
+from ._rule import Constants, Local, Site, explains, like, lowers
+from ._smooth import TRANSCENDENTAL, elementwise, elementwise_in_graph, finite, tangent
 
 
-@lowers("Pow", kind=Kind.SMOOTH, observes=(0, 1))
+def _divides(_: Collection[int], constants: Constants) -> bool:
+    """Whether it is one over a power."""
+    exponent = constants(1)
+    return exponent is not None and bool((exponent < 0).all())
+
+
+@lowers("Pow", kind=Kind.SMOOTH, observes=(0, 1), gate=_divides)
 def power(site: Site) -> Local:
     """The tangent at x in the base, the exponent, or both."""
     base, exponent = site.value(0), site.value(1)
@@ -62,3 +71,16 @@ def sqrt(site: Site) -> Local:
 def reciprocal(site: Site) -> Local:
     """One over x."""
     return elementwise(site, np.reciprocal, lambda x: -1 / (x * x))
+
+
+@explains("Sqrt")
+def sqrt_in_graph(site: Site, graph: Builder) -> tuple[str, ...]:
+    """The tangent."""
+    return elementwise_in_graph(site, graph, graph.node("Div", like(site, graph, 0.5), site.outputs[0]))
+
+
+@explains("Reciprocal")
+def reciprocal_in_graph(site: Site, graph: Builder) -> tuple[str, ...]:
+    """The tangent."""
+    square = graph.node("Mul", site.outputs[0], site.outputs[0])
+    return elementwise_in_graph(site, graph, graph.node("Neg", square))

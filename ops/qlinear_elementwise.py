@@ -1,4 +1,4 @@
-"""QLinearAdd, QLinearMul, QLinearLeakyRelu, QLinearSigmoid: on numbers that are quantised before and behind.
+"""QLinearAdd, …Mul, …LeakyRelu, …Sigmoid, …Where: on numbers that are quantised before and behind.
 
 y = saturate(round(f(s (x - z), …) / s_y) + z_y). Read exactly, the integers x do not move with the model's
 input, and scales that do only make y jump. Read straight through: f in units of y's grid, within the range
@@ -23,7 +23,9 @@ from ._smooth import tangent
 _MS = "com.microsoft"
 
 locally_constant(
-    __name__, "QLinearAdd", "QLinearMul", "QLinearLeakyRelu", "QLinearSigmoid", domain=_MS, when=exact
+    *(__name__, "QLinearAdd", "QLinearMul", "QLinearLeakyRelu", "QLinearSigmoid", "QLinearWhere"),
+    domain=_MS,
+    when=exact,
 )
 
 
@@ -107,3 +109,27 @@ def qlinear_sigmoid(site: Site) -> Local:
     slope = logistic(u) * logistic(-u) * scale / step * inside
     held = tangent(site, np.clip(y, low, high), [(0, Scale(u.shape, slope))])
     return replace(held, slack=np.where(inside, HALF, 0.0))
+
+
+@lowers(
+    "QLinearWhere",
+    domain=_MS,
+    kind=Kind.PIECEWISE_LINEAR,
+    observes=(1, 4),
+    linear_in=(1, 4),
+    when=straight_through,
+)
+def qlinear_where(site: Site) -> Local:
+    """Mask both branches, each in units of y's grid."""
+    condition: Array = site.value(0)
+    shape = np.broadcast_shapes(*(site.shape(position) for position in (0, 1, 4)))
+    step, terms = numbers(site, 7), {}
+    offset: Array = np.broadcast_to(numbers(site, 8), shape)
+    for position, mask in ((1, condition), (4, ~condition)):
+        if site.active(position):
+            factor = mask * (numbers(site, position + 1) / step)
+            terms[position] = chain(site.spread(position, shape), Scale(shape, factor))
+            offset = offset - numbers(site, position + 2) * factor
+        else:
+            offset = offset + mask * _number(site, position) / step
+    return requantized(site, terms, offset, _grid(site, 8))

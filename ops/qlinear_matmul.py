@@ -24,7 +24,7 @@ from ._quantization import (
     zero_point_type,
 )
 from ._rule import Local, Site, locally_constant, lowers
-from .dynamic_quantize_linear import grid_of, scale_of
+from .dynamic_quantize_linear import Grid, scale_of
 from .matmul import times
 
 _MS = "com.microsoft"
@@ -92,21 +92,20 @@ def matmul_integer_to_float(site: Site) -> Local:
 )
 def by_the_scale(site: Site) -> Local:
     """The scale of a, by which the product of the integers is multiplied."""
-    scale = scale_of(site)
-    _, integers = grid_of(site.value())
+    grid = Grid.of(site.value())
+    scale = scale_of(site, grid)
     L, factor = _weighted(site)
     ((_, of_a),) = scale.by_position
-    y = L.apply(integers[None])[0] * factor
+    y = L.apply(grid.steps(site.value())[None])[0] * factor
     return Local(chain(of_a, _spread((), y)), numbers(site, 4), scale.guards)
 
 
 @lowers("DynamicQuantizeMatMul", domain=_MS, linear_in=(0,), observes=(0,), when=straight_through)
 def dynamic_quantize_matmul(site: Site) -> Local:
     """Multiply; each entry of a is off by a step at most."""
-    step, _ = grid_of(site.value())
     L, factor = _weighted(site)
     total = _scaled(L, factor)
-    off = np.full((1, *site.shape(0)), 2 * HALF * step)
+    off = np.full((1, *site.shape(0)), 2 * HALF * Grid.of(site.value()).scale)
     return Local(total, numbers(site, 4), slack=total.magnitude().apply(off)[0])
 
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..runtime.primitives import Array, Scale, chain
-from ._moves import gathered, positions
+from ..runtime.primitives import Array, Gather, Primitive, Scale, chain
+from ._moves import compact, positions
 from ._rule import Local, Site, lowers
 from .fused_activations import MICROSOFT
 
@@ -26,8 +26,24 @@ def rotary_embedding(site: Site) -> Local:
     entries = own if own.ndim == 4 else _by_head(site, own)  # (B, H, L, E)
     batch, _, length, _ = entries.shape
     cosines, sines = (site.value(i)[_places(site, batch, length)][:, None] for i in (2, 3))
+    ways = rotation(own, entries, cosines, sines, interleaved=bool(site.attribute("interleaved", 0)))
+    return Local([(0, way) for way in ways])
+
+
+def rotation(
+    own: Array, entries: Array, cosines: Array, sines: Array, *, interleaved: bool
+) -> tuple[Primitive, Primitive]:
+    """What each entry keeps of itself, and what it takes of its partner.
+
+    Args:
+        own: positions of the entries, in the shape of what is turned.
+        entries: the same, (B, H, L, E).
+        cosines: of the angles, (B, 1, L, E/2 at most); entries beyond are kept as they are.
+        sines: likewise.
+        interleaved: whether partners are neighbours, or the same entry of both halves.
+    """
     half = cosines.shape[-1]
-    if site.attribute("interleaved", 0):
+    if interleaved:
         first, second = entries[..., 0 : 2 * half : 2], entries[..., 1 : 2 * half : 2]
     else:
         first, second = entries[..., :half], entries[..., half : 2 * half]
@@ -36,9 +52,8 @@ def rotary_embedding(site: Site) -> Local:
     for here, other, sign in ((first, second, -1), (second, first, 1)):
         partner[here], kept[here], mixed[here] = other, cosines, sign * sines
     shape = own.shape
-    swap = gathered(site, partner.reshape(shape))
-    turned = chain(swap, Scale(shape, mixed.reshape(shape)))
-    return Local([(0, Scale(shape, kept.reshape(shape))), (0, turned)])
+    swap = Gather(shape, np.asarray(partner.reshape(shape), compact(shape), order="C"))
+    return Scale(shape, kept.reshape(shape)), chain(swap, Scale(shape, mixed.reshape(shape)))
 
 
 def _by_head(site: Site, own: Array) -> Array:

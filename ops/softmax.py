@@ -17,7 +17,7 @@ from ._smooth import TRANSCENDENTAL, tangent
 @lowers("Softmax", kind=Kind.SMOOTH, observes=(0,), gate=True)
 def softmax(site: Site) -> Local:
     """The tangent at x."""
-    u, axes = site.value(), _axes(site)
+    u, axes = site.value(), softmax_axes(site, site.opset)
     s = softmax_of(u, axes)
     terms = [(0, Scale(u.shape, s)), (0, weighted_mean(s, axes, -s))]
     return tangent(site, s, terms, roundings=_count(u, axes))
@@ -26,7 +26,7 @@ def softmax(site: Site) -> Local:
 @lowers("LogSoftmax", kind=Kind.SMOOTH, observes=(0,))
 def log_softmax(site: Site) -> Local:
     """The tangent at x."""
-    return log_softmax_over(site, _axes(site))
+    return log_softmax_over(site, softmax_axes(site, site.opset))
 
 
 def log_softmax_over(site: Site, axes: tuple[int, ...]) -> Local:
@@ -38,10 +38,10 @@ def log_softmax_over(site: Site, axes: tuple[int, ...]) -> Local:
     return tangent(site, u - total, terms, size=np.abs(u) + np.abs(total), roundings=_count(u, axes))
 
 
-def _axes(site: Site) -> tuple[int, ...]:
-    """The axes that are summed over."""
+def softmax_axes(site: Site, opset: int) -> tuple[int, ...]:
+    """The axes that are summed over, by an opset of ai.onnx."""
     rank = len(site.shape())
-    if site.opset >= 13:
+    if opset >= 13:
         return (site.attribute("axis", -1) % rank,)
     axis = site.attribute("axis", 1)
     return tuple(range(axis + rank if axis < 0 else axis, rank))

@@ -6,11 +6,12 @@ https://onnx.ai/onnx/operators/onnx__Softplus.html, …Softsign.html
 
 import numpy as np
 
+from ..runtime.emit import Builder
 from ..runtime.primitives import Array
 from ..runtime.program import Kind
 from . import _functions
-from ._rule import Local, Site, lowers
-from ._smooth import elementwise
+from ._rule import Local, Site, explains, lowers
+from ._smooth import elementwise, elementwise_in_graph
 
 
 @lowers("Softplus", kind=Kind.SMOOTH, observes=(0,))
@@ -27,3 +28,9 @@ def softsign(site: Site) -> Local:
 
 def _share(x: Array) -> Array:
     return np.asarray(1 / (1 + np.abs(x)))
+
+
+@explains("Softplus")
+def softplus_in_graph(site: Site, graph: Builder) -> tuple[str, ...]:
+    """The tangent."""
+    return elementwise_in_graph(site, graph, graph.node("Sigmoid", site.tensor()))

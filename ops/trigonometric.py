@@ -6,10 +6,11 @@ https://onnx.ai/onnx/operators/onnx__Sin.html, …Cos.html, …Tan.html, …Asin
 
 import numpy as np
 
+from ..runtime.emit import Builder
 from ..runtime.primitives import Array
 from ..runtime.program import Kind
-from ._rule import Local, Site, lowers
-from ._smooth import Function, elementwise
+from ._rule import Local, Site, explains, lowers
+from ._smooth import Function, elementwise, elementwise_in_graph
 
 
 def _tan_slope(x: Array) -> Array:
@@ -34,3 +35,15 @@ _FUNCTIONS: dict[str, tuple[Function, Function]] = {  # with their slopes
 def trigonometric(site: Site) -> Local:
     """The tangent at x."""
     return elementwise(site, *_FUNCTIONS[site.op_type])
+
+
+@explains("Sin")
+def sin_in_graph(site: Site, graph: Builder) -> tuple[str, ...]:
+    """The tangent."""
+    return elementwise_in_graph(site, graph, graph.node("Cos", site.tensor()))
+
+
+@explains("Cos")
+def cos_in_graph(site: Site, graph: Builder) -> tuple[str, ...]:
+    """The tangent."""
+    return elementwise_in_graph(site, graph, graph.node("Neg", graph.node("Sin", site.tensor())))

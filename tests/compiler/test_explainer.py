@@ -78,6 +78,7 @@ RAMP = np.array([0.1, 3.3, -2.7, 0.9, 5.2, -0.63, 1.7, -4.1], np.float32).reshap
 INDICES = np.array([0, 0, -1, 1, 2, 2, 2, 0]).reshape(1, 1, 2, 4)
 SUM = [node("ReduceSum", "x", "s", keepdims=0)]
 FLAG = [node("Size", "x", "n"), node("Cast", "n", "f", to=TensorProto.BOOL)]
+ABOVE_0 = [node("Abs", "x", "a"), node("Add", "a l", "p")]
 OPERATORS = {
     "Relu": ([node("Relu", "x")], {}),
     "LeakyRelu": ([node("LeakyRelu", "x", alpha=0.25)], {}),
@@ -126,6 +127,8 @@ OPERATORS = {
     "ReduceL1": ([node("ReduceL1", "x a", keepdims=0)], {"a": np.array([-1])}),
     "LpPool": ([node("LpPool", "x", p=1, kernel_shape=[2, 2], pads=[0, 1, 1, 0])], {}),
     "GlobalLpPool": ([node("GlobalLpPool", "x", p=1)], {}),
+    "LpPool of squares": ([node("LpPool", "x", kernel_shape=[2, 2], pads=[0, 1, 1, 0])], {}),
+    "GlobalLpPool of cubes": ([node("GlobalLpPool", "x", p=3)], {}),
     "TopK": ([helper.make_node("TopK", ["x", "k"], ["y", "i"], axis=3)], {"k": np.array([3])}),
     "TopK smallest": (
         [helper.make_node("TopK", ["x", "k"], ["y", "i"], axis=2, largest=0)],
@@ -166,6 +169,20 @@ OPERATORS = {
         [node("Neg", "x", "n"), node("ScatterND", "x i n", reduction="max")],
         {"i": np.array([[0]])},
     ),
+    "Sigmoid": ([node("Sigmoid", "x")], {}),
+    "Tanh": ([node("Tanh", "x")], {}),
+    "Exp": ([node("Exp", "x")], {}),
+    "Log": ([*ABOVE_0, node("Log", "p")], {"l": HALF}),
+    "Sqrt": ([*ABOVE_0, node("Sqrt", "p")], {"l": HALF}),
+    "Reciprocal": ([*ABOVE_0, node("Reciprocal", "p")], {"l": HALF}),
+    "Erf": ([node("Erf", "x")], {}),
+    "Softplus": ([node("Softplus", "x")], {}),
+    "Sin": ([node("Sin", "x")], {}),
+    "Cos": ([node("Cos", "x")], {}),
+    "Gelu": ([node("Gelu", "x")], {}, 20),
+    "Gelu by tanh": ([node("Gelu", "x", approximate="tanh")], {}, 20),
+    "Mul": ([node("Sigmoid", "x", "g"), node("Mul", "x g")], {}),
+    "Mul of another shape": ([node("ReduceSum", "x", "s", keepdims=0), node("Mul", "s x")], {}),
     "MaxPool same": ([node("MaxPool", "x", kernel_shape=[2, 2], strides=[1, 2], auto_pad="SAME_UPPER")], {}),
 }
 
@@ -311,6 +328,28 @@ def test_a_value_that_only_the_point_knows_is_refused():
         ilin.UnsupportedError, match=r"node 'Add to y' \(Add, .*cannot explain itself.*@explains"
     ):
         explainer_of(model_of(nodes, [1, 3]), x)
+
+
+def test_a_smooth_operator_without_slopes_in_the_graph_is_refused_by_name():
+    x = np.ones((1, 3), np.float32)
+    message = r"node 'Softmax to y' \(Softmax, .* it is smooth, .*those of Cos, .*Tanh are\)"
+    with pytest.raises(ilin.UnsupportedError, match=message):
+        explainer_of(model_of([node("Softmax", "x")], [1, 3]), x)
+
+
+def test_a_gate_is_held_in_an_explainer_too(tmp_path):
+    model = model_of([node("Gelu", "x")], [1, 8], opset=20)
+    x = SMALL[None]
+    ilin.compile(model, mode="frozen").export_explainer(tmp_path / "explainer.onnx", x=x[:, ::-1].copy())
+    W, b = run(onnx.load(tmp_path / "explainer.onnx"), x, "W", "b")
+    np.testing.assert_allclose(W, ilin.linearize(model, x, mode="frozen").W, atol=1e-6)
+    np.testing.assert_array_equal(b, 0)
+
+
+def test_a_frozen_product_is_refused_in_an_explainer(tmp_path):
+    model = model_of([node("Sigmoid", "x", "g"), node("Mul", "x g")], [1, 8])
+    with pytest.raises(ilin.UnsupportedError, match="export in mode 'tangent'"):
+        ilin.compile(model, mode="frozen").export_explainer(tmp_path / "explainer.onnx", x=SMALL[None])
 
 
 def test_runs_without_ilin(tmp_path):

@@ -248,3 +248,21 @@ def test_windows_are_compared_in_the_type_that_the_model_has():
 
     assert guard.choice.ravel().tolist() == [1]
     assert guard.margin.ravel().tolist() == [(1.0 + 1e-12) - 1.0]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_unit_on_its_kink_may_be_on_either_side_by_rounding(seed):
+    """Relu of (2 x + c) / 3 on a grid of halves: some sums are 0 at x, and rounded to either side near it."""
+    random = np.random.default_rng(seed)
+    c, x = (random.integers(-3, 4, (2, 3, 6)).astype(np.float32) / 2 for _ in range(2))
+    graph = helper.make_graph(
+        [helper.make_node("Mean", ["x", "c", "x"], ["m"]), helper.make_node("Relu", ["m"], ["y"])],
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, x.shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, x.shape)],
+        [numpy_helper.from_array(c, "c")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    affine = ilin.linearize(model, x)
+    assert affine.certificate.ties
+    assert affine.certificate.verified, str(affine.certificate)

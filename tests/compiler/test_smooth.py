@@ -78,6 +78,46 @@ def test_a_quotient_holds_its_denominator_where_it_is_frozen():
     np.testing.assert_array_equal(affine.b, 0)
 
 
+ONE_OVER = {
+    "Reciprocal": [make_node("Sqrt", ["v"], ["s"]), make_node("Reciprocal", ["s"], ["r"])],
+    "a constant divided": [make_node("Sqrt", ["v"], ["s"]), make_node("Div", ["one", "s"], ["r"])],
+    "a power": [make_node("Pow", ["v", "minus_half"], ["r"])],
+    "a power by a node": [
+        make_node("Constant", [], ["p"], value_float=-0.5),
+        make_node("Pow", ["v", "p"], ["r"]),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", ONE_OVER)
+def test_one_over_a_norm_is_held_however_it_is_written(name):
+    """y = u / √(mean of u²), RMSNormalization without its gain: W is that of u, times one number."""
+    proto = model(
+        make_node("Mul", ["u", "u"], ["q"]),
+        make_node("ReduceMean", ["q"], ["v"], axes=[-1]),
+        *ONE_OVER[name],
+        make_node("Mul", ["u", "r"], ["y"]),
+    )
+    held = {"one": np.float32(1), "minus_half": np.float32(-0.5)}
+    proto.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in held.items())
+    affine = ilin.linearize(proto, X, mode="frozen")
+    u = WEIGHTS.astype(float) @ X[0]
+    np.testing.assert_allclose(affine.W, WEIGHTS / np.sqrt((u**2).mean()), rtol=1e-5)
+    np.testing.assert_array_equal(affine.b, 0)
+    assert affine.certificate.verified
+
+
+@pytest.mark.parametrize("name", ONE_OVER)
+def test_one_over_a_norm_that_weighs_nothing_has_its_tangent(name):
+    proto = model(make_node("Mul", ["u", "u"], ["v"]), *ONE_OVER[name], make_node("Neg", ["r"], ["y"]))
+    held = {"one": np.float32(1), "minus_half": np.float32(-0.5)}
+    proto.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in held.items())
+    affine = ilin.linearize(proto, X)
+    u = WEIGHTS.astype(float) @ X[0]
+    np.testing.assert_allclose(affine.W, (np.sign(u) / u**2)[:, None] * WEIGHTS, rtol=1e-4)
+    assert ilin.linearize(proto, X, mode="frozen").certificate.verified
+
+
 def test_piecewise_linear_networks_do_not_know_the_mode():
     proto = model(make_node("Relu", ["u"], ["y"]))
     tangent, frozen = (ilin.linearize(proto, X, mode=mode) for mode in ("tangent", "frozen"))

@@ -35,13 +35,11 @@ BY_DESIGN = {
     "training mode": r"training_mode",
     "two active operands are multiplied": r"multiplies two values that both depend on x",
     "an active parameter": r"its parameter .* depends on x",
-    "a smooth activation within the node": r"its activation .* is smooth",
     "no tangent at x": r"has no tangent",
     "an infinite slope": r"its slope in .* is not finite",
     "cast of an active value to integers": r"casts a value that depends on x to a type that is not floating",
     "an active mask of another length": r"its mask depends on x and is shorter than the keys",
     "the bits of an active value": r"reads the bits of a value that depends on x",
-    "a norm that is no sum of absolute values": r"the norm with p = .* is smooth",
     "a mean by active weights": r"its mean divides by the sum of weights that depend on x",
 }
 
@@ -60,6 +58,12 @@ NORMWISE = {"DFT", "STFT"}
 
 # Operators that the reference evaluator computes in float32, though it returns float64.
 SINGLE_ONLY = {"DynamicQuantizeLinear", "LinearAttention"}
+
+# Cases that it computes in float32: the sigmoid of their activation.
+SINGLE_CASES = re.compile(r"test_causal_conv_with_state_(silu|swish)(?!.*expanded)")
+
+# Cases whose x is at the end of the operator's domain: nothing runs beside it, so only the value is checked.
+AT_THE_END = {"test_melweightmatrix"}  # the edges are those of the spectrum
 
 # Where the reference evaluator is right at x and wrong beside it.
 MISTAKEN = {"test_l1normalization_axis_last": "the reference evaluator leaves the absolute value out"}
@@ -107,6 +111,8 @@ def check(case: Case, active: tuple[str, ...]) -> Outcome:
         np.testing.assert_allclose(
             again.W, affine.W, rtol=1e-5, atol=1e-5 * np.abs(affine.W).max(initial=0), err_msg=engine
         )
+    if case.name in AT_THE_END:
+        return Outcome("value alone, as nothing runs beside x", 0, 0)
     return check_slopes(case, affine, x, y)
 
 
@@ -286,7 +292,8 @@ def oracle_of(case: Case, active: tuple[str, ...], y: np.ndarray) -> tuple[Funct
     except Exception as error:  # it raises whatever numpy raises
         why = f"the reference evaluator fails: {_one_line(error)}"
     else:
-        mistaken = "the reference evaluator computes it in float32" if case.subject in SINGLE_ONLY else ""
+        single_only = case.subject in SINGLE_ONLY or SINGLE_CASES.match(case.name)
+        mistaken = "the reference evaluator computes it in float32" if single_only else ""
         why = mistaken or MISTAKEN.get(case.name, "") or _disagreement(here, y, 64 * epsilon)
         if not why:
             single = any(node.op_type in ROUNDED for node in case.model.graph.node)

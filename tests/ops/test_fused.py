@@ -199,11 +199,176 @@ def test_guards_are_those_of_the_activation_by_itself():
     np.testing.assert_allclose(slack, guard.margin, atol=1e-5)
 
 
-def test_a_smooth_activation_is_refused():
-    x = {"x": array(1, 2, 4, 3)}
-    model = one_node("FusedConv", x, {"w": array(3, 2, 2, 2)}, 17, domain=MICROSOFT, activation="Tanh")
-    with pytest.raises(ilin.UnsupportedError, match=r"activation 'Tanh' is smooth.*ORT_ENABLE_BASIC"):
+CURVES = {  # in float64, with onnxruntime's parameters
+    "Sigmoid": (lambda z: 1 / (1 + np.exp(-z)), []),
+    "Tanh": (np.tanh, []),
+    "HardSwish": (lambda z: z * np.clip(z / 6 + 0.5, 0, 1), []),
+    "Elu": (lambda z: np.where(z > 0, z, 0.5 * np.expm1(z)), [0.5]),
+    "Celu": (lambda z: np.where(z > 0, z, 2 * np.expm1(z / 2)), [2.0]),
+    "Selu": (lambda z: 1.5 * np.where(z > 0, z, 2 * np.expm1(z)), [2.0, 1.5]),
+    "Softplus": (lambda z: np.log1p(np.exp(z)), []),
+    "Softsign": (lambda z: z / (1 + np.abs(z)), []),
+}
+
+
+def assert_slope(affine, f, x, step=1e-6):
+    """W is the matrix of differences of a float64 function of the flat x."""
+    assert affine.certificate.verified, str(affine.certificate)
+    columns = [(f(x + d) - f(x - d)) / (2 * step) for d in step * np.eye(x.size)]
+    np.testing.assert_allclose(affine.W, np.stack(columns, axis=1), atol=2e-6)
+
+
+def sums_of(op_type, x, held, **attributes):
+    """z of a node without its activation, as a float64 function of the flat x: it is affine."""
+    plain = one_node(op_type, x, held, 17, order=[*x, *held], **attributes)
+    affine = ilin.linearize(plain, dict(x), dtype="float64")
+    return lambda flat: affine.W @ flat + affine.b
+
+
+@pytest.mark.parametrize("activation", ["Sigmoid", "Tanh", "HardSwish"])
+def test_a_convolution_with_a_smooth_activation(activation):
+    f, _ = CURVES[activation]
+    x, held = {"x": array(1, 2, 4, 3)}, {"w": array(3, 2, 2, 2), "b": array(3)}
+    z = sums_of("Conv", x, held, pads=[1, 0, 0, 1])
+    fused = {"activation": activation, "pads": [1, 0, 0, 1], "domain": MICROSOFT}
+    model = one_node("FusedConv", x, held, 17, **fused)
+    affine = ilin.linearize(model, x, dtype="float64")
+    assert affine.kind == "smooth"
+    assert_slope(affine, lambda flat: f(z(flat)), x["x"].ravel().astype(float))
+    added = array(1, 3, 4, 3)
+    model = one_node("FusedConv", x, {**held, "s": added}, 17, **fused)
+    affine = ilin.linearize(model, x, dtype="float64")
+    assert_slope(affine, lambda flat: f(z(flat) + added.ravel()), x["x"].ravel().astype(float))
+    assert ilin.linearize(model, x, mode="frozen").certificate.verified
+
+
+@pytest.mark.parametrize("activation", [name for name in CURVES if name != "HardSwish"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_gemm_with_a_smooth_activation(activation, dtype):
+    f, parameters = CURVES[activation]
+    x, held = {"a": array(2, 4)}, {"b": array(4, 3), "c": array(3)}
+    names = ("alpha", "gamma") if activation == "Selu" else ("alpha",)
+    attributes = {f"activation_{n}": v for n, v in zip(names, parameters, strict=False)}
+    model = one_node(
+        "FusedGemm", x, held, 17, domain=MICROSOFT, activation=activation, alpha=0.5, **attributes
+    )
+    z = sums_of("Gemm", x, held, alpha=0.5)
+    affine = ilin.linearize(model, x, dtype=dtype)
+    assert_slope(affine, lambda flat: f(z(flat)), x["a"].ravel().astype(float))
+
+
+def test_what_is_positive_is_straight_behind_a_gemm_too():
+    x = {"a": np.abs(array(2, 4))}
+    elu = {"activation": "Elu", "activation_alpha": 1.0}
+    model = one_node("FusedGemm", x, {"b": np.abs(array(4, 3))}, 17, domain=MICROSOFT, **elu)
+    affine = ilin.linearize(model, x)
+    assert affine.kind == "piecewise-linear"
+    assert affine.certificate.points_held == 2
+
+
+def gated(activation):
+    """u f(u): a convolution, its gate and its residual, spelled out."""
+    nodes = [
+        node("Conv", ["x", "w"], ["u"], pads=[1] * 4),
+        node(activation, ["u"], ["g"]),
+        node("Mul", ["u", "g"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 2, 4, 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 2, 4, 4])],
+        [numpy_helper.from_array(array(2, 2, 3, 3), "w")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def fused_gate(activation):
+    """The same with the gate inside of a convolution of its own."""
+    model = gated(activation)
+    fused = node("FusedConv", ["x", "w"], ["g"], domain=MICROSOFT, activation=activation, pads=[1] * 4)
+    model.graph.node[1].CopyFrom(fused)
+    model.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
+    return model
+
+
+@pytest.mark.parametrize("activation", ["Sigmoid", "Tanh"])
+def test_a_gate_inside_of_a_convolution_is_held_in_frozen_mode(activation):
+    x = array(1, 2, 4, 4)
+    plain, fused = (ilin.linearize(make(activation), x, mode="frozen") for make in (gated, fused_gate))
+    np.testing.assert_allclose(fused.W, plain.W, atol=1e-6)
+    np.testing.assert_array_equal(fused.b, 0)
+    assert fused.certificate.verified
+
+
+def test_an_unknown_activation_is_refused():
+    x, scaled = {"a": array(2, 4)}, {"activation_alpha": 1.0, "activation_beta": 1.0}
+    model = one_node(
+        "FusedGemm", x, {"b": array(4, 3)}, 17, domain=MICROSOFT, activation="ScaledTanh", **scaled
+    )
+    with pytest.raises(ilin.UnsupportedError, match=r"no rule takes its activation 'ScaledTanh'.*ORT_ENABLE"):
         ilin.linearize(model, x)
+
+
+CAUSAL = {"x": array(2, 3, 5), "w": array(3, 1, 3), "b": array(3), "past": array(2, 3, 2)}
+
+
+def causal_model(given, active, domain, **attributes):
+    """One node with both of its outputs, the state unused."""
+    return helper.make_model(
+        helper.make_graph(
+            [node("CausalConvWithState", list(given), ["y", "present"], domain=domain, **attributes)],
+            "net",
+            [helper.make_tensor_value_info(active, TensorProto.FLOAT, given[active].shape)],
+            [
+                helper.make_tensor_value_info("y", TensorProto.FLOAT, given["x"].shape),
+                helper.make_tensor_value_info("present", TensorProto.FLOAT, given["past"].shape),
+            ],
+            [numpy_helper.from_array(value, name) for name, value in given.items() if name != active],
+        ),
+        opset_imports=[helper.make_opsetid("", 27), helper.make_opsetid(MICROSOFT, 1)],
+        ir_version=10,
+    )
+
+
+def causal(x, w, b, past, dilation=1, activation="none"):
+    """Both outputs by their formulas, in float64, flat."""
+    joined, length = np.concatenate([past, x], axis=2), x.shape[2]
+    z = b[:, None] + sum(
+        w[:, 0, [tap]] * joined[..., tap * dilation : tap * dilation + length] for tap in range(w.shape[2])
+    )
+    y = z if activation == "none" else z / (1 + np.exp(-z))
+    return np.concatenate([y.ravel(), joined[..., length:].ravel()])
+
+
+@pytest.mark.parametrize("domain", ["", MICROSOFT])
+@pytest.mark.parametrize("activation", ["none", "silu", "swish"])
+@pytest.mark.parametrize("active", ["x", "w", "past"])
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_a_causal_convolution(domain, activation, active, dilation):
+    if dilation > 1 and not domain:
+        pytest.skip("ONNX's own has no dilation")
+    given = {**CAUSAL, "past": array(2, 3, 2 * dilation)}
+    wide = {"dilation": dilation} if domain else {}
+    model = causal_model(given, active, domain, activation=activation, **wide)
+    exact = {name: value.astype(float) for name, value in given.items()}
+
+    def f(flat):
+        moved = {**exact, active: flat.reshape(given[active].shape)}
+        return causal(**moved, dilation=dilation, activation=activation)
+
+    affine = ilin.linearize(model, given[active], dtype="float64")
+    assert_slope(affine, f, exact[active].ravel())
+    assert affine.kind == ("affine" if activation == "none" else "smooth")
+    frozen = ilin.linearize(model, given[active], mode="frozen")
+    assert frozen.certificate.verified
+
+
+def test_a_causal_convolution_of_another_layout_is_refused():
+    given = {"x": array(1, 3, 3), "w": array(3, 1, 3), "b": array(3), "past": array(1, 2, 3)}
+    model = causal_model(given, "x", MICROSOFT, channels_last=1)
+    with pytest.raises(ilin.UnsupportedError, match="its channels_last is not lowered"):
+        ilin.linearize(model, given["x"])
 
 
 def test_an_explainer_refuses_a_fused_activation(tmp_path):

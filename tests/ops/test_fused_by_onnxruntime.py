@@ -214,6 +214,142 @@ def test_uses_that_are_refused(node, message):
         ilin.linearize(model, X)
 
 
+GROUPED = {"q": normal(1, 3, 64), "k": normal(1, 3, 32), "v": normal(1, 3, 32)}  # 4 heads, 2 of keys, of 16
+CACHE = {"past_k": normal(1, 2, 2, 16), "past_v": normal(1, 2, 2, 16)}
+TURNS = np.random.default_rng(8).uniform(0, 6, (9, 8))
+
+
+def grouped(q, k, v, past_k=None, past_v=None, turned_by=None, interleaved=0, softcap=0.0):
+    """Causal attention of four heads over two, in float64; all (1, L, H · 16)."""
+    q, k, v = (x.reshape(1, 3, -1, 16).swapaxes(1, 2) for x in (q, k, v))
+    past = 0 if past_k is None else past_k.shape[2]
+    if turned_by is not None:
+        q, k = (turn(x, turned_by[past : past + 3], interleaved) for x in (q, k))
+    if past:
+        k, v = np.concatenate([past_k, k], 2), np.concatenate([past_v, v], 2)
+    scores = q @ np.repeat(k, 2, 1).swapaxes(2, 3) / 4
+    scores = softcap * np.tanh(scores / softcap) if softcap else scores
+    scores = np.where(np.arange(3 + past) > np.arange(3)[:, None] + past, -np.inf, scores)
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    y = weights / weights.sum(-1, keepdims=True) @ np.repeat(v, 2, 1)
+    return y.swapaxes(1, 2).reshape(1, 3, 64)
+
+
+def turn(x, angles, interleaved):
+    """Pairs of entries as complex numbers, times exp(i · angle)."""
+    first, second = (x[..., ::2], x[..., 1::2]) if interleaved else (x[..., :8], x[..., 8:])
+    z = (first + 1j * second) * np.exp(1j * angles)
+    return (
+        np.stack([z.real, z.imag], -1).reshape(x.shape)
+        if interleaved
+        else np.concatenate([z.real, z.imag], -1)
+    )
+
+
+def decoder(active, cached, rotary, interleaved=0, softcap=0.0, lengths=None):
+    """One node whose named operands are inputs."""
+    past = CACHE if cached else {n: v[:, :, :0] for n, v in CACHE.items()}
+    total = 5 if cached else 3
+    given = {**GROUPED, **past, "len": np.int32([total - 1] if lengths is None else lengths)}
+    given |= {"total": np.array(total, np.int32)}
+    if rotary:
+        given |= {"cos": np.cos(TURNS).astype(np.float32), "sin": np.sin(TURNS).astype(np.float32)}
+    attributes = {"num_heads": 4, "kv_num_heads": 2, "do_rotary": int(rotary)}
+    attributes |= {"rotary_interleaved": interleaved} | ({"softcap": softcap} if softcap else {})
+    outputs = ["y", "present_k", "present_v"]
+    node = helper.make_node("GroupQueryAttention", list(given), outputs, domain=MS, **attributes)
+    inputs = {n: given[n] for n in active}
+    return model_of([node], inputs, (1, 3, 64), {n: v for n, v in given.items() if n not in active}), inputs
+
+
+@pytest.mark.parametrize("active", [["q"], ["k"], ["v"], ["q", "k", "v"], ["past_k", "past_v"]])
+@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize(
+    ("rotary", "interleaved", "softcap"), [(False, 0, 0.0), (True, 0, 0.0), (True, 1, 0.0), (False, 0, 2.0)]
+)
+def test_a_decoders_attention(active, cached, rotary, interleaved, softcap):
+    if not cached and "past_k" in active:
+        pytest.skip("no cache")
+    model, inputs = decoder(active, cached, rotary, interleaved, softcap)
+    whole = {**GROUPED, **(CACHE if cached else {})}
+    angles = np.arctan2(np.sin(TURNS).astype(np.float32).astype(float), np.cos(TURNS).astype(np.float32))
+
+    def formula(given):
+        parts = {n: v.astype(float) for n, v in whole.items()} | given
+        return grouped(
+            **parts, turned_by=angles if rotary else None, interleaved=interleaved, softcap=softcap
+        )
+
+    compare(ilin.linearize(model, dict(inputs), dtype="float64"), formula, inputs)
+    frozen = ilin.linearize(model, dict(inputs), mode="frozen")
+    assert frozen.certificate.verified, str(frozen.certificate)
+
+
+def test_a_cache_grows_by_what_is_new():
+    model, inputs = decoder(["k"], cached=True, rotary=False)
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("present_k", 1, [1, 2, 5, 16]))
+    affine = ilin.linearize(model, dict(inputs))
+    expected = np.concatenate([CACHE["past_k"], GROUPED["k"].reshape(1, 3, 2, 16).swapaxes(1, 2)], 2)
+    np.testing.assert_allclose(affine.W @ inputs["k"].ravel() + affine.b, expected.ravel(), rtol=1e-6)
+    np.testing.assert_array_equal(np.abs(affine.W).sum(0), 1)
+
+
+def test_sequences_of_several_lengths_are_refused():
+    model, inputs = decoder(["q"], cached=False, rotary=False, lengths=[1])
+    with pytest.raises(ilin.UnsupportedError, match="sequences that end before the longest, of 3"):
+        ilin.linearize(model, dict(inputs))
+
+
+WORDS, SEGMENTS = np.int32([[1, 0, 4, 1], [3, 3, 2, 0]]), np.int32([[0, 0, 1, 1], [1, 0, 0, 0]])
+PLACES = np.int32([[2, 0, 1, 1], [0, 5, 3, 3]])
+TABLES = {"words": normal(5, 8), "places": normal(6, 8), "segments": normal(2, 8)}
+
+
+@pytest.mark.parametrize("active", [["words"], ["places"], ["segments"], ["words", "places", "segments"]])
+@pytest.mark.parametrize("given", ["", "s", "sp"])
+@pytest.mark.parametrize("output", [0, 2])
+def test_embeddings(active, given, output):
+    """Tables as inputs, with and without segments and positions; the sum, and its normalisation."""
+    tables = {n: v for n, v in TABLES.items() if n != "segments" or "s" in given}
+    inputs = {n: tables[n] for n in active if n in tables}
+    if not inputs:
+        pytest.skip("no segments are given")
+    held = {"i": WORDS, "s": SEGMENTS, "p": PLACES, "g": G, "b": B, **TABLES}
+    named = ["i", "s" if "s" in given else "", "words", "places", "segments" if "s" in given else ""]
+    named += ["g", "b", *(["", "p"] if "p" in given else [])]
+    outputs = ["y", "m"] if output == 0 else ["n", "m", "y"]
+    node = helper.make_node("EmbedLayerNormalization", named, outputs, domain=MS, epsilon=1e-3)
+    held = {n: v for n, v in held.items() if n in named and n not in inputs}
+    model = model_of([node], inputs, (2, 4, 8), held)
+
+    def formula(given_tables):
+        t = {n: v.astype(float) for n, v in TABLES.items()} | given_tables
+        rows = PLACES if "p" in given else np.arange(4)[None]
+        total = t["words"][WORDS] + t["places"][rows] + (t["segments"][SEGMENTS] if "s" in given else 0)
+        return normalised(total, G, B, 1e-3) if output == 0 else total
+
+    affine = ilin.linearize(model, dict(inputs), dtype="float64")
+    compare(affine, formula, inputs)
+    assert ilin.linearize(model, dict(inputs), mode="frozen").certificate.verified
+
+
+def test_a_model_is_explained_from_its_embeddings_on():
+    nodes = [
+        helper.make_node(
+            "EmbedLayerNormalization", ["i", "", "words", "places", "", "g", "b"], ["e", "m"], domain=MS
+        ),
+        helper.make_node("MatMul", ["e", "w"], ["y"]),
+    ]
+    held = {"words": TABLES["words"], "places": TABLES["places"], "g": G, "b": B, "w": normal(8, 2)}
+    model = model_of(nodes, {}, (2, 4, 2), held)
+    model.graph.input.append(helper.make_tensor_value_info("i", onnx.TensorProto.INT32, WORDS.shape))
+    compiled = ilin.compile(model, inputs=["e"])
+    affine = compiled.at({"i": WORDS})
+    assert affine.kind == "affine"
+    assert affine.certificate.verified
+    np.testing.assert_allclose(affine.W, np.kron(np.eye(8), held["w"].T), atol=1e-6)
+
+
 # -- as the optimiser makes them -----------------------------------------------------------------------------
 
 HALF, ROOT, ONE = (np.array(v, np.float32) for v in (0.5, 2**0.5, 1))

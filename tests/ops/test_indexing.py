@@ -148,6 +148,18 @@ NODES = {
         11,
         {"p": 1, "kernel_shape": [4], "auto_pad": "SAME_LOWER"},
     ),
+    "MaxPool, cropped": (
+        "MaxPool",
+        {"x": numbers(1, 2, 3, 7, dtype=np.float64)},
+        12,
+        {"kernel_shape": [1, 2], "strides": [3, 4], "auto_pad": "SAME_UPPER"},
+    ),
+    "LpPool, cropped": (
+        "LpPool",
+        {"x": numbers(1, 2, 3, 7)},
+        11,
+        {"p": 1, "kernel_shape": [1, 1], "strides": [3, 4], "auto_pad": "SAME_UPPER"},
+    ),
     "LpPool, dilated": (
         "LpPool",
         {"x": numbers(1, 1, 6, 5)},

@@ -134,3 +134,23 @@ def test_a_shape_that_depends_on_values_ends_the_region_where_it_changes():
     affine = ilin.linearize(proto, np.float32([[1, 2, 3, 3, 4, 5]]))
     assert affine.W.shape == (5, 6)
     assert affine.certificate.verified
+
+
+def test_triangles_over_a_spectrum_jump_with_their_edges():
+    held = {"bins": np.array(8), "length": np.array(64), "rate": np.array(8192)}
+    graph = make_graph(
+        [make_node("MelWeightMatrix", ["bins", "length", "rate", "low", "high"], ["y"])],
+        "net",
+        [make_tensor_value_info(name, FLOAT, []) for name in ("low", "high")],
+        [make_tensor_value_info("y", FLOAT, [33, 8])],
+        [numpy_helper.from_array(value, name) for name, value in held.items()],
+    )
+    proto = make_model(graph, opset_imports=[make_opsetid("", 18)], ir_version=8)
+    x = {"low": np.array(100, np.float32), "high": np.array(4000, np.float32)}
+    affine = ilin.linearize(proto, x)
+    assert affine.kind == "locally constant"
+    assert affine.certificate.verified
+    run = onnxruntime_of(proto)
+    np.testing.assert_array_equal(affine.b, run(x)["y"].ravel())
+    np.testing.assert_array_equal(run({**x, "high": np.array(4001, np.float32)})["y"], run(x)["y"])
+    assert not np.array_equal(run({**x, "high": np.array(3000, np.float32)})["y"], run(x)["y"])

@@ -67,6 +67,21 @@ CASES = {
     "mean and variance over the last axis": ("MeanVarianceNormalization", {"x": IMAGE}, 13, {"axes": [-1]}),
     "l1": ("LpNormalization", {"x": np.abs(X) + 1}, 17, {"p": 1, "axis": 1}),
     "l2": ("LpNormalization", {"x": X}, 17, {"p": 2, "axis": 0}),
+    "l2 of windows": (
+        "LpPool",
+        {"x": IMAGE},
+        22,
+        {"kernel_shape": [2, 2], "strides": [1, 2], "pads": [1, 0, 0, 1]},
+    ),
+    "l3 of windows": ("LpPool", {"x": IMAGE}, 11, {"p": 3, "kernel_shape": [2, 3], "auto_pad": "SAME_LOWER"}),
+    "l4 of dilated windows": (
+        "LpPool",
+        {"x": normal(1, 1, 6, 5)},
+        22,
+        {"p": 4, "kernel_shape": [2, 2], "dilations": [2, 3], "ceil_mode": 1},
+    ),
+    "l2 of channels": ("GlobalLpPool", {"x": IMAGE}, 2, {}),
+    "l5 of channels": ("GlobalLpPool", {"x": PLANES["x"]}, 2, {"p": 5}),
     "l2 of large entries": ("LpNormalization", {"x": 1e15 * X}, 17, {}),
     "lrn": ("LRN", {"x": IMAGE}, 13, {"size": 5, "alpha": 0.5, "beta": 0.6, "bias": 1.5}),
     "log of a sum": ("ReduceLogSum", {"x": np.abs(X) + 1}, 13, {"axes": [1], "keepdims": 0}),
@@ -99,9 +114,14 @@ def test_the_tangent_is_the_value_and_the_slope(name):
 
 
 # onnxruntime has no kernel in this type, or its kernels overflow
+POOLS = {f"l{p} of {groups}" for p, groups in ((2, "windows"), (3, "windows"), (4, "dilated windows"))}
+CHANNELS = {"l2 of channels", "l5 of channels"}
 WITHOUT = {
-    "float16": {"mean and variance over the last axis", "l2 of large entries", "norm of large entries"},
-    "float64": {"mean and variance over the last axis", "instance of two positions", "lrn"},
+    "float16": {"mean and variance over the last axis", "l2 of large entries", "norm of large entries"}
+    | CHANNELS,
+    "float64": {"mean and variance over the last axis", "instance of two positions", "lrn"}
+    | CHANNELS
+    | POOLS,
 }
 
 
@@ -124,6 +144,8 @@ HELD = {
     "mean and variance over the last axis": None,
     "l1": None,
     "l2": None,
+    "l3 of windows": None,
+    "l5 of channels": None,
     "lrn": None,
     "product over two of three axes": None,
     "squares": None,

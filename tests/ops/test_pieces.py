@@ -166,7 +166,7 @@ REFUSED = {
         *("NegativeLogLikelihoodLoss", {"x": numbers(2, 3), **TARGETS}, 13, {"reduction": "sum"}),
         *(("x", "w"), "multiplies two values that both depend on x"),
     ),
-    "another norm": ("GlobalLpPool", {"x": numbers(1, 2, 3)}, 2, {}, ("x",), "the norm with p = 2 is smooth"),
+    "no norm": ("GlobalLpPool", {"x": numbers(1, 2, 3)}, 2, {"p": -1}, ("x",), "p = -1 makes no norm"),
     "hot numbers": (
         *("OneHot", {"x": np.float32([0, 1]), "d": np.float32(2), "v": np.float32([0, 1])}, 11, {}),
         *(("x",), "its parameter 'x' depends on x"),

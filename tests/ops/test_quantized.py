@@ -9,10 +9,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime import quantization
+from scipy.special import softmax
 
 import ilin
 
 from ..conformance.oracle import onnxruntime_of
+from .one_node import assert_same, one_node
 
 MS = "com.microsoft"
 RANDOM = np.random.default_rng(2)
@@ -28,6 +30,8 @@ SH, ZH = np.float32(0.009), np.uint8(130)
 SB, ZB = np.float32(0.01), np.int8(3)
 COLUMNS = {"sb": np.float32([0.01, 0.02, 0.005]), "zb": np.int8([3, 0, -2])}
 SY, ZY = np.float32(0.05), np.uint8(125)
+SHARES = {"sy": np.float32(2**-8), "zy": np.uint8(0)}  # as onnxruntime's quantiser writes for a softmax
+CHOICE = np.array([[True, False, True, True, False, False]])
 WIDE = {"sx": SX, "zx": ZX, "sh": SH, "zh": ZH, "sb": SB, "zb": ZB, "sy": SY, "zy": ZY, "b": B, "bias": BIAS}
 
 
@@ -61,6 +65,22 @@ NODES = {
         *("QLinearLeakyRelu", "q sx zx sy zy", lambda x: np.where(x > 0, x, 0.25 * x), {"alpha": 0.25}),
     ),
     "QLinearSigmoid": ("QLinearSigmoid", "q sx zx sy zy", lambda x: 1 / (1 + np.exp(-x)), {}),
+    "QLinearSoftmax": (
+        *("QLinearSoftmax", "q sx zx sy zy", lambda x: softmax(x, axis=-1), {"axis": -1, "opset": 13}),
+        SHARES,
+    ),
+    "QLinearSoftmax below 13": (
+        *("QLinearSoftmax", "q sx zx sy zy", lambda x: softmax(x, axis=None), {"axis": 0, "opset": 12}),
+        SHARES,
+    ),
+    "QLinearWhere": (
+        *("QLinearWhere", "c q sx zx h sh zh sy zy", lambda x: np.where(CHOICE, x, H), {}),
+        {"c": CHOICE},
+    ),
+    "QLinearWhere not": (
+        *("QLinearWhere", "c h sh zh q sx zx sy zy", lambda x: np.where(CHOICE, H, x), {}),
+        {"c": CHOICE},
+    ),
     "QLinearConcat": (
         *("QLinearConcat", "sy zy q sx zx h sh zh q sx zx"),
         *(lambda x: np.concatenate([x, H + 0 * x, x], axis=1), {"axis": 1}),
@@ -120,12 +140,14 @@ def test_straight_through_it_is_what_its_numbers_stand_for(name):
     proto, x, function = model_of(name)
     affine = ilin.linearize(proto, x, quantized="straight-through", dtype="float64")
     on_grid = grid(np.clip(np.rint(x / SX) + ZX, 0, 255), float(SX), ZX)
-    where = on_grid if name == "QLinearSigmoid" else x
+    smooth = name.startswith(("QLinearSigmoid", "QLinearSoftmax"))
+    where = on_grid if smooth else x
     np.testing.assert_allclose(affine.W, central(function, where), atol=1e-6)
-    step = {"com.microsoft grids": SX}.get(name, SY) + float(SX) * np.abs(affine.W).sum(axis=1).max()
+    own = {"com.microsoft grids": SX}.get(name, SHARES["sy"] if "Softmax" in name else SY)
+    step = own + float(SX) * np.abs(affine.W).sum(axis=1).max()
     theirs = onnxruntime_of(proto)({"x": x})["y"].ravel()
     assert np.abs(affine.W @ x.ravel() + affine.b - theirs).max() <= step
-    assert affine.kind == ("smooth" if name == "QLinearSigmoid" else "piecewise-linear")
+    assert affine.kind == ("smooth" if smooth else "piecewise-linear")
     assert affine.certificate.verified, str(affine.certificate)
 
 
@@ -372,3 +394,45 @@ def test_sweeps_are_not_joined_where_nothing_leads_on():
     affine = ilin.linearize(built(nodes, X, {}), X)
     assert affine.kind == "locally constant"
     assert affine.W.shape == (6, 6)
+
+
+def in_bits(bits, columns, size, zeros, rows=3):
+    """Operands of a product by weights in blocks, by random bytes; scales make weights of about 1."""
+    random, blocks = np.random.default_rng(bits), -(-columns // size)
+    scales = random.uniform(0.5, 1, (rows, blocks)).astype(np.float32) / 2**bits
+    packed = random.integers(0, 256, (rows, -(-blocks * bits // 8)), np.uint8)
+    given = {"none": None, "packed": packed, "numbers": np.float32(4) * scales}[zeros]
+    weight = random.integers(0, 256, (rows, blocks, size * bits // 8), np.uint8)
+    x = random.standard_normal((2, columns)).astype(np.float32)
+    return (
+        x,
+        {"b": weight, "s": scales, "z": given},
+        {"K": columns, "N": rows, "bits": bits, "block_size": size},
+    )
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize(("columns", "size"), [(32, 16), (40, 16), (64, 32)])
+@pytest.mark.parametrize("zeros", ["none", "packed", "numbers"])
+def test_weights_of_a_few_bits(bits, columns, size, zeros):
+    if bits == 8 and zeros == "numbers":
+        pytest.skip("onnxruntime has no such kernel")
+    x, held, attributes = in_bits(bits, columns, size, zeros)
+    assert_same(one_node("MatMulNBits", {"a": x}, held, 17, domain=MS, **attributes), {"a": x})
+
+
+def test_weights_of_a_few_bits_with_a_bias():
+    x, held, attributes = in_bits(4, 32, 16, "packed")
+    held |= {"g": None, "bias": np.float32([1, -2, 3])}
+    assert_same(one_node("MatMulNBits", {"a": x}, held, 17, domain=MS, **attributes), {"a": x})
+    order = ["a", *held]
+    bias = {"bias": held.pop("bias")}
+    moved = one_node("MatMulNBits", bias, {"a": x, **held}, 17, order=order, domain=MS, **attributes)
+    assert_same(moved, bias)
+
+
+def test_an_activation_that_is_rounded_to_bytes_is_refused():
+    x, held, attributes = in_bits(4, 32, 16, "none")
+    model = one_node("MatMulNBits", {"a": x}, held, 17, domain=MS, accuracy_level=4, **attributes)
+    with pytest.raises(ilin.UnsupportedError, match="accuracy_level 4 rounds its input to bytes"):
+        ilin.linearize(model, x)

@@ -451,12 +451,68 @@ def global_pool(b: Builder, op: str) -> object:
     return b.add(op, [b.picture()])
 
 
+@emits("LpPool", "GlobalLpPool")
+def lp_pool(b: Builder, op: str) -> object:
+    x = b.picture()
+    p = {"p": b.choose([1, 2, 3])} if b.flag() else {}
+    window = _window(b, b.shape(x)[2:], dilations=b.opset >= 18) if op == "LpPool" else {}
+    return b.add(op, [x], **p, **window)
+
+
+# -- normalisations ------------------------------------------------------------------------------------------
+
+_EPSILON = [{"epsilon": 0.25}, {"epsilon": 0.0625}]  # the default makes slopes of 300 where all entries agree
+
+
+@emits("Softmax", "LogSoftmax")
+def softmax(b: Builder, op: str) -> object:
+    x = b.pick(lambda shape: len(shape) > 0 and math.prod(shape) > 0)
+    return b.add(op, [x], **({"axis": _axis(b, len(b.shape(x)))} if b.flag() or len(b.shape(x)) == 1 else {}))
+
+
+@emits("LayerNormalization", "RMSNormalization")
+def layer_normalization(b: Builder, op: str) -> object:
+    if b.opset < {"LayerNormalization": 17, "RMSNormalization": 23}[op]:
+        raise Refused
+    x = b.pick(lambda shape: len(shape) > 0 and math.prod(shape) > 0)
+    axis = _axis(b, len(b.shape(x)))
+    own = b.shape(x)[axis:]
+    parameters = [b.held(b.array(*own)) for _ in range(b.integer(1, 1 + (op == "LayerNormalization")))]
+    return b.add(op, [x, *parameters], axis=axis, **b.choose(_EPSILON))
+
+
+@emits("InstanceNormalization", "GroupNormalization")
+def instance_normalization(b: Builder, op: str) -> object:
+    if op == "GroupNormalization" and b.opset < 21:
+        raise Refused
+    x = b.picture()
+    channels = b.shape(x)[1]
+    groups = {}
+    if op == "GroupNormalization":
+        groups = {"num_groups": b.choose([n for n in range(1, channels + 1) if channels % n == 0])}
+    return b.add(op, [x, *(b.held(b.array(channels)) for _ in range(2))], **groups, **b.choose(_EPSILON))
+
+
+@emits("LpNormalization")
+def lp_normalization(b: Builder, op: str) -> object:
+    x = b.pick(lambda shape: len(shape) > 0 and math.prod(shape) > 0)
+    return b.add(op, [_above(b, x, 0.5)], axis=_axis(b, len(b.shape(x)), since=1), p=b.integer(1, 2))
+
+
+@emits("LRN")
+def lrn(b: Builder, op: str) -> object:
+    return b.add(op, [b.picture((4,))], size=b.choose([1, 3, 5]), alpha=0.5, beta=b.choose([0.75, 0.5]))
+
+
 # -- reductions ----------------------------------------------------------------------------------------------
 
 
 @emits("ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceL1")
+@emits("ReduceL2", "ReduceProd", "ReduceSumSquare", "ReduceLogSumExp", "ReduceLogSum")
 def reduce(b: Builder, op: str) -> object:
-    x = b.pick(lambda shape: len(shape) > 0)
+    x = b.pick(lambda shape: len(shape) > 0 and math.prod(shape) > 0)
+    if op == "ReduceLogSum":
+        x = _above(b, x, 0.5)
     attributes: dict[str, object] = {"keepdims": int(b.flag())} if b.flag() else {}
     axes = _axes(b, len(b.shape(x))) if b.flag() else None
     if b.opset < (13 if op == "ReduceSum" else 18):
@@ -860,8 +916,11 @@ def deform_conv(b: Builder, op: str) -> object:
 @emits("DFT")
 def dft(b: Builder, op: str) -> object:
     x = _shaped(b, 1, -1, b.integer(1, 2))
-    halved = b.shape(x)[-1] == 1 and b.flag()
-    return b.add(op, [x], inverse=int(not halved and b.flag()), onesided=int(halved))
+    halved, length = b.shape(x)[-1] == 1 and b.flag(), b.shape(x)[1]
+    inverse = not halved and b.flag()
+    if inverse and b.dtype == np.float64 and length & (length - 1):
+        raise Refused("onnxruntime's is only good to 4e-9, so that no answer is verified")
+    return b.add(op, [x], inverse=int(inverse), onesided=int(halved))
 
 
 @emits("STFT")

@@ -88,7 +88,7 @@ def check(graph: Graph, engine: str) -> tuple[int, int]:
         return directions * affine.W.shape[0], kinked
     for _ in range(directions):
         d = random.standard_normal(x.shape)
-        ours, found = affine.W @ d, slopes(function, x, d, accuracy, np.abs(affine.W) @ np.abs(d))
+        ours, found = affine.W @ d, slopes(function, x, d, accuracy, _sizes(affine, d))
         wrong = ~found.kinked & found.misses(ours)
         assert not wrong.any(), f"rows {np.flatnonzero(wrong)}: {ours[wrong]} instead of {found.ahead[wrong]}"
         kinked += int(found.kinked.sum())
@@ -142,9 +142,16 @@ def _oracle(graph: Graph) -> tuple[Function, Accuracy]:
     accuracy = IN_FLOAT64
     if ROUNDED & set(graph.operators):
         accuracy = IN_FLOAT32
-    if {"Resize", "Upsample"} & set(graph.operators):  # onnxruntime has their coordinates in float32
+    # onnxruntime has the coordinates of these in float32.
+    if {"GridSample", "Resize", "RoiAlign", "Upsample"} & set(graph.operators):
         accuracy = replace(accuracy, relative=1e-4)
     return flat_function(reference_of(graph.between), feeds, graph.active, graph.outputs), accuracy
+
+
+def _sizes(affine: ilin.AffineMap, z: np.ndarray) -> np.ndarray:
+    """|W| |z|; in float32 the largest of all rows, as the entries of W are sums that may cancel as well."""
+    terms = np.abs(affine.W) @ np.abs(z)
+    return np.full_like(terms, terms.max(initial=0)) if affine.W.dtype == np.float32 else terms
 
 
 def _assert_value(
@@ -152,7 +159,7 @@ def _assert_value(
 ) -> None:
     """W z + b to the accuracy of the model's type: next to a kink, onnxruntime may be on its other side."""
     deviation = np.abs(affine.W @ z + affine.b - theirs)
-    terms = np.abs(affine.W) @ np.abs(z) + np.abs(affine.b)
+    terms = _sizes(affine, z) + np.abs(affine.b)
     relative = 2e-2 if graph.dtype == np.float16 else 1e-5
     assert (deviation <= relative * (1 + terms)).all(), f"W z + b is off by {deviation.max():.3g} {where}"
 
@@ -187,9 +194,9 @@ def test_every_operator_can_be_drawn() -> None:
 
 @pytest.mark.slow
 def test_many_random_graphs() -> None:
-    tally = run_many(600)
-    # All but those that few opsets know.
-    assert len(set(KNOWN) - set(tally.operators)) <= 2
+    tally = run_many(1000)
+    # All but some that few opsets know, or that take few shapes; each has graphs of its own below.
+    assert len(set(KNOWN) - set(tally.operators)) <= len(KNOWN) // 20
 
 
 @pytest.mark.slow
