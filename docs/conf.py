@@ -13,8 +13,9 @@ html_theme = "furo"
 html_title = f"ilin {release}"
 html_copy_source = False
 
-myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
+default_role = "code"  # what stands in single backticks in docstrings
+autodoc_class_signature = "separated"  # a frozen value is not made by its users
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
@@ -22,3 +23,13 @@ napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 nitpicky = False
+
+
+def _bars(app, what, name, obj, options, lines):  # noqa: ANN001, ANN202
+    """Absolute values in docstrings are no substitutions of reStructuredText."""
+    lines[:] = [line.replace("|", r"\|") for line in lines]
+
+
+def setup(app):  # noqa: ANN001, ANN201
+    """Register what this site adds to Sphinx."""
+    app.connect("autodoc-process-docstring", _bars)

@@ -43,7 +43,7 @@ def tangent(
         terms: the Jacobian in each active operand.
         guards: of a piece within which f is smooth.
         roundings: behind one entry of f(u).
-        size: Σ abs(parts) where f(u) is itself a sum whose parts may cancel.
+        size: Σ |parts| where f(u) is itself a sum whose parts may cancel.
     """
     offset = value
     sizes = np.abs(value if size is None else size)
