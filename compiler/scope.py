@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 
 from ..ops import REGISTRY, Entry, Reading
-from ..runtime.errors import OptionError, UnknownTensorError, UnsupportedError
+from ..runtime.errors import UnknownTensorError, UnsupportedError
 from ..runtime.primitives import Array
 from ..runtime.program import Kind
 from ..runtime.session import evaluate_constants
@@ -84,16 +84,10 @@ def scope_of(
 
     Raises:
         UnknownTensorError: a name that the graph does not have.
-        OptionError: inputs were named that no output is computed from.
         UnsupportedError: the first node on the way that no rule can lower.
     """
     wanted_inputs = _chosen(graph, inputs, graph.inputs, "inputs")
     wanted_outputs = _chosen(graph, outputs, graph.outputs, "outputs")
-    if inputs is not None and not descendants(graph, wanted_inputs).intersection(wanted_outputs):
-        raise OptionError(
-            f"no tensor in outputs ({', '.join(wanted_outputs)}) is computed from any in inputs "
-            f"({', '.join(wanted_inputs)}); name one behind them, or other inputs"
-        )
     needed = ancestors(graph, wanted_outputs, stop=set(wanted_inputs))
     verdicts = judge(graph, wanted_inputs, reading)
     on_the_way = [v for v in verdicts if v.node.position in needed]
@@ -121,6 +115,9 @@ def scope_of(
         for put in graph.outputs
         if outputs is None and put.columns
     )
+    if not descendants(graph, wanted_inputs).intersection(wanted_outputs):
+        apart = f"{', '.join(map(repr, wanted_outputs))} from {', '.join(map(repr, wanted_inputs))}"
+        notes += (f"W = 0, as the model does not compute {apart}",)
     return Scope(wanted_inputs, wanted_outputs, uses, discrete, active, constants, names, reading, notes)
 
 
