@@ -160,6 +160,8 @@ def _assert_value(
     """W z + b to the accuracy of the model's type: next to a kink, onnxruntime may be on its other side."""
     deviation = np.abs(affine.W @ z + affine.b - theirs)
     terms = _sizes(affine, z) + np.abs(affine.b)
+    if {"DFT", "STFT"} & set(graph.operators):  # onnxruntime's errors there are of the largest entry's size
+        terms = np.full_like(terms, terms.max(initial=0))
     relative = 2e-2 if graph.dtype == np.float16 else 1e-5
     assert (deviation <= relative * (1 + terms)).all(), f"W z + b is off by {deviation.max():.3g} {where}"
 
