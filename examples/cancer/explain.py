@@ -1,10 +1,10 @@
 """What a classifier of tumours reads in a patient's measurements, in the measurements' own units.
 
 A scikit-learn pipeline, StandardScaler then MLPClassifier, is fitted to the breast-cancer data that come with
-scikit-learn and converted by skl2onnx. The scaler is part of the model, so W says what one unit more of a feature
-adds to the log-odds of “malignant”. W (x - x0), x0 being the mean of the benign training cases, is how each
-feature makes this patient differ from them. Shown are two malignant cases the network has not seen: the median
-one, and the one it takes most for benign.
+scikit-learn and converted by skl2onnx. The scaler is part of the model, so W says what one unit more of a
+feature adds to the log-odds of “malignant”. W (x - x0), x0 being the mean of the benign training cases, is how
+each feature makes this patient differ from them. Shown are two malignant cases that the network has not seen:
+the median one, and the one it takes most for benign.
 
     python -m pip install '.[plot]' scikit-learn skl2onnx
     python examples/cancer/explain.py --plot cancer.png
@@ -13,6 +13,7 @@ one, and the one it takes most for benign.
 from __future__ import annotations
 
 import argparse
+import textwrap
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,7 +30,7 @@ from sklearn.preprocessing import StandardScaler
 import ilin
 
 FEATURES = [str(name) for name in load_breast_cancer().feature_names]
-KINDS = {  # every measurement is given three times: over the cells of an image
+KINDS = {  # each of ten measurements is summed up over the cells of an image in three ways
     "mean": [j for j, name in enumerate(FEATURES) if name.startswith("mean")],
     "standard error": [j for j, name in enumerate(FEATURES) if name.endswith("error")],
     "worst": [j for j, name in enumerate(FEATURES) if name.startswith("worst")],
@@ -139,20 +140,23 @@ def draw(cases: list[Case], destination: Path) -> None:
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    plt.rcParams.update({"font.size": 9, "axes.titlesize": 9, "axes.spines.top": False})
+    plt.rcParams.update(
+        {"font.size": 9, "axes.titlesize": 9, "axes.spines.top": False, "axes.spines.right": False}
+    )
     figure, axes = plt.subplots(
-        2, 2, figsize=(9, 4.8), layout="constrained", sharex="col", height_ratios=[LARGEST + 1, 4]
+        2, 2, figsize=(9.4, 5), layout="constrained", sharex="col", height_ratios=[LARGEST + 1, 4]
     )
     for case, (above, below) in zip(cases, axes.T, strict=True):
         ledger, own = case.ledger, terms(case)
         bars = [(f"{FEATURES[j]} = {case.x[j]:.4g}", amount) for j, amount in own]
         bars.append(("the others", float(ledger.flat.sum() - sum(amount for _, amount in own))))
         verdict = "malignant" if ledger.value > 0 else "benign"
-        above.set_title(f"{case.title}\nlog-odds {ledger.value:+.2f}: classified {verdict}", weight="bold")
+        title = textwrap.fill(case.title, 26)
+        above.set_title(f"{title}\nlog-odds {ledger.value:+.2f}: {verdict}", weight="bold", loc="left")
         horizontal(above, bars)
         kinds = list(ledger.groups.items())
         horizontal(below, [*kinds, ("the map at the benign mean", ledger.base)])
-        below.set_xlabel("adds to the log-odds of “malignant”")
+        below.set_xlabel("adds to the log-odds of “malignant”", loc="right")
     figure.savefig(destination, dpi=100)
 
 
@@ -166,7 +170,7 @@ def horizontal(axis: object, bars: list[tuple[str, float]]) -> None:
     axis.set_yticks(range(len(bars)), names)
     axis.invert_yaxis()
     axis.axvline(0, color="black", linewidth=0.8)
-    axis.margins(x=0.2)
+    axis.margins(x=0.3)
 
 
 if __name__ == "__main__":

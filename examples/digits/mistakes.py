@@ -1,4 +1,4 @@
-"""Why the digits network is right, and what makes it wrong: contributions to 4, to 9, and to 4 rather than 9.
+"""Why the digits network is right, and what makes it wrong: contributions to 4, 9, and 4 rather than 9.
 
 The network reads every image that was kept out of training rightly, but a digit moved up or down by one
 pixel, losing its outermost line, may mislead it. Here are a 4 that is read as 9 when moved up, and a 9 that is
@@ -118,7 +118,7 @@ def draw(cases: list[Case], destination: Path) -> None:
     plt.rcParams.update({"font.size": 9, "axes.titlesize": 9})
     maps = [[c.affine.contributions(4), c.affine.contributions(9), c.affine.contrast(4, 9)] for c in cases]
     limit = max(float(np.abs(image).max()) for row in maps for image in row)
-    figure, axes = plt.subplots(len(cases), 4, figsize=(7.2, 8.2), layout="constrained")
+    figure, axes = plt.subplots(len(cases), 4, figsize=(7.6, 8.4), layout="constrained")
     for axis, title in zip(axes[0], ("image", "for 4", "for 9", "for 4 rather than 9"), strict=True):
         axis.set_title(title, weight="bold")
     for case, images, line in zip(cases, maps, axes, strict=True):
@@ -132,7 +132,7 @@ def draw(cases: list[Case], destination: Path) -> None:
         ]
         for axis, image, (name, value, biases) in zip(line[1:], images, sums, strict=True):
             shown = axis.imshow(image[0, 0], cmap="RdBu_r", vmin=-limit, vmax=limit)
-            axis.set_xlabel(f"{name} {value:+.1f} =\npixels {image.sum():+.1f} biases {biases:+.1f}")
+            axis.set_xlabel(f"{name} {value:+.1f} =\npixels {image.sum():+.1f}, biases {biases:+.1f}")
     for axis in axes.flat:
         axis.set_xticks([])
         axis.set_yticks([])
