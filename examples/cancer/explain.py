@@ -1,10 +1,12 @@
-"""What a classifier of tumours reads in a patient's measurements, in the measurements' own units.
+"""What a classifier of tumours reads in a patient's measurements, in their units.
 
-A scikit-learn pipeline, StandardScaler then MLPClassifier, is fitted to the breast-cancer data that come with
-scikit-learn and converted by skl2onnx. The scaler is part of the model, so W says what one unit more of a
-feature adds to the log-odds of “malignant”. W (x - x0), x0 being the mean of the benign training cases, is how
-each feature makes this patient differ from them. Shown are two malignant cases that the network has not seen:
-the median one, and the one it takes most for benign.
+A scikit-learn pipeline, StandardScaler then MLPClassifier, is fitted to the
+breast-cancer data that come with scikit-learn and converted by skl2onnx. The
+scaler is part of the model, so W says what one unit more of a feature adds to
+the log-odds of “malignant”. W (x - x0), x0 being the mean of the benign training
+cases, is how each feature makes this patient differ from them. Shown are two
+malignant cases that the network has not seen: the median one, and the one it
+takes most for benign.
 
     python -m pip install '.[plot]' scikit-learn skl2onnx
     python examples/cancer/explain.py --plot cancer.png
@@ -15,7 +17,7 @@ from __future__ import annotations
 import argparse
 import textwrap
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import onnx
@@ -28,6 +30,11 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import ilin
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from ilin.runtime.ledger import Ledger
 
 FEATURES = [str(name) for name in load_breast_cancer().feature_names]
 KINDS = {  # each of ten measurements is summed up over the cells of an image in three ways
@@ -44,7 +51,7 @@ class Case(NamedTuple):
     title: str
     x: NDArray[np.float32]  # (30,)
     baseline: NDArray[np.float32]  # (30,)
-    ledger: ilin.runtime.ledger.Ledger
+    ledger: Ledger
     verified: bool
     sklearn: float  # the log-odds as scikit-learn computes them, in float64
 
@@ -160,7 +167,7 @@ def draw(cases: list[Case], destination: Path) -> None:
     figure.savefig(destination, dpi=100)
 
 
-def horizontal(axis: object, bars: list[tuple[str, float]]) -> None:
+def horizontal(axis: Axes, bars: list[tuple[str, float]]) -> None:
     """Bars from the top down, red to the right of zero and blue to the left, each with its value."""
     names, amounts = zip(*bars, strict=True)
     shown = axis.barh(
@@ -170,7 +177,7 @@ def horizontal(axis: object, bars: list[tuple[str, float]]) -> None:
     axis.set_yticks(range(len(bars)), names)
     axis.invert_yaxis()
     axis.axvline(0, color="black", linewidth=0.8)
-    axis.margins(x=0.3)
+    axis.margins(x=0.4)
 
 
 if __name__ == "__main__":

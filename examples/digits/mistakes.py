@@ -1,8 +1,9 @@
-"""Why the digits network is right, and what makes it wrong: contributions to 4, 9, and 4 rather than 9.
+"""Why the digits network is right, and what makes it wrong: 4 against 9.
 
-The network reads every image that was kept out of training rightly, but a digit moved up or down by one
-pixel, losing its outermost line, may mislead it. Here are a 4 that is read as 9 when moved up, and a 9 that is
-read as 4 when moved down.
+The network reads every image that was kept out of training rightly, but a digit
+moved up or down by one pixel, losing its outermost line, may mislead it. Here
+are a 4 that is read as 9 when moved up, and a 9 that is read as 4 when moved
+down, each with what every pixel adds to “4”, to “9”, and to the difference.
 
     python -m pip install '.[plot]' scikit-learn
     python examples/digits/mistakes.py --plot mistakes.png

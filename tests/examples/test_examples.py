@@ -51,7 +51,9 @@ def mistakes(folder, plot):
 def cancer(folder, plot):
     printed = run("cancer/explain.py", folder, *plot)
     assert max(map(len, printed.splitlines())) <= 80
-    for text in printed.split("\n\nthe ")[1:]:
+    cases = printed.split("\n\nthe ")[1:]
+    assert len(cases) == 2
+    for text in cases:
         title, features, kinds = re.split(r"\n  feature .*\n|\n  by kind of measurement\n", text)
         assert title.endswith(", verified")
         lines = features.splitlines()
