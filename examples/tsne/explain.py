@@ -15,7 +15,7 @@ import argparse
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnxruntime
@@ -24,6 +24,9 @@ from numpy.typing import NDArray
 from sklearn.manifold import trustworthiness
 
 import ilin
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 HERE = Path(__file__).parent
 NEIGHBOURS = (5, 12)
@@ -36,6 +39,8 @@ class Push:
     """A coordinate of an image's place, as a sum over pixels and what the biases add."""
 
     name: str
+    back: str  # where a negative push goes
+    on: str  # where a positive one does
     pixels: Floats  # (8, 8)
     bias: float
     observed: float  # the same coordinate as onnxruntime computes it
@@ -75,10 +80,12 @@ def explain(affine: ilin.AffineMap, title: str, pair: tuple[int, int], centres: 
         affine.x[0, 0],
         place,
         (
-            Push("first axis", along_axes[0], float(affine.b[0]), float(place[0])),
-            Push("second axis", along_axes[1], float(affine.b[1]), float(place[1])),
+            Push("first axis", "left", "right", along_axes[0], float(affine.b[0]), float(place[0])),
+            Push("second axis", "down", "up", along_axes[1], float(affine.b[1]), float(place[1])),
             Push(
                 f"from {a} to {b}",
+                f"to {a}",
+                f"to {b}",
                 np.tensordot(u, along_axes, axes=1),
                 float(u @ (affine.b - middle)),
                 float(u @ (place - middle)),
@@ -146,45 +153,55 @@ def draw(path: Path, digits: Digits, places: Floats, centres: Floats, explained:
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure = plt.figure(figsize=(14, 8), layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=[1.05, 1])
+    figure = plt.figure(figsize=(13, 8.6), layout="constrained")
+    left, right = figure.subfigures(1, 2, width_ratios=[1, 1.1])
+    draw_plane(left.subplots(), digits, places, centres, explained)
+    for axes, one in zip(right.subplots(len(explained), 4), explained, strict=True):
+        draw_row(axes, one)
+    right.suptitle("Why there: the pushes W x of the pixels, and W x + b = coordinate", fontsize=12)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=95)
+    print(f"\nwrote {path}")
 
-    plane = left.subplots()
-    plane.scatter(*places.T, c=digits.labels, cmap="tab10", s=5, alpha=0.55, linewidths=0)
+
+def draw_plane(
+    axis: Axes, digits: Digits, places: Floats, centres: Floats, explained: list[Explained]
+) -> None:
+    """Every image as a dot in the colour of its label, the explained ones with their letters."""
+    from matplotlib import colormaps
+    from matplotlib.patheffects import withStroke
+
+    outlined = {"weight": "bold", "path_effects": [withStroke(linewidth=3, foreground="white")]}
+    axis.scatter(*places.T, c=digits.labels, cmap="tab10", s=5, linewidths=0)
     for digit, centre in enumerate(centres):
-        plane.text(
-            *centre, str(digit), fontsize=20, weight="bold", ha="center", va="center", color="white",
-            bbox={"boxstyle": "circle,pad=0.15", "facecolor": plt.get_cmap("tab10")(digit), "alpha": 0.85},
+        axis.annotate(
+            str(digit), centre, xytext=(-7, 21), textcoords="offset points", fontsize=22,
+            color=colormaps["tab10"](digit), **outlined,
         )  # fmt: skip
     for one in explained:
-        plane.plot(*one.place, "o", markersize=9, markerfacecolor="none", markeredgecolor="black")
-        plane.annotate(
-            one.title[0], one.place, xytext=(9, 9), textcoords="offset points", fontsize=15, weight="bold"
+        axis.plot(*one.place, "o", markersize=8, markerfacecolor="white", markeredgecolor="black")
+        axis.annotate(
+            one.title[0], one.place, xytext=(7, 5), textcoords="offset points", fontsize=15, **outlined
         )
-    plane.set(xlabel="first axis, y₁", ylabel="second axis, y₂", aspect="equal")
-    plane.set_title("Where the network places 1,797 digits (colour: label, never trained on)", fontsize=12)
+    axis.set(xlabel="first axis", ylabel="second axis", aspect="equal")
+    axis.set_title(f"Where the network places {len(places):,} digits\n(colour: label, never trained on)")
 
-    grid = right.subplots(len(explained), 4)
-    limit = max(float(np.abs(push.pixels).max()) for one in explained for push in one.pushes)
-    for axes, one in zip(grid, explained, strict=True):
-        axes[0].imshow(one.image, cmap="gray_r", vmin=0, vmax=1)
-        axes[0].set_title(one.title.replace(", ", ",\n"), fontsize=10)
-        axes[0].set_xlabel(f"region radius {one.radius:.2g}", fontsize=9)
-        for axis, push in zip(axes[1:], one.pushes, strict=True):
-            shown = axis.imshow(push.pixels, cmap="RdBu_r", vmin=-limit, vmax=limit)
-            axis.set_title(push.name, fontsize=10)
-            sign = "+" if push.bias >= 0 else "−"
-            axis.set_xlabel(
-                f"{push.pixels.sum():.1f} {sign} {abs(push.bias):.1f} = {push.total:.1f}".replace("-", "−"),
-                fontsize=9,
-            )
-    for axis in grid.flat:
+
+def draw_row(axes: NDArray[np.object_], one: Explained) -> None:
+    """The image and its three pushes, red for a push on, blue for one back, white for none."""
+    axes[0].imshow(one.image, cmap="gray_r", vmin=0, vmax=1)
+    axes[0].set_title(one.title.replace(", ", ",\n"), fontsize=10)
+    axes[0].set_xlabel(f"region radius {one.radius:.1g}", fontsize=9)
+    limit = max(float(np.abs(push.pixels).max()) for push in one.pushes)
+    for axis, push in zip(axes[1:], one.pushes, strict=True):
+        shown = axis.imshow(push.pixels, cmap="RdBu_r", vmin=-limit, vmax=limit)
+        axis.set_title(f"{push.name}\nblue: {push.back}, red: {push.on}", fontsize=10)
+        sign = "−" if push.bias < 0 else "+"
+        equation = f"{push.pixels.sum():.1f} {sign} {abs(push.bias):.1f} = {push.total:.1f}"
+        axis.set_xlabel(equation.replace("-", "−"), fontsize=9)
+    for axis in axes:
         axis.set(xticks=[], yticks=[])
-    right.colorbar(shown, ax=grid, shrink=0.6, label="W x: push of each pixel, in units of the plane")
-    right.suptitle("Why there: pixels + biases = coordinate", fontsize=12)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=100)
-    print(f"\nwrote {path}")
+    axes[-1].figure.colorbar(shown, ax=axes[-1], fraction=0.05)
 
 
 def main() -> None:

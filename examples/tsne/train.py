@@ -117,9 +117,8 @@ def train_model(images: NDArray[np.float32]) -> tuple[nn.Sequential, float]:
         schedule.step()
         if (step + 1) % 300 == 0:
             with torch.no_grad():
-                print(
-                    f"step {step + 1:5d}  KL divergence of noisy images {divergence(P, places).item() + constant:.4f}"
-                )
+                reached = divergence(P, places).item() + constant
+            print(f"step {step + 1:5d}  KL divergence of noisy images {reached:.4f}")
     model.eval()
     with torch.no_grad():
         places = model(inputs)
