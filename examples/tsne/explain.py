@@ -105,7 +105,8 @@ def explain_all(digits: Digits, centres: Floats) -> list[Explained]:
     for letter, affine, one in zip("ABCD", maps, chosen, strict=True):
         a, b = one["pair"]
         where = f"between {a} and {b}" if one["where"] == "between" else "inside its cluster"
-        found.append(explain(affine, f"{letter}: a {one['label']}, {where}", (a, b), centres))
+        digit = f"an {one['label']}" if one["label"] == 8 else f"a {one['label']}"
+        found.append(explain(affine, f"{letter}: {digit}, {where}", (a, b), centres))
     return found
 
 
