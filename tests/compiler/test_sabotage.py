@@ -66,29 +66,6 @@ def test_observed_output_as_offset_is_caught_in_the_region(sabotage):
     assert found.moved_over_bound > 1  # the points were far enough to tell
 
 
-def test_a_slope_with_a_fitted_offset_is_caught_in_float64(sabotage):
-    """Off by one in a thousand and right at x: too little for float32 to tell within so thin a region."""
-
-    def tamper(site, local):
-        if "relu1" not in site.name:
-            return local
-        value = np.maximum(site.value(), 0)
-        return replace(
-            local, terms={0: Scale(value.shape, np.where(value > 0, 1.001, 0))}, offset=-0.001 * value
-        )
-
-    honest = ilin.linearize(MODEL, np.load(DIGITS / "x.npy")).certify_deeply()
-    assert honest.double.region.over_bound <= 1
-    assert honest.double.region.moved_over_bound > 1e6
-
-    sabotage("Relu", tamper)
-    found = ilin.linearize(MODEL, np.load(DIGITS / "x.npy")).certify_deeply()
-    assert found.steps.passed
-    assert found.at_x_over_bound <= 1
-    assert found.in_region_over_bound <= 1
-    assert found.reason.startswith("W z + b in float64 differs from the model evaluated in float64")
-
-
 @pytest.mark.parametrize(
     ("op_type", "node"), [("Relu", "/relu1/Relu"), ("Gemm", "/dense1/Gemm"), ("Conv", "/conv1/Conv")]
 )
