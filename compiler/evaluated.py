@@ -1,8 +1,8 @@
 """W in float64 against the model evaluated in float64 by onnx's reference evaluator, within x's region.
 
 The region of a large network is often thinner than what float32 resolves: between two of its points the
-outputs move by less than they are rounded by, and agreement there says little of W. In float64 the same
-points are far apart. They lie in the region by its half-spaces: half way from x to where a random ray leaves.
+outputs move by less than they are rounded by, and agreement there says little of W. In float64 the same points
+are far apart. They lie in the region by its half-spaces: half way from x to where a random ray first leaves it.
 """
 
 from __future__ import annotations
