@@ -428,7 +428,6 @@ class CompiledModel:
             MemoryLimitError: W in float64 would not fit.
         """
         from .double import compared_in_double
-        from .evaluated import region_in_double
 
         kept, wide = self.prepared(asked.trace), np.dtype(np.float64)
         program = lower(kept.scope, asked.trace, wide, self._double if kept is self else {})
@@ -439,13 +438,7 @@ class CompiledModel:
         again = compose(program, asked.rows, plan, kept._engine, wide)
         points = np.stack([place.stacked(program.inputs) for place in evidence.places]).astype(wide)
         arithmetic = Arithmetic.of(self._observer.of(asked.trace).dtype)
-        found = compared_in_double(composed, again, program, points, rounding, arithmetic)
-        by_x = asked.trace.path is not None and asked.trace.path.depends_on_x
-        if program.kind is Kind.SMOOTH or program.discrete or by_x:  # no half-spaces that say where it ends
-            return found
-        survey = self.survey(asked.trace)
-        given = (survey, kept.graph, kept.scope, asked.trace, program, asked.rows, again, plan, kept._engine)
-        return replace(found, region=region_in_double(*given))
+        return compared_in_double(composed, again, program, points, rounding, arithmetic)
 
     @overflow_refused_later()
     def _record(self, asked: Asked, composed: Composed) -> Record:

@@ -38,33 +38,13 @@ def rounding_at(
     """
     points = [evidence.trace.free(program), *(neighbour.point for neighbour in evidence.fresh)]
     block = {name: np.stack([point[name] for point in points]).astype(dtype) for name, _ in program.inputs}
-    return rounding_on(program, block, arithmetic, kept, evidence.fresh)
-
-
-def rounding_on(
-    program: LinearProgram,
-    block: Mapping[str, Array],
-    arithmetic: Arithmetic,
-    kept: Collection[str] = (),
-    fresh: Sequence[Neighbour] = (),
-) -> Magnitudes:
-    """What rounding may do at each step, at a block of points.
-
-    Args:
-        program: the network at x.
-        block: input name to its values, (P, *shape).
-        arithmetic: as in `rounding_at`.
-        kept: likewise.
-        fresh: behind x, the points with what is allowed to units at the edge of rounding.
-    """
-    count = len(next(iter(block.values())))
     errors: dict[str, Array] = {}
     carried: dict[str, Array] = {}  # allowances at steps that do not round, on their way to one that does
     held = dict(block)
-    for step, values in program.walk(block, [1.0] * count):
+    for step, values in program.walk(block, [1.0] * len(points)):
         if step.output in kept:
             held[step.output] = values[step.output]
-        extra = allowances(step, fresh, carried) if fresh else None
+        extra = allowances(step, evidence.fresh, carried)
         if program.has_slot(step):
             error = step_rounding(step, values, arithmetic)
             if step.slack is not None:
@@ -72,7 +52,7 @@ def rounding_on(
             errors[step.output] = error if extra is None else error + extra
         elif extra is not None:
             carried[step.output] = extra
-    return Magnitudes(errors, held, count)
+    return Magnitudes(errors, held, len(points))
 
 
 def allowances(step: Step, fresh: Sequence[Neighbour], carried: Mapping[str, Array]) -> Array | None:
@@ -229,7 +209,6 @@ def certificate_of(
         guards=sum(guard.choice.size for guard in guards),
         reason=evidence.objection
         or _reason(steps, table, evidence.slopes, at_x, in_region)
-        or _reason_in_double(double)
         or (_VACUOUS if vacuous else ""),
         slopes=evidence.slopes,
         level=level,
@@ -276,17 +255,6 @@ def _reason(
         far = _by_how_much(in_region)
         return f"W z + b differs from onnxruntime's output at a fresh point of the region{far}"
     return ""
-
-
-def _reason_in_double(double: Double | None) -> str:
-    """Why a map that float32 finds right is not, or nothing; nor where float64 takes another piece at x."""
-    found = None if double is None or double.otherwise else double.region
-    if found is None or found.over_bound <= 1:
-        return ""
-    return (
-        "W z + b in float64 differs from the model evaluated in float64 at a point of the region (by up to "
-        f"{found.deviation:.1e}, {found.over_bound:.1e} times what rounding explains)"
-    )
 
 
 def _by(table: Sequence[StepCheck]) -> str:

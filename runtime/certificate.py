@@ -47,21 +47,6 @@ class Uncertain:
 
 
 @dataclass(frozen=True)
-class DoubleRegion:
-    """W in float64 against the model in float64, at points that lie in the region by its half-spaces.
-
-    float32 cannot resolve a region that is thinner than its rounding; float64 can. `moved_over_bound` says
-    how far off W = 0 would be: a W that is wrong by one part in that number is found.
-    """
-
-    points: int  # besides x
-    deviation: float  # largest |W z + b - F(z)|, x included
-    over_bound: float  # over its rounding bound in float64
-    moved_over_bound: float  # largest |F(z) - F(x)| over that bound
-    left_out: str = ""  # why it was not evaluated, if so
-
-
-@dataclass(frozen=True)
 class Double:
     """The map against the same composed in float64, with the pattern that was observed."""
 
@@ -72,7 +57,6 @@ class Double:
     uncertain: int  # units whose side rounding may decide
     otherwise: int  # those of them that float64 puts on the other side
     units: tuple[Uncertain, ...] = ()  # the first of the uncertain ones, those on the other side before
-    region: DoubleRegion | None = None  # W in float64 against the model in float64; None of older versions
 
 
 @dataclass(frozen=True)
@@ -126,9 +110,7 @@ class Certificate:
             units = tuple(
                 Uncertain(**{**one, "unit": tuple(one["unit"])}) for one in found["double"]["units"]
             )
-            region = found["double"].get("region")
-            region = None if region is None else DoubleRegion(**region)
-            found["double"] = Double(**{**found["double"], "units": units, "region": region})
+            found["double"] = Double(**{**found["double"], "units": units})
         return cls(**found)
 
     def __str__(self) -> str:

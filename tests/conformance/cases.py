@@ -21,9 +21,8 @@ from ilin.expansions import EXPANSIONS
 from ilin.expansions._function import function_of
 from ilin.ops import REGISTRY, Entry, Reading
 from ilin.runtime.program import Kind
-from ilin.runtime.widened import FLOATS
 
-from .oracle import is_floating
+from .oracle import FLOATS, is_floating
 
 
 @dataclass(frozen=True, eq=False)
