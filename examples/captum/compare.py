@@ -69,7 +69,7 @@ def main() -> None:
 
     print(f"{count} digits, the predicted class's logit ({logits.min():.1f} to {logits.max():.1f})\n")
     print(
-        "| method | shares out | largest residue | median | of it, median | furthest from W x | ms a digit |"
+        "| method | shares out | largest residue | median | of it, median | furthest from W x |"
     )
     print("|---|---|---:|---:|---:|---:|")
     print("\n".join(rows))
