@@ -438,7 +438,33 @@ class CompiledModel:
         again = compose(program, asked.rows, plan, kept._engine, wide)
         points = np.stack([place.stacked(program.inputs) for place in evidence.places]).astype(wide)
         arithmetic = Arithmetic.of(self._observer.of(asked.trace).dtype)
-        return compared_in_double(composed, again, program, points, rounding, arithmetic)
+        found = compared_in_double(composed, again, program, points, rounding, arithmetic)
+        return self._inside(replace(asked, program=program, plan=plan), composed, again, found)
+
+    def _inside(self, asked: Asked, composed: Composed, wide: Composed, found: Double) -> Double:
+        """The same, with W against the model in float64 at points inside the region.
+
+        Args:
+            asked: the question, with the network lowered in float64 and its plan.
+            composed: the map.
+            wide: the same in float64.
+            found: so far.
+        """
+        from .inside import LeftOutError, compared_inside, evaluated_inside, off_along
+
+        kept, trace = self.prepared(asked.trace), asked.trace
+        given = (asked, kept._engine)
+        off = off_along(composed, wide, *given, Arithmetic.of(self.dtype))
+        found = replace(found, W_over_bound=off)
+        try:
+            if found.otherwise:
+                raise LeftOutError(
+                    f"not comparable: {found.otherwise} units are on the other side in float64"
+                )
+            seen = evaluated_inside(kept.graph, kept.scope, self.survey(trace), trace, _DEEP)
+        except (LeftOutError, UnsupportedError) as left_out:
+            return replace(found, left_out=str(left_out))
+        return compared_inside(found, seen, wide, *given)
 
     @overflow_refused_later()
     def _record(self, asked: Asked, composed: Composed) -> Record:
