@@ -456,14 +456,13 @@ class CompiledModel:
         given = (asked, kept._engine)
         off = off_along(composed, wide, *given, Arithmetic.of(self.dtype))
         found = replace(found, W_over_bound=off)
+        if found.otherwise:  # the model in float64 is of another piece there
+            left_out = f"not comparable: units on the other side in float64: {found.otherwise}"
+            return replace(found, left_out=left_out)
         try:
-            if found.otherwise:
-                raise LeftOutError(
-                    f"not comparable: {found.otherwise} units are on the other side in float64"
-                )
             seen = evaluated_inside(kept.graph, kept.scope, self.survey(trace), trace, _DEEP)
-        except (LeftOutError, UnsupportedError) as left_out:
-            return replace(found, left_out=str(left_out))
+        except (LeftOutError, UnsupportedError) as error:
+            return replace(found, left_out=str(error))
         return compared_inside(found, seen, wide, *given)
 
     @overflow_refused_later()
