@@ -72,11 +72,13 @@ def evaluated_inside(graph: Graph, scope: Scope, survey: Survey, trace: Trace, c
     program = survey.program
     if program.kind is Kind.SMOOTH:
         raise LeftOutError("smooth, so valid at x only")
-    if program.discrete or survey.faces.unknown:
+    if program.discrete:
         raise LeftOutError("locally constant nodes, whose values are those that float32 gives")
     seconds = (count + 1) * _seconds(program)
     if seconds > _SECONDS:
         raise LeftOutError(f"it would take about {seconds:.0f} s")
+    if survey.faces.unknown:
+        raise LeftOutError(f"nobody knows where {survey.faces.unknown[0]!r} jumps")
     steps = np.array(list(islice(_steps(survey, trace), count)))
     if not len(steps):
         raise LeftOutError("no direction from x stays inside the region")
