@@ -56,20 +56,24 @@ class LeftOutError(Exception):
     """The model cannot be compared in float64; the message says why."""
 
 
-def evaluated_inside(graph: Graph, scope: Scope, survey: Survey, trace: Trace, count: int) -> Inside:
+def evaluated_inside(
+    graph: Graph, scope: Scope, survey: Survey, asked: Asked, rounding: Array, count: int
+) -> Inside:
     """Evaluate a model in float64 at x and at points inside its region.
 
     Args:
         graph: the model, with one way through it.
         scope: the part of it that is explained.
         survey: the geometry of the region at x.
-        trace: x.
+        asked: the question.
+        rounding: (K,), what rounding in the model's own type may do at x.
         count: how many points are wanted.
 
     Raises:
-        LeftOutError: it would take too long, nothing evaluates it, or no direction stays inside.
+        LeftOutError: it would take too long, nothing evaluates it, or not as the model was observed at x, or
+            no direction stays inside.
     """
-    program = survey.program
+    program, trace, rows = survey.program, asked.trace, asked.rows
     if program.kind is Kind.SMOOTH:
         raise LeftOutError("smooth, so valid at x only")
     if program.discrete:
@@ -86,6 +90,11 @@ def evaluated_inside(graph: Graph, scope: Scope, survey: Survey, trace: Trace, c
     feeds = {name: widened(value) for name, value in trace.feeds.items()}
     blocks = [{name: part[0] for name, part in unstacked(program, z[None]).items()} for z in points]
     evaluator, answers = _answers(graph, scope, program, [{**feeds, **block} for block in blocks])
+    apart = np.abs(answers[0, rows] - trace.answered(program.outputs)[rows].astype(np.float64))
+    if not (apart <= rounding + np.finfo(np.float32).tiny).all():
+        raise LeftOutError(
+            f"{evaluator} differs at x from what was observed by {apart.max():.1e}, more than by rounding"
+        )
     return Inside(evaluator, np.array(points[1:]) - survey.x, answers[1:] - answers[0])
 
 

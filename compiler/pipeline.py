@@ -439,9 +439,11 @@ class CompiledModel:
         points = np.stack([place.stacked(program.inputs) for place in evidence.places]).astype(wide)
         arithmetic = Arithmetic.of(self._observer.of(asked.trace).dtype)
         found = compared_in_double(composed, again, program, points, rounding, arithmetic)
-        return self._inside(replace(asked, program=program, plan=plan), composed, again, found)
+        return self._inside(replace(asked, program=program, plan=plan), composed, again, found, rounding[0])
 
-    def _inside(self, asked: Asked, composed: Composed, wide: Composed, found: Double) -> Double:
+    def _inside(
+        self, asked: Asked, composed: Composed, wide: Composed, found: Double, rounding: Array
+    ) -> Double:
         """The same, with W against the model in float64 at points inside the region.
 
         Args:
@@ -449,6 +451,7 @@ class CompiledModel:
             composed: the map.
             wide: the same in float64.
             found: so far.
+            rounding: (K,), what rounding may do to W x + b in the model's and the map's own types.
         """
         from .inside import LeftOutError, compared_inside, evaluated_inside, off_along
 
@@ -460,7 +463,7 @@ class CompiledModel:
             left_out = f"not comparable: units on the other side in float64: {found.otherwise}"
             return replace(found, left_out=left_out)
         try:
-            seen = evaluated_inside(kept.graph, kept.scope, self.survey(trace), trace, _DEEP)
+            seen = evaluated_inside(kept.graph, kept.scope, self.survey(trace), asked, rounding, _DEEP)
         except (LeftOutError, UnsupportedError) as error:
             return replace(found, left_out=str(error))
         return compared_inside(found, seen, wide, *given)

@@ -20,6 +20,7 @@ from ilin.compiler.pipeline import CompiledModel
 from ilin.ops import REGISTRY
 from ilin.runtime.certificate import Certificate
 from ilin.runtime.primitives import Chain, Scale
+from ilin.runtime.session import ReferenceSession
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = json.loads((ROOT / "docs" / "certificate.schema.json").read_text())
@@ -324,6 +325,22 @@ def test_constants_keep_the_rounding_of_the_model():
     assert found.verified, str(found)
     assert found.double.evaluator == "onnxruntime"
     assert found.double.moved_over_bound > 1e12
+
+
+def test_an_evaluator_that_is_not_the_model_is_not_believed(monkeypatch):
+    """One that scales its outputs: slopes and values are off by 1 %, and W is right all the same."""
+    run = ReferenceSession.run
+
+    def scaled(self, feeds):
+        return {name: 1.01 * value for name, value in run(self, feeds).items()}
+
+    monkeypatch.setattr(ReferenceSession, "run", scaled)
+    found = ilin.linearize(*cnn()).certify_deeply()
+    assert found.verified, str(found)
+    assert found.double.points == 0
+    assert found.double.left_out.startswith(
+        "onnx's reference evaluator differs at x from what was observed by"
+    )
 
 
 def test_an_evaluation_that_would_take_long_is_left_out(monkeypatch):
