@@ -42,6 +42,12 @@ _SECONDS = 30.0  # that evaluating in float64 may take, by the estimate
 # pools, which are loops in Python.
 _PER_PRODUCT, _PER_WINDOW = 3e-9, 2e-5
 
+# Operators whose weights come out of float32 arithmetic, in the model or in an evaluator: of other weights in
+# float64, the answer is another one.
+_IN_SINGLE = frozenset(
+    {"AffineGrid", "CropAndResize", "GridSample", "MaxRoiPool", "Resize", "RoiAlign", "Shrink", "Upsample"}
+)
+
 
 @dataclass(frozen=True)
 class Inside:
@@ -78,6 +84,9 @@ def evaluated_inside(
         raise LeftOutError("smooth, so valid at x only")
     if program.discrete:
         raise LeftOutError("locally constant nodes, whose values are those that float32 gives")
+    single = next((node for node in graph.nodes if node.op_type in _IN_SINGLE), None)
+    if single is not None:
+        raise LeftOutError(f"{single.op_type} takes its weights in float32")
     seconds = (count + 1) * _seconds(program)
     if seconds > _SECONDS:
         raise LeftOutError(f"it would take about {seconds:.0f} s")
