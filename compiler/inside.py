@@ -18,7 +18,7 @@ from ..runtime.certificate import LISTED, Double
 from ..runtime.errors import ModelError
 from ..runtime.operator import unstacked
 from ..runtime.primitives import Array
-from ..runtime.program import Kind, LinearProgram
+from ..runtime.program import LinearProgram
 from ..runtime.rounding import Arithmetic, step_rounding
 from ..runtime.session import ReferenceSession, Runner, Session
 from ..runtime.surgery import with_inputs
@@ -45,7 +45,17 @@ _PER_PRODUCT, _PER_WINDOW = 3e-9, 2e-5
 # Operators whose weights come out of float32 arithmetic, in the model or in an evaluator: of other weights in
 # float64, the answer is another one.
 _IN_SINGLE = frozenset(
-    {"AffineGrid", "CropAndResize", "GridSample", "MaxRoiPool", "Resize", "RoiAlign", "Shrink", "Upsample"}
+    {
+        "AffineGrid",
+        "CropAndResize",
+        "DeformConv",
+        "GridSample",
+        "MaxRoiPool",
+        "Resize",
+        "RoiAlign",
+        "Shrink",
+        "Upsample",
+    }
 )
 
 
@@ -80,8 +90,6 @@ def evaluated_inside(
             no direction stays inside.
     """
     program, trace, rows = survey.program, asked.trace, asked.rows
-    if program.kind is Kind.SMOOTH:
-        raise LeftOutError("smooth, so valid at x only")
     if program.discrete:
         raise LeftOutError("locally constant nodes, whose values are those that float32 gives")
     single = next((node for node in graph.nodes if node.op_type in _IN_SINGLE), None)

@@ -456,6 +456,8 @@ class CompiledModel:
         from .inside import LeftOutError, compared_inside, evaluated_inside, off_along
 
         kept, trace = self.prepared(asked.trace), asked.trace
+        if asked.program.kind is Kind.SMOOTH:  # Jacobians at other values, those that each type computes
+            return replace(found, left_out="smooth, so valid at x only")
         given = (asked, kept._engine)
         off = off_along(composed, wide, *given, Arithmetic.of(self.dtype))
         found = replace(found, W_over_bound=off)
