@@ -66,7 +66,7 @@ def find_neighbours(
     kept: list[Neighbour] = []
     tried = 0
     for compare, least in ((strictly, 0.0), (within_rounding, 0.2)):
-        for direction in _directions(trace.free(program), seed=tried):
+        for direction in directions(trace.free(program), seed=tried):
             tried += 1
             found = _along(direction, program, trace, look, compare, least, start)
             if found is not None:
@@ -151,7 +151,7 @@ def first_change(at_x: LinearProgram, at_z: LinearProgram) -> float:
     return min(ways, default=0.0) * 0.999 if changes else 1.0
 
 
-def _directions(x: Point, seed: int) -> Iterator[Point]:
+def directions(x: Point, seed: int) -> Iterator[Point]:
     """Directions of several families, along and against, as some regions are flat in most of them.
 
     Where x is zero over a wide area, pre-activations often sit exactly on a kink there, and only a change

@@ -438,7 +438,37 @@ class CompiledModel:
         again = compose(program, asked.rows, plan, kept._engine, wide)
         points = np.stack([place.stacked(program.inputs) for place in evidence.places]).astype(wide)
         arithmetic = Arithmetic.of(self._observer.of(asked.trace).dtype)
-        return compared_in_double(composed, again, program, points, rounding, arithmetic)
+        found = compared_in_double(composed, again, program, points, rounding, arithmetic)
+        return self._inside(replace(asked, program=program, plan=plan), composed, again, found, rounding[0])
+
+    def _inside(
+        self, asked: Asked, composed: Composed, wide: Composed, found: Double, rounding: Array
+    ) -> Double:
+        """The same, with W against the model in float64 at points inside the region.
+
+        Args:
+            asked: the question, with the network lowered in float64 and its plan.
+            composed: the map.
+            wide: the same in float64.
+            found: so far.
+            rounding: (K,), what rounding may do to W x + b in the model's and the map's own types.
+        """
+        from .inside import LeftOutError, compared_inside, evaluated_inside, off_along
+
+        kept, trace = self.prepared(asked.trace), asked.trace
+        if asked.program.kind is Kind.SMOOTH:  # Jacobians at other values, those that each type computes
+            return replace(found, left_out="smooth, so valid at x only")
+        given = (asked, kept._engine)
+        off = off_along(composed, wide, *given, Arithmetic.of(self.dtype))
+        found = replace(found, W_over_bound=off)
+        if found.otherwise:  # the model in float64 is of another piece there
+            left_out = f"not comparable: units on the other side in float64: {found.otherwise}"
+            return replace(found, left_out=left_out)
+        try:
+            seen = evaluated_inside(kept.graph, kept.scope, self.survey(trace), asked, rounding, _DEEP)
+        except (LeftOutError, UnsupportedError) as error:
+            return replace(found, left_out=str(error))
+        return compared_inside(found, seen, wide, *given)
 
     @overflow_refused_later()
     def _record(self, asked: Asked, composed: Composed) -> Record:

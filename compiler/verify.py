@@ -209,6 +209,7 @@ def certificate_of(
         guards=sum(guard.choice.size for guard in guards),
         reason=evidence.objection
         or _reason(steps, table, evidence.slopes, at_x, in_region)
+        or (_reason_in_double(double) if double is not None else "")
         or (_VACUOUS if vacuous else ""),
         slopes=evidence.slopes,
         level=level,
@@ -254,6 +255,16 @@ def _reason(
     if not in_region.over_bound <= 1:
         far = _by_how_much(in_region)
         return f"W z + b differs from onnxruntime's output at a fresh point of the region{far}"
+    return ""
+
+
+def _reason_in_double(double: Double) -> str:
+    """Why an answer is not verified by what float64 says of W, or nothing."""
+    if not double.W_over_bound <= 1:
+        return f"W differs from its float64 ({double.W_over_bound:.1e} times what rounding explains)"
+    if not double.in_region_over_bound <= 1:
+        far = _by_how_much(Deviation(double.in_region, double.in_region_over_bound))
+        return f"W (z - x) differs from the model in float64 at a point of the region{far}"
     return ""
 
 

@@ -57,6 +57,13 @@ class Double:
     uncertain: int  # units whose side rounding may decide
     otherwise: int  # those of them that float64 puts on the other side
     units: tuple[Uncertain, ...] = ()  # the first of the uncertain ones, those on the other side before
+    W_over_bound: float = 0.0  # largest |W d - its float64| of any row and direction d, over its bound
+    evaluator: str = ""  # what evaluated the model in float64
+    points: int = 0  # z inside the region, where it did
+    in_region: float = 0.0  # largest |W (z - x) - (F(z) - F(x))| there, all in float64
+    in_region_over_bound: float = 0.0
+    moved_over_bound: float = 0.0  # largest |F(z) - F(x)| there over the bound: how far off W = 0 would be
+    left_out: str = ""  # why there are no such points, if so
 
 
 @dataclass(frozen=True)
@@ -127,6 +134,8 @@ class Certificate:
             region += f"; slopes of {self.slopes.compared} smooth steps"
         if self.double is not None:
             region += f"; float64 within {self.double.over_bound:.1e} of the bound"
+            if self.double.points:
+                region += f", W within {self.double.in_region_over_bound:.1e} at {self.double.points} points"
         ties = ""
         if self.ties:
             count = f"{self.ties:,} {'tie' if self.ties == 1 else 'ties'}"

@@ -11,13 +11,16 @@ import numpy as np
 import onnx
 import onnx.parser
 import pytest
+from onnx import helper, numpy_helper
 
 import ilin
-from ilin.compiler import combined, verify
+from ilin.compiler import combined, inside, verify
 from ilin.compiler.observer import Observer
 from ilin.compiler.pipeline import CompiledModel
 from ilin.ops import REGISTRY
 from ilin.runtime.certificate import Certificate
+from ilin.runtime.primitives import Chain, Scale
+from ilin.runtime.session import ReferenceSession
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = json.loads((ROOT / "docs" / "certificate.schema.json").read_text())
@@ -226,3 +229,131 @@ def test_a_unit_that_float32_puts_on_the_wrong_side_is_named():
     (unit,) = double.units
     assert (unit.node, unit.op_type, unit.unit, unit.margin) == ("decides", "Relu", (0, 0), -3.0)
     assert unit.bound >= 3
+    assert (double.points, double.left_out) == (0, "not comparable: units on the other side in float64: 1")
+
+
+# -- the model in float64 ---------------------------------------------------------------------------
+
+
+def cnn() -> tuple[onnx.ModelProto, np.ndarray]:
+    """Eight convolutions with random weights, and x; its region at x is thinner than float32's rounding."""
+    random = np.random.default_rng(0)
+    nodes, weights, name, channels = [], {}, "x", 3
+    for layer in range(8):
+        weights[f"w{layer}"] = random.standard_normal((16, channels, 3, 3)) * (2 / (9 * channels)) ** 0.5
+        weights[f"b{layer}"] = 0.1 * random.standard_normal(16)
+        reads = [name, f"w{layer}", f"b{layer}"]
+        nodes.append(helper.make_node("Conv", reads, [f"c{layer}"], name=f"conv{layer}", pads=[1] * 4))
+        nodes.append(helper.make_node("Relu", [f"c{layer}"], [f"r{layer}"], name=f"relu{layer}"))
+        name, channels = f"r{layer}", 16
+    nodes.append(helper.make_node("MaxPool", [name], ["p"], kernel_shape=[2, 2], strides=[2, 2]))
+    nodes.append(helper.make_node("Flatten", ["p"], ["f"]))
+    weights["d"] = random.standard_normal((16 * 8 * 8, 10)) / 32
+    nodes.append(helper.make_node("MatMul", ["f", "d"], ["y"], name="dense"))
+    graph = helper.make_graph(
+        nodes,
+        "cnn",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 3, 16, 16])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 10])],
+        [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return proto, random.standard_normal((1, 3, 16, 16)).astype(np.float32)
+
+
+def test_in_float64_a_thin_region_speaks_for_w():
+    found = ilin.linearize(*cnn()).certify_deeply()
+    assert found.verified, str(found)
+    assert found.moved_over_bound < 0.01  # in float32 the points say nothing
+    assert found.double.moved_over_bound > 1e5
+    assert (found.double.points, found.double.left_out) == (4, "")
+    assert found.double.evaluator == "onnx's reference evaluator"  # onnxruntime convolves no float64
+    assert found.double.in_region_over_bound <= 1
+
+
+@pytest.mark.parametrize("node", ["relu0", "relu5", "relu7"])
+def test_a_slope_off_by_one_in_a_thousand_is_caught_whatever_offset_hides_it(monkeypatch, node):
+    """The offset is fitted to what was observed, so that the step is right at x. Nothing in float32 tells."""
+    entry = REGISTRY["", "Relu"]
+
+    def rule(site):
+        local = entry.rule(site)
+        if site.name != node:
+            return local
+        ((position, L),) = local.by_position
+        steeper = Chain((L, Scale(L.out_shape, np.array(1.001))))
+        return replace(local, terms={position: steeper}, offset=-0.001 * L.apply(site.value()[None])[0])
+
+    monkeypatch.setitem(REGISTRY, ("", "Relu"), replace(entry, rule=rule))
+    affine = ilin.linearize(*cnn())
+    assert affine.certificate.verified
+    found = affine.certify_deeply()
+    assert found.steps.passed
+    assert max(found.at_x_over_bound, found.in_region_over_bound, found.double.over_bound) <= 1
+    assert found.double.in_region_over_bound > 100
+    assert found.reason.startswith("W (z - x) differs from the model in float64 at a point of the region (by")
+
+
+def test_a_w_that_differs_from_its_float64_is_caught_whatever_b_hides_it(monkeypatch):
+    proto, x = cnn()
+    original = CompiledModel.compose
+
+    def compose(self, asked, progress=None):
+        found = original(self, asked, progress)
+        W, b = found.W.copy(), found.b.copy()
+        W[3] *= 1.01
+        b[3] -= 0.01 * (found.W[3] @ x.ravel())
+        return replace(found, W=W, b=b)
+
+    monkeypatch.setattr(CompiledModel, "compose", compose)
+    found = ilin.linearize(proto, x).certify_deeply()
+    assert max(found.at_x_over_bound, found.in_region_over_bound, found.double.over_bound) <= 1
+    assert found.double.W_over_bound > 1
+    assert found.reason.startswith("W differs from its float64 (")
+
+
+def test_constants_keep_the_rounding_of_the_model():
+    """A third is another number in float32 than in float64, and the model's is the one of float32."""
+    proto = model(
+        "three = Constant<value = float {3}> ()",
+        "one = Constant<value = float {1}> ()",
+        "third = Div(one, three)",
+        "u = Mul(x, third)",
+        "y = Relu(u)",
+    )
+    found = ilin.linearize(proto, X).certify_deeply()
+    assert found.verified, str(found)
+    assert found.double.evaluator == "onnxruntime"
+    assert found.double.moved_over_bound > 1e12
+
+
+def test_an_evaluator_that_is_not_the_model_is_not_believed(monkeypatch):
+    """One that scales its outputs: slopes and values are off by 1 %, and W is right all the same."""
+    run = ReferenceSession.run
+
+    def scaled(self, feeds):
+        return {name: 1.01 * value for name, value in run(self, feeds).items()}
+
+    monkeypatch.setattr(ReferenceSession, "run", scaled)
+    found = ilin.linearize(*cnn()).certify_deeply()
+    assert found.verified, str(found)
+    assert found.double.points == 0
+    assert found.double.left_out.startswith(
+        "onnx's reference evaluator differs at x from what was observed by"
+    )
+
+
+def test_an_evaluation_that_would_take_long_is_left_out(monkeypatch):
+    monkeypatch.setattr(inside, "_SECONDS", 1e-9)
+    double = ilin.linearize(*cnn()).certify_deeply().double
+    assert double.points == 0
+    assert double.left_out.startswith("it would take about ")
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"), [("smooth", "smooth, so valid"), ("locally constant", "locally constant nodes")]
+)
+def test_what_float64_cannot_speak_for_is_left_out(kind, why):
+    double = ilin.linearize(model(*KINDS[kind]), X).certify_deeply().double
+    assert double.points == 0
+    assert double.left_out.startswith(why)

@@ -15,8 +15,9 @@ from scipy.spatial import HalfspaceIntersection
 import ilin
 from ilin.compiler.distances import nearest_step
 from ilin.runtime.region import NORMS
+from ilin.runtime.widen import as_float64
 
-from ..conformance.oracle import as_float64, onnxruntime_of, reference_of
+from ..conformance.oracle import onnxruntime_of, reference_of
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits"
 UNREAD = {"TopK": ("indices",)}  # outputs that an operator must have

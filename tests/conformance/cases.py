@@ -21,8 +21,7 @@ from ilin.expansions import EXPANSIONS
 from ilin.expansions._function import function_of
 from ilin.ops import REGISTRY, Entry, Reading
 from ilin.runtime.program import Kind
-
-from .oracle import FLOATS, is_floating
+from ilin.runtime.widen import FLOATS, is_floating
 
 
 @dataclass(frozen=True, eq=False)

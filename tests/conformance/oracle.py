@@ -1,4 +1,4 @@
-"""Oracles that know nothing of ilin: onnxruntime for values, onnx's reference evaluator for slopes.
+"""Oracles that ilin has no part in: onnxruntime for values, onnx's reference evaluator for slopes.
 
 The reference evaluator is plain numpy and mostly ignores declared types, so a model whose floating tensors
 are rewritten to float64 gives differences that are good to about ten digits.
@@ -13,21 +13,15 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 import onnxruntime
-from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
+
+from ilin.runtime.widen import as_float64, widened
 
 Feeds = Mapping[str, np.ndarray]
 Runner = Callable[[Feeds], dict[str, np.ndarray]]
 Function = Callable[[np.ndarray], np.ndarray]  # flat active inputs -> flat outputs, both float64
 
-FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16}
 ROUNDED = {"Erf", "Gelu"}  # the reference evaluator's erf is in float32
-_TYPE_ATTRIBUTES = {
-    ("Cast", "to"),
-    ("EyeLike", "dtype"),
-    ("GroupNormalization", "stash_type"),
-    ("Attention", "softmax_precision"),
-}
 
 
 # -- the two evaluators --------------------------------------------------------------------------------
@@ -61,7 +55,7 @@ def reference_of(model: onnx.ModelProto) -> Runner:
     evaluated = _evaluated(ReferenceEvaluator(as_float64(model)))
 
     def run(feeds: Feeds) -> dict[str, np.ndarray]:
-        found = evaluated({name: _widened(value) for name, value in feeds.items()})
+        found = evaluated({name: widened(value) for name, value in feeds.items()})
         for name, value in found.items():
             if isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.dtype != np.float64:
                 raise TypeError(f"it computes {name!r} in {value.dtype}")
@@ -79,54 +73,6 @@ def _evaluated(evaluator: ReferenceEvaluator) -> Runner:
             return dict(zip(evaluator.output_names, evaluator.run(None, given), strict=True))
 
     return run
-
-
-def as_float64(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same model with every floating tensor in float64."""
-    wide = onnx.ModelProto()
-    wide.CopyFrom(model)
-    _widen_graph(wide.graph)
-    for function in wide.functions:
-        _widen_nodes(function.node)
-    return wide
-
-
-def _widen_graph(graph: onnx.GraphProto) -> None:
-    for tensor in graph.initializer:
-        _widen_tensor(tensor)
-    for put in (*graph.input, *graph.output, *graph.value_info):
-        if put.type.tensor_type.elem_type in FLOATS:
-            put.type.tensor_type.elem_type = TensorProto.DOUBLE
-    _widen_nodes(graph.node)
-
-
-def _widen_nodes(nodes: Sequence[onnx.NodeProto]) -> None:
-    for node in nodes:
-        if node.op_type == "GroupNormalization" and all(a.name != "stash_type" for a in node.attribute):
-            node.attribute.append(helper.make_attribute("stash_type", TensorProto.FLOAT))  # the default
-        for attribute in node.attribute:
-            if (node.op_type, attribute.name) in _TYPE_ATTRIBUTES and attribute.i in FLOATS:
-                attribute.i = TensorProto.DOUBLE
-            if attribute.HasField("t"):
-                _widen_tensor(attribute.t)
-            if attribute.HasField("g"):
-                _widen_graph(attribute.g)
-            if node.op_type == "Constant" and attribute.name in ("value_float", "value_floats"):
-                value = np.asarray(helper.get_attribute_value(attribute), np.float64)
-                attribute.CopyFrom(helper.make_attribute("value", numpy_helper.from_array(value)))
-
-
-def _widen_tensor(tensor: onnx.TensorProto) -> None:
-    if tensor.data_type in FLOATS - {TensorProto.DOUBLE}:
-        tensor.CopyFrom(numpy_helper.from_array(_widened(numpy_helper.to_array(tensor)), tensor.name))
-
-
-def is_floating(value: np.ndarray) -> bool:
-    return value.dtype.kind == "f" or value.dtype.name == "bfloat16"
-
-
-def _widened(value: np.ndarray) -> np.ndarray:
-    return value.astype(np.float64) if is_floating(value) else value
 
 
 # -- functions of a flat vector --------------------------------------------------------------------------
