@@ -11,6 +11,8 @@ from typing import TextIO
 
 import click
 
+from ..runtime.text import one_line
+
 NOT_FINITE = "not finite"
 
 
@@ -68,11 +70,6 @@ def colourful() -> bool:
 def _colour() -> bool | None:
     """False where the user wants no colour; None lets click look at the stream."""
     return None if colourful() else False
-
-
-def one_line(text: str) -> str:
-    """The text in one line. Names come from models that nobody here wrote: no control characters pass."""
-    return "".join(c if c.isprintable() else " " if c.isspace() else ascii(c)[1:-1] for c in text)
 
 
 def shortened(name: str, width: int) -> str:
