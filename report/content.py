@@ -1,8 +1,9 @@
-"""Everything a page says of one map, as plain values: read from the map, nothing worked out twice."""
+"""Everything a page says of one map, as plain values: read from the map and its ledger."""
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,14 +13,16 @@ import numpy as np
 from ..runtime.affine_map import AffineMap
 from ..runtime.arrays import Array
 from ..runtime.certificate import Certificate
-from ..runtime.errors import IlinError, MemoryLimitError, RowsError
+from ..runtime.decision import DecisionBoundary, Nearest
+from ..runtime.errors import IlinError, RowsError
+from ..runtime.ledger import Ledger
 from ..runtime.program import Kind
 from ..runtime.region import NORMS, Radius
 from ..runtime.text import one_line
 from .names import Names
 
 LISTED = 15  # entries of a table
-LAYERS = 40
+LAYERS = 25
 PREDICTED = 5
 _UNITS = 20_000  # that choose; with more of them a region is measured only where that is asked for
 _SWEEPS = 256  # through the network, after which the search for the nearest boundary is given up
@@ -45,35 +48,6 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Account:
-    """How one output adds up, or the difference of two: inputs + constant = value."""
-
-    contributions: Array  # (N,) float64
-    entries: tuple[Entry, ...]  # the largest of them
-    others: int  # entries that are not listed and not zero
-    others_amount: float
-    inputs: float  # all contributions
-    constant: float  # b
-    value: float  # as onnxruntime computes it
-
-    @property
-    def total(self) -> float:
-        """What the account comes to."""
-        return self.inputs + self.constant
-
-    @property
-    def scale(self) -> float:
-        """The largest number of the account."""
-        amounts = [each.amount for each in self.entries]
-        return max(map(abs, [*amounts, self.others_amount, self.inputs, self.constant, self.total]))
-
-    @property
-    def largest(self) -> float:
-        """The longest bar."""
-        return max((abs(each.amount) for each in self.entries), default=0.0) or 1.0
-
-
-@dataclass(frozen=True)
 class Share:
     """What one layer adds to the constant."""
 
@@ -83,14 +57,43 @@ class Share:
 
 
 @dataclass(frozen=True)
-class Ledger:
-    """The constant by layers: shares + others = constant."""
+class Layers:
+    """The constant by layers: shares + others = constant, to rounding."""
 
     shares: tuple[Share, ...]  # those that are not zero, in the order of the network; the largest if many
     others: int
     others_amount: float
-    silent: int  # layers that add nothing
     largest: float
+
+
+@dataclass(frozen=True)
+class Account:
+    """How one output adds up, or the difference of two: inputs + constant = value, to rounding."""
+
+    contributions: Array  # (N,) float64
+    entries: tuple[Entry, ...]  # the largest of them
+    others: int  # entries that are not listed and not zero
+    others_amount: float
+    inputs: float  # all contributions
+    constant: float  # b
+    value: float  # as onnxruntime computes it
+    layers: Layers
+
+    @property
+    def total(self) -> float:
+        """What the account comes to."""
+        return self.inputs + self.constant
+
+    @property
+    def scale(self) -> float:
+        """The largest number of the account."""
+        amounts = [each.amount for each in self.entries] + [each.amount for each in self.layers.shares]
+        return max(map(abs, [*amounts, self.others_amount, self.inputs, self.constant, self.total]))
+
+    @property
+    def largest(self) -> float:
+        """The longest bar."""
+        return max((abs(each.amount) for each in self.entries), default=0.0) or 1.0
 
 
 @dataclass(frozen=True)
@@ -106,18 +109,18 @@ class Content:
     """What there is to say."""
 
     model: str
-    sha256: str
     kind: Kind
     frozen: bool
     outputs: int  # entries of the output
-    rows: int  # of them that were asked for
+    rows: tuple[int, ...]  # of them that were asked for
     prediction: tuple[Output, ...]
     explained: Output
     against: Output | None
     account: Account
     contrast: Account | None
+    nearest: tuple[Nearest, ...]  # where the map makes the two equal, in each norm
+    boundary: DecisionBoundary | None
     slopes: Array  # (N,) W's row of the explained output
-    ledger: Ledger | None
     certificate: Certificate
     extent: Extent
     notes: tuple[str, ...]
@@ -139,61 +142,80 @@ def content_of(
         command: that repeats the answer; None for lines of Python.
 
     Raises:
-        RowsError: positions outside the map's rows.
+        RowsError: one output against itself.
     """
     y = np.concatenate([np.ravel(value) for value in affine.outputs.values()]).astype(np.float64)
-    asked = y[affine.rows]
-    top = int(np.argmax(asked)) if row is None else _position(affine, row)
-    other = _runner_up(asked, top) if against is None else _position(affine, against)
-    if other == top:
-        raise RowsError(f"an output is set against another one, not against itself: both are row {top}")
-    explained, rival = (
-        None if at is None else Output(names.output(int(affine.rows[at])), int(affine.rows[at]), float(asked[at]))
-        for at in (top, other)
-    )
-    assert explained is not None
+    top, other = chosen(affine, y, row, against)
+
+    def output(flat: int) -> Output:
+        return Output(names.output(flat), flat, float(y[flat]))
+
+    ledger = affine.ledger(top, against=other)
+    own = ledger if ledger.sides is None else ledger.sides[0]
+    constant = float(affine.b[top])
+    contrast, boundary = None, ledger.boundary
+    if other is not None:
+        contrast = _account(names, ledger, constant - float(affine.b[other]))
     largest = np.argsort(-y, kind="stable")[:PREDICTED]
-    contrast = None if other is None else _contrast(affine, names, top, other, asked)
     return Content(
-        one_line(affine.model) or "(a model without a file)",
-        affine.model_sha256,
-        affine.kind,
-        affine.provenance.get("mode") == "frozen",
-        len(y),
-        len(affine.rows),
-        tuple(Output(names.output(int(k)), int(k), float(y[k])) for k in largest),
-        explained,
-        rival,
-        _account(names, affine, _flat(affine.weights(top)), float(affine.b[top]), float(asked[top])),
-        contrast,
-        _flat(affine.weights(top)),
-        _ledger(affine, top),
-        affine.certificate,
-        extent_of(affine),
-        tuple(map(one_line, affine.notes)),
-        _provenance(affine),
-        in_python(affine) if command is None else command,
-        command is None,
+        model=one_line(affine.model) or "(a model without a file)",
+        kind=affine.kind,
+        frozen=affine.provenance.get("mode") == "frozen",
+        outputs=len(y),
+        rows=tuple(affine.rows.tolist()),
+        prediction=tuple(output(int(flat)) for flat in largest),
+        explained=output(int(affine.rows[top])),
+        against=None if other is None else output(int(affine.rows[other])),
+        account=_account(names, own, constant),
+        contrast=contrast,
+        nearest=() if boundary is None else tuple(boundary.nearest(norm) for norm in NORMS),
+        boundary=boundary,
+        slopes=own.slopes,
+        certificate=affine.certificate,
+        extent=extent_of(affine),
+        notes=tuple(map(one_line, affine.notes)),
+        provenance=_provenance(affine),
+        command=in_python(affine) if command is None else command,
+        in_python=command is None,
     )
+
+
+def chosen(affine: AffineMap, y: Array, row: int | None, against: int | None) -> tuple[int, int | None]:
+    """Positions of the output to explain, the largest by default, and of its rival, the largest other.
+
+    Args:
+        affine: the map.
+        y: all its outputs, flat and stacked.
+        row: position in `rows`, or None.
+        against: likewise.
+
+    Raises:
+        RowsError: one output against itself.
+    """
+    asked = y[affine.rows]
+    top = int(np.argmax(asked)) if row is None else row
+    if against is not None:
+        if against == top:
+            raise RowsError(f"an output is set against another one, not against itself: both are row {top}")
+        return top, against
+    order = [int(k) for k in np.argsort(-asked, kind="stable") if k != top]
+    return top, order[0] if order else None
 
 
 def extent_of(affine: AffineMap) -> Extent:
     """The radii that are known; where none are and that is cheap, worked out here."""
-    region, kind = affine.region, affine.kind
+    region = affine.region
     known = tuple(region.found[norm] for norm in NORMS if norm in region.found)
-    if known:
+    if known or affine.kind in (Kind.SMOOTH, Kind.AFFINE):
         return Extent(known, "")
-    if kind in (Kind.SMOOTH, Kind.AFFINE):
-        return Extent((), "")
     if region.survey is None:
-        return Extent((), "the map was saved without them; --region has them worked out")
+        return Extent((), "the map was saved without it; --region has it worked out")
     if affine.certificate.guards > _UNITS:
-        return Extent(
-            (), f"with {affine.certificate.guards:,} units that choose this takes long; --region has it done"
-        )
+        units = f"{affine.certificate.guards:,}"
+        return Extent((), f"with {units} units that choose, this takes long; --region has it done")
     try:
-        return Extent(tuple(region.radius(norm, rows=_SWEEPS) for norm in NORMS), "")
-    except IlinError as error:
+        return Extent(tuple(region.radius(norm, seconds=None, rows=_SWEEPS) for norm in NORMS), "")
+    except IlinError as error:  # no region is known, or too little memory to measure it
         return Extent((), one_line(str(error)))
 
 
@@ -214,56 +236,34 @@ def in_python(affine: AffineMap) -> str:
     return f"compiled = ilin.compile(\n    {affine.model!r}{options},\n)\naffine = compiled.at(x{rows})"
 
 
-def _position(affine: AffineMap, row: int) -> int:
-    affine.weights(row)  # refuses what is no position
-    return int(row) % len(affine.b)
-
-
-def _runner_up(asked: Array, top: int) -> int | None:
-    order = [int(k) for k in np.argsort(-asked, kind="stable") if k != top]
-    return order[0] if order else None
-
-
-def _contrast(affine: AffineMap, names: Names, top: int, other: int, asked: Array) -> Account:
-    slopes = _flat(affine.weights(top)) - _flat(affine.weights(other))
-    constant = float(affine.b[top]) - float(affine.b[other])
-    return _account(names, affine, slopes, constant, float(asked[top]) - float(asked[other]))
-
-
-def _account(names: Names, affine: AffineMap, slopes: Array, constant: float, value: float) -> Account:
-    x = _flat(affine.inputs)
-    amounts = slopes * x
+def _account(names: Names, ledger: Ledger, constant: float) -> Account:
+    amounts = ledger.flat
     order = [int(j) for j in np.argsort(-np.abs(amounts), kind="stable")[:LISTED] if amounts[j]]
-    entries = tuple(Entry(names.entry(j), float(x[j]), float(slopes[j]), float(amounts[j])) for j in order)
-    total = float(amounts.sum())
+    entries = tuple(
+        Entry(names.entry(j), float(ledger.x[j]), float(ledger.slopes[j]), float(amounts[j])) for j in order
+    )
+    total = math.fsum(amounts)
     return Account(
-        amounts,
-        entries,
-        int(np.count_nonzero(amounts)) - len(entries),
-        total - sum(each.amount for each in entries),
-        total,
-        constant,
-        value,
+        contributions=amounts,
+        entries=entries,
+        others=int(np.count_nonzero(amounts)) - len(entries),
+        others_amount=math.fsum([total, *(-each.amount for each in entries)]),
+        inputs=total,
+        constant=constant,
+        value=ledger.value,
+        layers=_layers(ledger, constant),
     )
 
 
-def _ledger(affine: AffineMap, position: int) -> Ledger | None:
-    """The constant by layers; None where W was not made, and the shares with it."""
-    try:
-        amounts = affine.bias_shares[:, position].astype(np.float64)
-    except MemoryLimitError:
-        return None
-    speaking = [i for i in range(len(amounts)) if amounts[i]]
-    kept = sorted(sorted(speaking, key=lambda i: -abs(amounts[i]))[:LAYERS])
-    shares = tuple(
-        Share(one_line(affine.layers[i].name), affine.layers[i].op, float(amounts[i])) for i in kept
-    )
-    return Ledger(
-        shares,
+def _layers(ledger: Ledger, constant: float) -> Layers:
+    speaking = [share for share in ledger.shares if share.value]
+    largest = sorted(speaking, key=lambda share: -abs(share.value))[:LAYERS]
+    kept = [share for share in speaking if any(share is each for each in largest)]
+    return Layers(
+        tuple(Share(one_line(share.node), share.op, share.value) for share in kept),
         len(speaking) - len(kept),
-        float(amounts.sum()) - sum(share.amount for share in shares),
-        len(amounts) - len(speaking),
-        max((abs(share.amount) for share in shares), default=0.0) or 1.0,
+        math.fsum([constant, *(-share.value for share in kept)]),
+        max((abs(share.value) for share in kept), default=0.0) or 1.0,
     )
 
 
@@ -273,13 +273,13 @@ def _provenance(affine: AffineMap) -> dict[str, str]:
         for side, values in (("input", affine.inputs), ("output", affine.outputs))
         for name, value in values.items()
     }
-    digest = hashlib.sha256(b"".join(np.ascontiguousarray(value).tobytes() for value in affine.inputs.values()))
+    numbers = b"".join(np.ascontiguousarray(value).tobytes() for value in affine.inputs.values())
     K, N = affine.W.shape
     return {
         "model": one_line(affine.model),
         "SHA-256 of the model": affine.model_sha256,
         **tensors,
-        "SHA-256 of the input's numbers": digest.hexdigest(),
+        "SHA-256 of the input's numbers": hashlib.sha256(numbers).hexdigest(),
         "W": f"{K:,} × {N:,} {affine.b.dtype}",
         "kind": str(affine.kind),
         **{name: one_line(_told(value)) for name, value in affine.provenance.items()},
@@ -290,9 +290,3 @@ def _told(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {item}" for name, item in value.items())
     return str(value)
-
-
-def _flat(values: Any) -> Array:
-    """One array, or name to array, flattened and stacked in float64."""
-    parts = values.values() if isinstance(values, Mapping) else [values]
-    return np.concatenate([np.ravel(part).astype(np.float64) for part in parts])

@@ -58,7 +58,10 @@ def shown_of(name: str, layout: Layout, x: Array, columns: slice, content: Conte
     if layout.form == "image":
         return _images(name, values, contributions, slopes, contrast, content)
     if layout.form == "sequence" or values.size > _LONG:
-        lifted = [None if each is None else each.reshape(-1, each.shape[-1]) for each in (values, contributions, contrast)]
+        lifted = [
+            None if each is None else each.reshape(-1, each.shape[-1])
+            for each in (values, contributions, contrast)
+        ]
         assert lifted[0] is not None and lifted[1] is not None
         return _drawings(name, layout, lifted[0], lifted[1], lifted[2], content)
     return Shown(name, (), (), 0, ())
@@ -84,8 +87,8 @@ def _images(
         Figure("The input", f"Dark is {low}, bright is {high}.{colours}", photograph(x, photo)),
         _map(
             f"What each place adds to {what}",
-            f"Red adds, blue takes away, white does neither{across}. All together {number(added.sum(), signed=True)}."
-            + blocks,
+            f"Red adds, blue takes away, white does neither{across}. "
+            f"All together {number(added.sum(), signed=True)}." + blocks,
             added,
             limit,
             f"Map of what each place adds to {what}: {tale}.",
@@ -166,7 +169,9 @@ def _drawings(
             f"Channel {c}",
             f"adds {number(contributions[c].sum(), signed=True)}",
             chart=bars(
-                contributions[c], channel_limit, f"Bars of what channel {c} adds: {_told(contributions[c][None])}."
+                contributions[c],
+                channel_limit,
+                f"Bars of what channel {c} adds: {_told(contributions[c][None])}.",
             ),
         )
         for c in (chosen if len(x) > 1 else [])
@@ -178,7 +183,9 @@ def _drawings(
             f"{what} against {rival}",
             f"Bars up speak for {what}, bars down for {rival}{across}. "
             f"All together {number(against.sum(), signed=True)}.",
-            chart=bars(against, limit, f"Bars of what speaks for {what} against {rival}: {_told(against[None])}."),
+            chart=bars(
+                against, limit, f"Bars of what speaks for {what} against {rival}: {_told(against[None])}."
+            ),
         )
         versus = (drawn,)
     return Shown(name, (*inputs, total), channels, left, versus)

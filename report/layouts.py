@@ -59,7 +59,11 @@ class Layout:
         """Where a flat position lies, in words: "row 5, column 4"."""
         index = [int(i) for i in np.unravel_index(position, self.shape)]
         if self.form == "entries":
-            return f"[{', '.join(map(str, index))}]" if _long_axes(self.shape) > 1 else f"entry {max(index, default=0)}"
+            return (
+                f"[{', '.join(map(str, index))}]"
+                if _long_axes(self.shape) > 1
+                else f"entry {max(index, default=0)}"
+            )
         told = {letter: i for letter, i in zip(self.letters, index, strict=True) if letter != "N"}
         if self.channels == 1:
             told.pop("C", None)
@@ -107,8 +111,8 @@ def parsed(text: str) -> tuple[str, Shape | None]:
     named = sorted(letters.replace("N", "").replace("C", ""))
     if match is None or len(set(letters)) != len(letters) or named not in (["H", "W"], ["L"]):
         raise OptionError(
-            f"layout {text!r} is not understood; write auto, entries, a letter for each axis such as NCHW, NHWC, "
-            "NCL or NLC, or letters and a shape such as HW=28x28"
+            f"layout {text!r} is not understood; write auto, entries, a letter for each axis such as "
+            "NCHW, NHWC, NCL or NLC, or letters and a shape such as HW=28x28"
         )
     shape = tuple(int(d) for d in re.split("[x×]", match[2])) if match[2] else None
     return letters, shape

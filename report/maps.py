@@ -18,7 +18,19 @@ from ..runtime.arrays import Array
 
 # ColorBrewer's 11-class RdBu (colorbrewer2.org), which people with any kind of colour vision tell apart,
 # from the most negative, blue, over nearly white at zero to the most positive, red.
-_ANCHORS = ("053061 2166ac 4393c3 92c5de d1e5f0 f7f7f7 fddbc7 f4a582 d6604d b2182b 67001f").split()
+_ANCHORS = [
+    "053061",
+    "2166ac",
+    "4393c3",
+    "92c5de",
+    "d1e5f0",
+    "f7f7f7",
+    "fddbc7",
+    "f4a582",
+    "d6604d",
+    "b2182b",
+    "67001f",
+]
 LEVELS = 127  # on each side of zero
 MOST = 512  # pixels a side
 _CROWD = 1000  # entries, from which a few outliers may saturate

@@ -79,7 +79,9 @@ class Names:
         place, entries = self.layouts[name].place(position), _entries(shapes)
         given = _given(self.features, column, position, shapes[name], entries)
         if given is not None:
-            return given if self.features is not None and len(self.features) == entries else f"{given}, {place}"
+            return (
+                given if self.features is not None and len(self.features) == entries else f"{given}, {place}"
+            )
         return place if len(shapes) == 1 else f"{one_line(name)}: {place}"
 
 

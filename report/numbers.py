@@ -30,7 +30,9 @@ def number(value: float, scale: float | None = None, *, signed: bool = False) ->
 
 def data(value: float, scale: float | None = None, *, signed: bool = False) -> Markup:
     """The same as an HTML element that holds the exact value."""
-    return Markup('<data value="{}">{}</data>').format(repr(float(value)), number(value, scale, signed=signed))
+    return Markup('<data value="{}">{}</data>').format(
+        repr(float(value)), number(value, scale, signed=signed)
+    )
 
 
 def percent(share: float) -> str:

@@ -57,6 +57,7 @@ def rendered(
 ) -> str:
     """The page as text."""
     templates = _templates()
+    from .document import document_of, embedded
     from .figures import shown_of
     from .maps import colour_bar
 
@@ -68,7 +69,8 @@ def rendered(
         for name, columns in _columns(affine)
     ]
     page = templates.get_template("report.html")
-    return page.render(content=content, shown=shown, colour_bar=colour_bar())
+    document = embedded(document_of(content, affine))
+    return page.render(content=content, shown=shown, colour_bar=colour_bar(), document=document)
 
 
 def require_extra() -> None:
@@ -82,7 +84,8 @@ def require_extra() -> None:
         import PIL.Image  # noqa: F401
     except ImportError as error:
         raise OptionError(
-            f"a report needs {error.name}; install it with: python -m pip install 'ilin[report]'"
+            f"a report needs {(error.name or 'jinja2').split('.')[0]}, which is not installed: "
+            "pip install 'ilin[report]'"
         ) from error
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from ..runtime.certificate import Certificate
 from ..runtime.program import Kind
 from ..runtime.region import Norm, Radius, name_of
@@ -9,13 +11,14 @@ from .content import Account, Content
 from .numbers import number, percent
 
 _SUM = (
-    "Here the model is a weighted sum: each value of the input times a weight, all added up, plus a constant. "
-    "Nothing is estimated, sampled or left over."
+    "Here the model is a weighted sum: each value of the input times a weight, all added up, plus a "
+    "constant. Nothing is estimated, sampled or left over."
 )
 _TANGENT = (
-    "This model bends smoothly, so no weighted sum is the model itself. The weights are its slopes at this very "
-    "input: they tell what a very small change would do. Weights times values plus the constant do come to the "
-    "output here, but how much falls to the constant follows from the slopes, not from the model's own constants."
+    "This model bends smoothly, so no weighted sum is the model itself. The weights are its slopes at this "
+    "very input: they tell what a very small change would do. Weights times values plus the constant do come "
+    "to the output here, but how much falls to the constant follows from the slopes, not from the model's "
+    "own constants."
 )
 _FROZEN = (
     "This model weighs its input by gates or attention that depend on the input, too. They are held at their "
@@ -38,7 +41,10 @@ def headline(content: Content) -> str:
 def lead(content: Content) -> list[tuple[str, str]]:
     """Question and answers, each under a word."""
     told = [
-        ("Asked", f"What does {content.model} answer for this input, and what does each part of the input add to it?"),
+        (
+            "Asked",
+            f"What does {content.model} answer for this input, and what does each part of it add?",
+        ),
         ("Found", _found(content)),
         ("Why", f"{_nature(content)} {_adds_up(content.account)}{_strongest(content.account)}"),
     ]
@@ -145,8 +151,27 @@ def checked(certificate: Certificate) -> str:
             f"and to within {number(certificate.in_region)} at {certificate.points_held} other "
             f"{'input' if certificate.points_held == 1 else 'inputs'} nearby"
         )
+    share = percent(certificate.at_x_over_bound)
+    return f"Yes: {' '.join(parts)}. That is {share} of what rounding alone may cause."
+
+
+def decision(content: Content) -> str:
+    """How far the input is from where the two outputs would be equal."""
+    assert content.against is not None
+    a, b = content.explained.name, content.against.name
+    nearest = next((each for each in content.nearest if each.norm == 2), None)
+    if nearest is None or not math.isfinite(nearest.distance):
+        return f"No change of the input brings {a} and {b} level by these weights."
+    if nearest.distance == 0:
+        return f"{a} and {b} are level at this very input."
+    text = f"By these weights, {a} and {b} are level once the input moves by {number(nearest.distance)}"
+    if nearest.inside:
+        return f"{text}. The model switches nowhere on that way, so it is the model's own decision boundary."
+    if nearest.inside is None:
+        return f"{text}. Whether the model still has these weights there was not found out."
     return (
-        f"Yes: {' '.join(parts)}. That is {percent(certificate.at_x_over_bound)} of what rounding alone may cause."
+        f"{text}. That lies beyond the region in which the model has these weights, so the model itself may "
+        "change its mind sooner or later than that."
     )
 
 
@@ -157,8 +182,17 @@ def ties(certificate: Certificate) -> str:
     if not certificate.ties:
         return f"None of the {certificate.guards:,} units that choose lies exactly on its switch."
     verb = "lies" if certificate.ties == 1 else "lie"
-    return (
-        f"{certificate.ties:,} of the {certificate.guards:,} units that choose {verb} exactly on the switch (ties). There the "
-        "convention decides: a unit counts as off, and of equal values the first is taken. Empty parts of an "
-        "input often make ties that have no effect."
+    text = (
+        f"{certificate.ties:,} of the {certificate.guards:,} units that choose {verb} exactly on the switch "
+        "(ties). There the convention decides: a unit counts as off, and of equal values the first is taken."
     )
+    if certificate.ties_that_matter is None:
+        return f"{text} Empty parts of an input often make ties without any effect; --ties examines them."
+    if not certificate.ties_that_matter:
+        return f"{text} They were examined: another choice would change nothing."
+    text = f"{text} For {certificate.ties_that_matter:,} of them another choice may give other weights"
+    if certificate.ties_genuine is None:
+        return f"{text}; whether the choices taken here are together those of a region is not known."
+    if certificate.ties_genuine:
+        return f"{text}: several regions meet at this input, and the page shows one of them."
+    return f"{text}, and the choices taken here are together those of no region: do not rely on the weights."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from .region import Geometry, Region
 from .ties import Ties
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from scipy.sparse.linalg import LinearOperator
 
     from .ledger import Ledger
@@ -380,6 +381,99 @@ class AffineMap:
         from .spectrum import spectrum_of
 
         return spectrum_of(self.W, k, lambda v: _alone(unstack(v, self.input_shapes)), memory_limit)
+
+    def report(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        row: int | None = None,
+        against: int | None = None,
+        class_names: Sequence[str] | None = None,
+        feature_names: Sequence[str] | None = None,
+        layout: str = "auto",
+        command: str | None = None,
+    ) -> None:
+        """Write one self-contained HTML page about one output, for readers without mathematics.
+
+        The same map gives the same bytes. An existing file is replaced whole or not at all.
+
+        Args:
+            path: of the page.
+            row: position in `rows` of the output to explain; None for the largest.
+            against: position of the one to set it against; None for the largest other.
+            class_names: one for each output entry, or for each place along the output's last axis.
+            feature_names: one for each input entry, or for each place along the input's last axis.
+            layout: how an input's axes are read: "auto"; "entries"; a letter for each axis, such as "NCHW",
+                "NHWC", "NCL" or "NLC"; or letters and a shape to read a flat input in, such as "HW=28x28".
+            command: that repeats the answer, as the page tells it; None for lines of Python.
+
+        Raises:
+            OptionError: jinja2 or pillow is missing (pip install 'ilin[report]'), a layout that is not
+                understood or fits no input, or as many names as nothing has.
+            RowsError: no such row, or one against itself.
+            OutputError: the path cannot be written.
+        """
+        from ..report.page import write_report
+
+        write_report(
+            self,
+            path,
+            row=None if row is None else self._position(row),
+            against=None if against is None else self._position(against),
+            class_names=class_names,
+            feature_names=feature_names,
+            layout=layout,
+            command=command,
+        )
+
+    def plot(
+        self,
+        row: int | None = None,
+        *,
+        against: int | None = None,
+        weights: bool = False,
+        input: str | None = None,
+        largest: int = 20,
+        class_names: Sequence[str] | None = None,
+        feature_names: Sequence[str] | None = None,
+        layout: str = "auto",
+        ax: Axes | None = None,
+    ) -> Axes:
+        """Draw on matplotlib what the input adds to one output: a map, bars, or the largest entries.
+
+        Args:
+            row: position in `rows`; None for the largest output.
+            against: another position: what speaks for the one against the other.
+            weights: draw W's row instead of W's row times x.
+            input: name of the input to draw; None for the only one, or the largest entries of all.
+            largest: bars, where entries are drawn one by one.
+            class_names: as in `report`.
+            feature_names: as in `report`.
+            layout: as in `report`; an image's channels are added up.
+            ax: to draw on; None for a new figure.
+
+        Returns:
+            The axes.
+
+        Raises:
+            OptionError: matplotlib is missing (pip install 'ilin[report]'), or as `report`.
+            RowsError: as `report`.
+            InputError: no such input.
+        """
+        from ..report.plot import plot
+
+        return plot(
+            self,
+            None if row is None else self._position(row),
+            against=None if against is None else self._position(against),
+            weights=weights,
+            input=input,
+            largest=largest,
+            class_names=class_names,
+            feature_names=feature_names,
+            layout=layout,
+            ax=ax,
+        )
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the map to one .npz file, loadable without pickle; `verify` checks it again from there.
