@@ -69,8 +69,9 @@ class Names:
         index = [int(i) for i in np.unravel_index(position, shape)]
         flat = sum(size > 1 for size in shape) <= 1
         text = str(max(index, default=0)) if flat else f"[{', '.join(map(str, index))}]"
-        text = text if given is None else f"{given} {text}"
-        return text if len(self.outputs) == 1 else f"{one_line(name)} {text}"
+        if given is not None:
+            return f"{given} {text}"
+        return f"{'output' if len(self.outputs) == 1 else one_line(name)} {text}"
 
     def entry(self, column: int) -> str:
         """The input entry behind a flat column."""

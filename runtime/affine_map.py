@@ -17,6 +17,7 @@ from .arrays import overflow_refused_later, unstack
 from .certificate import Certificate, Level
 from .errors import InputError, MemoryLimitError, NonFiniteError, OptionError, OutputError, RowsError
 from .files import write_whole
+from .html import facts
 from .pattern import pattern_sha256
 from .primitives import Array, Primitive, Shape
 from .program import Kind, LinearProgram
@@ -27,6 +28,7 @@ from .ties import Ties
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from scipy.sparse.linalg import LinearOperator
+    from xarray import Dataset
 
     from .ledger import Ledger
     from .spectrum import Spectrum
@@ -382,6 +384,23 @@ class AffineMap:
 
         return spectrum_of(self.W, k, lambda v: _alone(unstack(v, self.input_shapes)), memory_limit)
 
+    def to_xarray(self) -> Dataset:
+        """The map as an xarray Dataset with named axes.
+
+        Returns:
+            For each input NAME of shape (d0, d1, …): `W:NAME` (row, NAME_0, NAME_1, …), `x:NAME` and
+            `contributions:NAME`, both without and with the axis `row`; and `b` and `value` (row), the latter
+            the output as onnxruntime computes it. The coordinate `row` holds the flat output indices.
+
+        Raises:
+            OptionError: xarray is not installed (pip install 'ilin[table]').
+            MemoryLimitError: W was not made.
+            NonFiniteError: a contribution outside the range of W's type.
+        """
+        from .labelled import dataset_of
+
+        return dataset_of(self)
+
     def report(
         self,
         path: str | os.PathLike[str],
@@ -577,6 +596,17 @@ class AffineMap:
                 )
             parts.append(value.ravel())
         return np.concatenate(parts).astype(self.b.dtype)
+
+    def _repr_html_(self) -> str:
+        K, N = self.W.shape
+        shapes = {
+            f"{side} {name}": f"{'×'.join(map(str, value.shape)) or 'scalar'} {value.dtype}"
+            for side, values in (("input", self.inputs), ("output", self.outputs))
+            for name, value in values.items()
+        }
+        about = {**shapes, "W": f"{K:,} × {N:,} {self.b.dtype}", "kind": self.kind}
+        checked = self.__dict__.get("certificate", "not yet verified: read .certificate")
+        return facts(f"AffineMap of {self.model}", {**about, "certificate": checked})
 
     def __repr__(self) -> str:
         K, N = self.W.shape
