@@ -101,7 +101,7 @@ def _instead(content: Content) -> str:
     against, contrast = content.against, content.contrast
     ahead = "ahead of" if contrast.value >= 0 else "behind"
     return (
-        f"{content.explained.name} is {number(abs(contrast.value))} {ahead} {against.name} "
+        f"It is {number(abs(contrast.value))} {ahead} {against.name} "
         f"({number(against.value)}): {number(contrast.inputs, signed=True)} from the input and "
         f"{number(contrast.constant, signed=True)} from the constants."
     )

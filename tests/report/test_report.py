@@ -2,11 +2,13 @@
 
 import json
 import math
-import os
 import re
 import shutil
 import subprocess
+import sys
+import threading
 from html.parser import HTMLParser
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -111,9 +113,8 @@ def test_the_page_says_what_the_file_holds(written):
     margin = (W[top] - W[second]) @ x + b[top] - b[second]
     l2 = next(each for each in document["decision_boundary"]["nearest"] if each["norm"] == "2")
     assert l2["distance"] == pytest.approx(margin / np.linalg.norm(W[top] - W[second]), rel=1e-12)
-    header = json.loads(bytes(held["header"]).decode()) if "header" in held else None
-    if header is not None:
-        assert document["certificate"] == header["certificate"]
+    header = json.loads(bytes(held["header"]).decode())
+    assert document["certificate"] == header["certificate"]
 
 
 def test_the_command_on_the_page_repeats_it(written):
@@ -133,10 +134,9 @@ def test_the_page_is_whole_accessible_and_asks_for_nothing(written):
     targets = {attrs["id"] for _, attrs in page.elements if "id" in attrs}
     assert skip["class"] == "skip"
     assert {a["href"].removeprefix("#") for a in page.all("a")} <= targets
-    assert all(
-        "alt" in image and image["src"].startswith("data:image/png;base64,") for image in page.all("img")
-    )
-    assert sum(bool(image["alt"]) for image in page.all("img")) >= 4  # the colour bars repeat their captions
+    images = page.all("img")
+    assert all("alt" in image and image["src"].startswith("data:image/png;base64,") for image in images)
+    assert sum(bool(image["alt"]) for image in images) >= 4  # the colour bars repeat their captions
     assert len(page.all("caption")) == len(page.all("table"))
     assert all("scope" in head for head in page.all("th"))
     assert [script["type"] for script in page.all("script")] == ["application/json"]
@@ -177,7 +177,7 @@ def test_a_failed_page_leaves_the_old_one(tmp_path, digits):
     with pytest.raises(ilin.OptionError, match="fits no input"):
         digits.report(path, layout="NCL")
     assert path.read_text() == "old"
-    assert os.listdir(tmp_path) == ["page.html"]
+    assert [*tmp_path.iterdir()] == [path]
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_a_failed_page_leaves_the_old_one(tmp_path, digits):
         (["--report", "p.html", "--class-names", "none.txt"], "no such file: none.txt"),
         (
             ["--report", "p.html", "--class-names", "two.txt"],
-            "2 class names are given, but the output takes 10",
+            "2 class names are given, but the output takes",
         ),
         (["--report", "no/p.html"], "no such folder"),
         (["--report", "x.npy"], "refusing to overwrite the input"),
@@ -205,13 +205,13 @@ def test_refusals(tmp_path, monkeypatch, arguments, message):
     result = command(DIGITS / "model.onnx", "x.npy", *arguments)
     assert result.exit_code == 2
     assert message in result.stderr
-    assert len(result.stderr.strip().splitlines()) == 1 or "no rows" in message
+    assert len(result.stderr.strip().splitlines()) == 1
     assert not Path("p.html").exists()
 
 
 @pytest.mark.parametrize(("library", "option"), [("jinja2", "--report"), ("matplotlib", "--plot")])
 def test_a_missing_library_is_one_line(tmp_path, monkeypatch, library, option):
-    monkeypatch.setitem(__import__("sys").modules, library, None)
+    monkeypatch.setitem(sys.modules, library, None)
     result = command(DIGITS / "model.onnx", DIGITS / "x.npy", option, tmp_path / "p.png")
     assert result.exit_code == 2
     assert f"needs {library}, which is not installed: pip install 'ilin[report]'" in result.stderr
@@ -292,46 +292,59 @@ def test_xarray_holds_the_map(digits):
     np.testing.assert_array_equal(data[f"W:{name}"].values.reshape(10, 64), digits.W)
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-@pytest.mark.parametrize("width", [360, 1000])
-def test_in_a_browser(written, tmp_path, width):
-    """Chromium renders the page, says nothing on its console, and connects to nothing."""
-    page = written / "page.html"
-    log = tmp_path / "net.json"
+@pytest.fixture
+def asked():
+    """Paths that anybody asked a server on this machine for, and its address."""
+    paths = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            paths.append(self.path)
+            self.send_error(404)
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield paths, f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def browse(page, width, profile):
+    """The page's elements as Chromium has them, and what it logs."""
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--dump-dom"]
     run = subprocess.run(
-        [
-            *(
-                CHROMIUM,
-                "--headless",
-                "--no-sandbox",
-                "--disable-gpu",
-                "--enable-logging=stderr",
-                "--dump-dom",
-            ),
-            *(
-                f"--user-data-dir={tmp_path / 'profile'}",
-                f"--window-size={width},800",
-                f"--log-net-log={log}",
-            ),
-            *(
-                "--disable-background-networking",
-                "--disable-component-update",
-                "--no-first-run",
-                "--disable-sync",
-            ),
-            page.as_uri(),
-        ],
+        [CHROMIUM, *options, f"--user-data-dir={profile}", f"--window-size={width},800", page.as_uri()],
         capture_output=True,
         text=True,
         timeout=60,
     )
     assert run.returncode == 0, run.stderr[-1000:]
-    assert "CONSOLE" not in run.stderr
-    rendered, source = Page(run.stdout), Page(page.read_text())
+    return Page(run.stdout), run.stderr
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+@pytest.mark.parametrize("width", [360, 1000])
+def test_in_a_browser(written, tmp_path, width):
+    source = Page((written / "page.html").read_text())
+    rendered, log = browse(written / "page.html", width, tmp_path / "profile")
+    assert "CONSOLE" not in log  # where it would say of a refused request, too
     assert rendered.values == source.values
     assert rendered.document == source.document
-    requested = set(re.findall(r'"url":"([a-z]+:[^"]*)"', log.read_text()))
-    outside = {
-        url for url in requested if url.split(":")[0] in ("http", "https", "ws", "wss") and "example" in url
-    }
-    assert not outside
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+def test_a_browser_asks_for_nothing(tmp_path, asked):
+    paths, address = asked
+    image = f'<img src="{address}/x.png">'
+    (tmp_path / "control.html").write_text(f"<!doctype html><title>control</title>{image}")
+    browse(tmp_path / "control.html", 800, tmp_path / "profile")
+    assert "/x.png" in paths  # as a request would be seen
+    paths.clear()
+    model = dense(tmp_path / "m.onnx", [1, 3], np.eye(3), name=image)
+    affine = ilin.compile(model).at(np.ones((1, 3), np.float32))
+    affine.report(tmp_path / "page.html", class_names=[image, image + "1", image + "2"])
+    _, log = browse(tmp_path / "page.html", 800, tmp_path / "profile")
+    assert "CONSOLE" not in log
+    assert not paths
