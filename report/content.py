@@ -24,7 +24,7 @@ from .names import Names
 LISTED = 15  # entries of a table
 LAYERS = 25
 PREDICTED = 5
-_UNITS = 20_000  # that choose; with more of them a region is measured only where that is asked for
+_UNITS = 20_000  # that choose; with more of them, what takes the region takes long
 _SWEEPS = 256  # through the network, after which the search for the nearest boundary is given up
 
 
@@ -154,6 +154,8 @@ def content_of(
     own = ledger if ledger.sides is None else ledger.sides[0]
     constant = float(affine.b[top])
     contrast, boundary = None, ledger.boundary
+    if boundary is not None and affine.certificate.guards > _UNITS:  # the distances alone
+        boundary = DecisionBoundary(boundary.margin, boundary.slopes, affine.region.facts())
     if other is not None:
         contrast = _account(names, ledger, constant - float(affine.b[other]))
     largest = np.argsort(-y, kind="stable")[:PREDICTED]
