@@ -12,18 +12,21 @@ FOLDERS = {
     "compiler": "ilin/compiler",
     "expansions": "ilin/expansions",
     "ops": "ilin/ops",
+    "report": "ilin/report",
     "runtime": "ilin/runtime",
 }
 
 
 def expected() -> set[str]:
     """Paths in the wheel of everything that the checkout's packages hold."""
-    links = {ROOT / "ilin" / name for name in ("compiler", "expansions", "ops", "runtime")}
+    links = {ROOT / "ilin" / name for name in ("compiler", "expansions", "ops", "report", "runtime")}
     paths = {"ilin/py.typed"}
     for source, target in FOLDERS.items():
         for file in sorted((ROOT / source).rglob("*.py")):
             if source != "ilin" or not links.intersection(file.parents):
                 paths.add(f"{target}/{file.relative_to(ROOT / source).as_posix()}")
+    templates = sorted((ROOT / "report" / "templates").iterdir())
+    paths |= {f"ilin/report/templates/{file.name}" for file in templates}
     return paths
 
 

@@ -16,6 +16,7 @@ from ..runtime.arrays import overflow_refused_later
 from ..runtime.certificate import Certificate, Double, Level
 from ..runtime.errors import InputError, ModelError, NonFiniteError, OptionError, UnsupportedError
 from ..runtime.files import write_model
+from ..runtime.html import facts
 from ..runtime.memory import limit_of
 from ..runtime.model_file import ModelSource
 from ..runtime.primitives import Array
@@ -290,6 +291,16 @@ class CompiledModel:
         if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
             raise OptionError(f"workers must be a positive integer or None, not {workers!r}")
         return answers(self, instances_of(X), rows, workers)
+
+    def _repr_html_(self) -> str:
+        about = {
+            "inputs": ", ".join(self.scope.inputs),
+            "outputs": ", ".join(self.scope.outputs),
+            "composed in": self.dtype,
+            "engine": self.engine,
+            "direction": self.direction,
+        }
+        return facts(f"CompiledModel of {self.graph.name}", about)
 
     def __repr__(self) -> str:
         names = f"{', '.join(self.scope.inputs)} → {', '.join(self.scope.outputs)}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from .arrays import overflow_refused_later, unstack
 from .certificate import Certificate, Level
 from .errors import InputError, MemoryLimitError, NonFiniteError, OptionError, OutputError, RowsError
 from .files import write_whole
+from .html import facts
 from .pattern import pattern_sha256
 from .primitives import Array, Primitive, Shape
 from .program import Kind, LinearProgram
@@ -25,7 +26,9 @@ from .region import Geometry, Region
 from .ties import Ties
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from scipy.sparse.linalg import LinearOperator
+    from xarray import Dataset
 
     from .ledger import Ledger
     from .spectrum import Spectrum
@@ -381,6 +384,116 @@ class AffineMap:
 
         return spectrum_of(self.W, k, lambda v: _alone(unstack(v, self.input_shapes)), memory_limit)
 
+    def to_xarray(self) -> Dataset:
+        """The map as an xarray Dataset with named axes.
+
+        Returns:
+            For each input NAME of shape (d0, d1, …): `W:NAME` (row, NAME_0, NAME_1, …), `x:NAME` and
+            `contributions:NAME`, both without and with the axis `row`; and `b` and `value` (row), the latter
+            the output as onnxruntime computes it. The coordinate `row` holds the flat output indices.
+
+        Raises:
+            OptionError: xarray is not installed (pip install 'ilin[table]').
+            MemoryLimitError: W was not made.
+            NonFiniteError: a contribution outside the range of W's type.
+        """
+        from .labelled import dataset_of
+
+        return dataset_of(self)
+
+    def report(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        row: int | None = None,
+        against: int | None = None,
+        class_names: Sequence[str] | None = None,
+        feature_names: Sequence[str] | None = None,
+        layout: str = "auto",
+        command: str | None = None,
+    ) -> None:
+        """Write one self-contained HTML page about one output, for readers without mathematics.
+
+        The same map gives the same bytes. An existing file is replaced whole or not at all.
+
+        Args:
+            path: of the page.
+            row: position in `rows` of the output to explain; None for the largest.
+            against: position of the one to set it against; None for the largest other.
+            class_names: one for each output entry, or for each place along the output's last axis.
+            feature_names: one for each input entry, or for each place along the input's last axis.
+            layout: how an input's axes are read: "auto"; "entries"; a letter for each axis, such as "NCHW",
+                "NHWC", "NCL" or "NLC"; or letters and a shape to read a flat input in, such as "HW=28x28".
+            command: that repeats the answer, as the page tells it; None for lines of Python.
+
+        Raises:
+            OptionError: jinja2 or pillow is missing (pip install 'ilin[report]'), a layout that is not
+                understood or fits no input, or as many names as nothing has.
+            RowsError: no such row, or one against itself.
+            OutputError: the path cannot be written.
+        """
+        from ..report.page import write_report
+
+        write_report(
+            self,
+            path,
+            row=None if row is None else self._position(row),
+            against=None if against is None else self._position(against),
+            class_names=class_names,
+            feature_names=feature_names,
+            layout=layout,
+            command=command,
+        )
+
+    def plot(
+        self,
+        row: int | None = None,
+        *,
+        against: int | None = None,
+        weights: bool = False,
+        input: str | None = None,
+        largest: int = 20,
+        class_names: Sequence[str] | None = None,
+        feature_names: Sequence[str] | None = None,
+        layout: str = "auto",
+        ax: Axes | None = None,
+    ) -> Axes:
+        """Draw on matplotlib what the input adds to one output: a map, bars, or the largest entries.
+
+        Args:
+            row: position in `rows`; None for the largest output.
+            against: another position: what speaks for the one against the other.
+            weights: draw W's row instead of W's row times x.
+            input: name of the input to draw; None for the only one, or the largest entries of all.
+            largest: bars, where entries are drawn one by one.
+            class_names: as in `report`.
+            feature_names: as in `report`.
+            layout: as in `report`; an image's channels are added up.
+            ax: to draw on; None for a new figure.
+
+        Returns:
+            The axes.
+
+        Raises:
+            OptionError: matplotlib is missing (pip install 'ilin[report]'), or as `report`.
+            RowsError: as `report`.
+            InputError: no such input.
+        """
+        from ..report.plot import plot
+
+        return plot(
+            self,
+            None if row is None else self._position(row),
+            against=None if against is None else self._position(against),
+            weights=weights,
+            input=input,
+            largest=largest,
+            class_names=class_names,
+            feature_names=feature_names,
+            layout=layout,
+            ax=ax,
+        )
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the map to one .npz file, loadable without pickle; `verify` checks it again from there.
 
@@ -483,6 +596,17 @@ class AffineMap:
                 )
             parts.append(value.ravel())
         return np.concatenate(parts).astype(self.b.dtype)
+
+    def _repr_html_(self) -> str:
+        K, N = self.W.shape
+        shapes = {
+            f"{side} {name}": f"{'×'.join(map(str, value.shape)) or 'scalar'} {value.dtype}"
+            for side, values in (("input", self.inputs), ("output", self.outputs))
+            for name, value in values.items()
+        }
+        about = {**shapes, "W": f"{K:,} × {N:,} {self.b.dtype}", "kind": self.kind}
+        checked = self.__dict__.get("certificate", "not yet verified: read .certificate")
+        return facts(f"AffineMap of {self.model}", {**about, "certificate": checked})
 
     def __repr__(self) -> str:
         K, N = self.W.shape

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
+from .html import facts
 from .ties import verdict
 
 Level = Literal["default", "deep"]
@@ -119,6 +120,23 @@ class Certificate:
             )
             found["double"] = Double(**{**found["double"], "units": units})
         return cls(**found)
+
+    def _repr_html_(self) -> str:
+        compared = {"at x": f"within {self.at_x:.1e}, {self.at_x_over_bound:.2g} of the bound"}
+        if self.points_held:
+            compared[f"at {self.points_held} fresh points of the region"] = (
+                f"within {self.in_region:.1e}, {self.in_region_over_bound:.2g} of the bound"
+            )
+        if self.steps is not None:
+            compared[f"{self.steps.compared} steps"] = f"{self.steps.worst:.2g} of the bound"
+        if self.slopes is not None:
+            compared[f"slopes of {self.slopes.compared} smooth steps"] = (
+                f"{self.slopes.worst:.2g} of the bound"
+            )
+        examined = f", {verdict(self.ties_that_matter, self.ties_genuine)}" if self.ties else ""
+        ties = {"ties": f"{self.ties:,} of {self.guards:,} units that choose{examined}"}
+        title = "verified against onnxruntime" if self.verified else f"NOT verified: {self.reason}"
+        return facts(title, compared | ties)
 
     def __str__(self) -> str:
         if not self.verified:

@@ -198,6 +198,11 @@ class Ledger:
     def __str__(self) -> str:
         return self.text()
 
+    def _repr_html_(self) -> str:
+        from .ledger_text import html_of
+
+        return html_of(self, 10)
+
     def __repr__(self) -> str:
         of = f"{self.output}{list(self.index)}"
         if self.sides is not None:

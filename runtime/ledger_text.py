@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from . import html
 from .arrays import located
 from .decision import DecisionBoundary
 from .ledger import Ledger, Share
@@ -27,19 +28,41 @@ class _Line(NamedTuple):
 
 def text_of(ledger: Ledger, largest: int) -> str:
     """See `Ledger.text`."""
+    entries, shares, ends = _lines(ledger, largest)
+    rows = [_row(*cells) for cells in _cells([*entries, *shares, *ends])]
+    table = [_heading(ledger), *rows[: len(entries)]]
+    if shares:
+        table += [_shares_heading(ledger), *rows[len(entries) : len(entries) + len(shares)]]
+    table += [*rows[len(entries) + len(shares) :], *_remarks(ledger)]
+    return "\n".join(table)
+
+
+def html_of(ledger: Ledger, largest: int) -> str:
+    """The same as an HTML table, for notebooks."""
+    entries, shares, ends = _lines(ledger, largest)
+    return html.table(
+        _title(ledger), ("", _factor(ledger), "weight", "adds", ""), _cells([*entries, *shares, *ends])
+    )
+
+
+def _lines(ledger: Ledger, largest: int) -> tuple[list[_Line], list[_Line], list[_Line]]:
+    """The contributions or groups, the shares, and what stands below them."""
     entries = [*(_groups if ledger.grouped else _contributions)(ledger, largest)]
-    shares = [*_shares(ledger.shares, largest)]
     base = [] if ledger.base is None else [_Line("the map at the baseline", ledger.base)]
     ends = [
         _Line("sum", ledger.sum),
         _Line("onnxruntime", ledger.value, remark=f"residual {ledger.residual:.1e}"),
     ]
-    lines = [*entries, *shares, *base, *ends]
+    return entries, [*_shares(ledger.shares, largest)], [*base, *ends]
+
+
+def _cells(lines: Sequence[_Line]) -> list[tuple[str, str, str, str, str]]:
+    """Label, x, weight, amount and remark of each line; the numbers of a column in the same format."""
     amounts = column([line.amount for line in lines], signed=True)
     xs = iter(column([line.x for line in lines if line.x is not None]))
     weights = iter(column([line.weight for line in lines if line.weight is not None], signed=True))
-    rows = [
-        _row(
+    return [
+        (
             line.label,
             "" if line.x is None else next(xs),
             "" if line.weight is None else next(weights),
@@ -48,22 +71,20 @@ def text_of(ledger: Ledger, largest: int) -> str:
         )
         for line, amount in zip(lines, amounts, strict=True)
     ]
-    table = [_heading(ledger), *rows[: len(entries)]]
-    if shares:
-        table += [_shares_heading(ledger), *rows[len(entries) : len(entries) + len(shares)]]
-    table += [*rows[len(entries) + len(shares) :], *_remarks(ledger)]
-    return "\n".join(table)
 
 
 def _heading(ledger: Ledger) -> str:
-    title = _name(ledger)
-    if ledger.sides is not None:
-        title += f" - {_name(ledger.sides[1])}"
+    title = _title(ledger)
     if ledger.grouped:
         return _row(title, "", "", "contribution")
     if len(title) > _LABEL:  # on a line of its own
         return f"{title}\n{_row('', _factor(ledger), 'weight', 'contribution')}"
     return _row(title, _factor(ledger), "weight", "contribution")
+
+
+def _title(ledger: Ledger) -> str:
+    against = "" if ledger.sides is None else f" - {_name(ledger.sides[1])}"
+    return _name(ledger) + against
 
 
 def _name(ledger: Ledger) -> str:

@@ -68,9 +68,7 @@ def main() -> None:
         rows.append(row(name, said, claim - theirs.sum((1, 2)), claim, theirs, ours))
 
     print(f"{count} digits, the predicted class's logit ({logits.min():.1f} to {logits.max():.1f})\n")
-    print(
-        "| method | shares out | largest residue | median | of it, median | furthest from W x |"
-    )
+    print("| method | shares out | largest residue | median | of it, median | furthest from W x |")
     print("|---|---|---:|---:|---:|---:|")
     print("\n".join(rows))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,7 @@ from ..runtime.errors import IlinError
 from ._text import StandardOutputError, error_line
 
 BAD_USAGE, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
+_TYPED = "ilin.typed"  # in a context's meta: the arguments
 
 
 class _Guarded(click.Command):
@@ -61,6 +63,16 @@ class _Guarded(click.Command):
 
 class GuardedCommand(_Guarded):
     """A guarded command."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse, and keep what was typed for `typed`."""
+        ctx.meta[_TYPED] = tuple(args)
+        return super().parse_args(ctx, args)
+
+
+def typed(ctx: click.Context) -> str:
+    """The command as it was typed, for a shell."""
+    return shlex.join([*ctx.command_path.split(), *ctx.meta[_TYPED]])
 
 
 class GuardedGroup(_Guarded, click.Group):

@@ -16,10 +16,12 @@ from .._version import __version__
 from ..compiler.pipeline import DTYPES, MODES, QUANTIZED, compile
 from ..compiler.plan import DIRECTIONS, ENGINES
 from ..compiler.rows import Rows
+from ..report.layouts import AUTO
 from ..runtime.errors import RowsError
-from ._guard import GuardedCommand, native_messages
+from ._guard import GuardedCommand, native_messages, typed
 from .destination import check_destination, check_folder, numbered
 from .inputs import instances, read
+from .pages import Pages
 from .run import Job, Shown, run
 
 _HELP = """From an ONNX model and one input x to the exact affine map F(z) = W z + b around x.
@@ -41,6 +43,7 @@ Examples:
   ilin-compile model.onnx x.npy --region           how far it holds, and why
   ilin-compile model.onnx x.npy --ties             which ties matter
   ilin-compile model.onnx x.npy --ledger           every term of the output
+  ilin-compile model.onnx x.npy --report page.html a page for people
   ilin-compile model.onnx several.npy --json       a document for machines
   ilin-compile model.onnx x.npy --out-dir MAP      a W too large for memory
 
@@ -243,7 +246,37 @@ def gathered(command: Callable[..., Any], wanted: Mapping[str, Callable[..., Any
     "--against",
     type=int,
     metavar="K",
-    help="With --ledger: against output K, a flat index as in --rows, and how far it is to a tie.",
+    help="With --ledger, --report or --plot: against output K, a flat index as in --rows.",
+)
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path),
+    metavar="PAGE.html",
+    help="Write a page about the largest output that a stranger can read, complete in one file.",
+)
+@click.option(
+    "--plot",
+    type=click.Path(path_type=Path),
+    metavar="MAP.png",
+    help="Draw what the input adds to the largest output; .png, .svg or .pdf.",
+)
+@click.option(
+    "--class-names",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="With --report or --plot: names of the outputs, one a line.",
+)
+@click.option(
+    "--feature-names",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="With --report or --plot: names of the input's entries, one a line.",
+)
+@click.option(
+    "--layout",
+    default=AUTO,
+    metavar="nchw|nhwc|...",
+    help="With --report or --plot: a letter for each axis of X, or entries.  [default: recognised]",
 )
 @click.option("--whole", is_flag=True, help="Take X as one input, even where it could be several instances.")
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON document instead of the summary.")
@@ -270,6 +303,11 @@ def compile_main(
     deep: bool,
     ledger: bool,
     against: int | None,
+    report: Path | None,
+    plot: Path | None,
+    class_names: Path | None,
+    feature_names: Path | None,
+    layout: str,
     whole: bool,
     as_json: bool,
     quiet: bool,
@@ -280,10 +318,17 @@ def compile_main(
     shown = Shown("nothing" if quiet else "json" if as_json else "text", verbose)
     if output is not None and out_dir is not None:
         raise click.UsageError("-o and --out-dir exclude each other: one file, or a folder of blocks", ctx)
-    if against is not None and not ledger:
-        raise click.UsageError("--against belongs to --ledger: add it", ctx)
-    if output is not None:
-        check_destination(output, sources=(model, x))
+    pages = report is not None or plot is not None
+    if against is not None and not (ledger or pages):
+        raise click.UsageError("--against belongs to --ledger, --report or --plot: add one of them", ctx)
+    if not pages and (class_names or feature_names or layout != AUTO):
+        raise click.UsageError(
+            "--class-names, --feature-names and --layout belong to --report or --plot: add one of them", ctx
+        )
+    pages_of = Pages.checked(report, plot, class_names, feature_names, layout, typed(ctx))
+    for path in (output, report, plot):
+        if path is not None:
+            check_destination(path, sources=(model, x))
     if deep and out_dir is not None:
         raise click.UsageError(
             "--deep and --out-dir exclude each other: W in float64 would have to fit into memory; blocks on "
@@ -301,9 +346,10 @@ def compile_main(
             f"--ledger shows one instance, and {x} holds {len(points)}: add --json for all of them", ctx
         )
     targets = numbered(output, len(points))
-    for target in targets:
-        if target is not None and target != output:
-            check_destination(target, sources=(model, x))
+    for path in (output, report, plot):
+        for target in numbered(path, len(points)):
+            if target is not None and target != path:
+                check_destination(target, sources=(model, x))
     folders = numbered(out_dir, len(points))
     job = Job(
         *(compiled, x, points, rows, targets, folders, shown, started),
@@ -312,5 +358,6 @@ def compile_main(
         deep=deep,
         ledger=ledger,
         against=against,
+        pages=pages_of,
     )
     ctx.exit(run(job))

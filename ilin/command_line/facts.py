@@ -68,15 +68,23 @@ def ledger_of_top(affine: AffineMap, against: int | None) -> Ledger:
     """
     y = _flat(affine.outputs)
     top = int(np.argmax(y[affine.rows]))
-    if against is None:
-        return affine.ledger(top)
+    return affine.ledger(top, against=None if against is None else position_of(affine, against))
+
+
+def position_of(affine: AffineMap, against: int) -> int:
+    """The position among the map's rows of a flat output index.
+
+    Raises:
+        RowsError: it is not among them.
+    """
+    y = _flat(affine.outputs)
     found = np.flatnonzero(affine.rows == (against + len(y) if against < 0 else against))
     if not len(found):
         raise RowsError(
             f"--against {against} is none of the rows that are explained: an output index below {len(y)}, "
             "which --rows must list where it is given"
         )
-    return affine.ledger(top, against=int(found[0]))
+    return int(found[0])
 
 
 def model_facts(compiled: CompiledModel) -> Facts:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,8 +22,10 @@ from ..runtime.region import NORMS
 from ._guard import native_messages
 from ._progress import Meter, telling
 from ._text import error_line, note, say
+from .destination import numbered
 from .facts import Facts, facts_of, ledger_of_top, model_facts, strict
 from .inputs import Instances
+from .pages import Pages
 from .several import table_head, table_row, totals
 from .summary import summary
 
@@ -60,6 +62,7 @@ class Job:
     deep: bool = False  # whether to verify deeply
     ledger: bool = False  # whether to show the largest output as a full sum
     against: int | None = None  # and as a difference from this one, a flat output index
+    pages: Pages = field(default_factory=Pages)  # for people
 
 
 def run(job: Job) -> int:
@@ -75,7 +78,9 @@ def run(job: Job) -> int:
     _check_all(job)
     found = _several(job)
     if not job.shown.quiet:
-        for what, places in (("files", job.targets), ("folders", job.folders)):
+        pages = [numbered(path, len(job.points)) for path in (job.pages.report, job.pages.plot)]
+        written = zip(("files", "folders", "pages", "plots"), (job.targets, job.folders, *pages), strict=True)
+        for what, places in written:
             if places[0] is not None:
                 note(f"wrote {len(places)} {what}, {places[0]} to {places[-1]}")
     return _exit_code(found)
@@ -88,8 +93,9 @@ def _one(job: Job) -> Facts:
         affine, facts, ledger = _linearised(job, 0, meter)
     _notes(job, affine)
     saved = _saved(job, 0, affine)
-    if saved is not None and not job.shown.quiet:
-        note(f"wrote {saved}")
+    written = [*([] if saved is None else [saved]), *job.pages.write(affine, 0, 1, job.against)]
+    for path in () if job.shown.quiet else written:
+        note(f"wrote {path}")
     document = {**model_facts(job.compiled), **facts, "saved": saved, **_cost(job)}
     if job.shown.form == "json":
         _say_json(document)
@@ -107,6 +113,7 @@ def _several(job: Job) -> list[Facts]:
             with naming(index):
                 affine, facts, _ = _linearised(job, index, meter)
                 saved = _saved(job, index, affine)
+                job.pages.write(affine, index, len(job.points), job.against)
             found.append({"instance": index, **facts, "saved": saved})
             meter.next_instance()
             with meter.aside():

@@ -6,7 +6,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ._text import colourful, one_line, say
+from ..runtime.text import one_line
+from ._text import colourful, say
 
 _COLOURS = {
     "affine": "green",

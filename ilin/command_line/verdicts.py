@@ -10,7 +10,8 @@ from ..compiler.scope import Scope, Verdict, entry_of, judge, scope_of
 from ..ops import Reading
 from ..runtime.errors import UnsupportedError
 from ..runtime.program import Kind
-from ._text import dimensions, labelled, one_line
+from ..runtime.text import one_line
+from ._text import dimensions, labelled
 from .facts import Facts, graph_facts, put_facts
 from .summary import holds, model_lines, smooth_line
 from .tables import Table

@@ -1,0 +1,198 @@
+"""The sentences of a page: what was asked and what was found, for readers without mathematics."""
+
+from __future__ import annotations
+
+import math
+
+from ..runtime.certificate import Certificate
+from ..runtime.program import Kind
+from ..runtime.region import Norm, Radius, name_of
+from .content import Account, Content
+from .numbers import number, percent
+
+_SUM = (
+    "Here the model is a weighted sum: each value of the input times a weight, all added up, plus a "
+    "constant. Nothing is estimated, sampled or left over."
+)
+_TANGENT = (
+    "This model bends smoothly, so no weighted sum is the model itself. The weights are its slopes at this "
+    "very input: they tell what a very small change would do. Weights times values plus the constant do come "
+    "to the output here, but how much falls to the constant follows from the slopes, not from the model's "
+    "own constants."
+)
+_FROZEN = (
+    "This model weighs its input by gates or attention that depend on the input, too. They are held at their "
+    "values here; with them held, the model is a weighted sum of the input plus a constant."
+)
+_NORMS = {
+    "1": "all changes together",
+    "2": "the straight line (square root of the sum of squares)",
+    "inf": "each value by at most this, all at once",
+}
+
+
+def headline(content: Content) -> str:
+    """The title: what was found."""
+    if content.outputs == 1:
+        return f"Why {content.model} answers {number(content.explained.value)}"
+    return f"Why {content.model} answers “{content.explained.name}”"
+
+
+def lead(content: Content) -> list[tuple[str, str]]:
+    """Question and answers, each under a word."""
+    told = [
+        (
+            "Asked",
+            f"What does {content.model} answer for this input, and what does each part of it add?",
+        ),
+        ("Found", _found(content)),
+        ("Why", f"{_nature(content)} {_adds_up(content.account)}{_strongest(content.account)}"),
+    ]
+    if content.against is not None and content.contrast is not None:
+        told.append(("Instead", _instead(content)))
+    told.append(("Holds", _holds(content)))
+    told.append(("Checked", checked(content.certificate)))
+    return told
+
+
+def _found(content: Content) -> str:
+    explained, value = content.explained, number(content.explained.value)
+    if content.outputs == 1:
+        return f"Its output is {value}."
+    first = content.prediction[0]
+    if explained.row == first.row:
+        return f"The largest of its {content.outputs:,} outputs is {explained.name}, with {value}."
+    return (
+        f"The largest of its {content.outputs:,} outputs is {first.name}, with {number(first.value)}. "
+        f"This page explains another one that was asked for: {explained.name}, with {value}."
+    )
+
+
+def _nature(content: Content) -> str:
+    if content.kind is Kind.LOCALLY_CONSTANT:
+        return "Around this input no small change of it changes the output: all weights are zero."
+    if content.kind is Kind.SMOOTH:
+        return _FROZEN if content.frozen else _TANGENT
+    return _SUM
+
+
+def _adds_up(account: Account) -> str:
+    return (
+        f"The input adds {number(account.inputs, signed=True)}, the constant "
+        f"{number(account.constant, signed=True)}: together {number(account.total)}."
+    )
+
+
+def _strongest(account: Account) -> str:
+    """The largest contributions each way."""
+    ups = [each for each in account.entries if each.amount > 0]
+    downs = [each for each in account.entries if each.amount < 0]
+    parts = [
+        f"{word} is {each[0].name} ({number(each[0].amount, signed=True)})"
+        for word, each in (("What adds most", ups), ("what takes away most", downs))
+        if each
+    ]
+    text = ", ".join(parts)
+    return f" {text[0].upper()}{text[1:]}." if text else ""
+
+
+def _instead(content: Content) -> str:
+    assert content.against is not None and content.contrast is not None
+    against, contrast = content.against, content.contrast
+    ahead = "ahead of" if contrast.value >= 0 else "behind"
+    return (
+        f"It is {number(abs(contrast.value))} {ahead} {against.name} "
+        f"({number(against.value)}): {number(contrast.inputs, signed=True)} from the input and "
+        f"{number(contrast.constant, signed=True)} from the constants."
+    )
+
+
+def _holds(content: Content) -> str:
+    if content.kind is Kind.SMOOTH:
+        return "At this input only."
+    if content.kind is Kind.AFFINE:
+        return "For every input: this model makes no choices, so its weights are the same everywhere."
+    same = "For all inputs around this one at which every unit of the model switches as it does here."
+    radii = [radius for radius in content.extent.radii if radius.norm == 2]
+    if not radii:
+        return same
+    return f"{same} {reach(radii[0])}"
+
+
+def reach(radius: Radius) -> str:
+    """How far it is to the nearest switch, in a sentence."""
+    if radius.boundary is None and radius.exact:
+        return "There is no other switch within reach: it holds everywhere."
+    if radius.exact:
+        return (
+            f"The nearest input at which one switches is at a distance of {number(radius.distance)}; "
+            "beyond it other weights may hold."
+        )
+    if radius.at_least > 0:
+        return f"That is so within a distance of {number(radius.at_least)} at least."
+    return "How far the nearest switch is was not found out."
+
+
+def norm_words(norm: Norm) -> str:
+    """What a distance counts."""
+    return _NORMS[name_of(norm)]
+
+
+def checked(certificate: Certificate) -> str:
+    """The verdict of the verification."""
+    if not certificate.verified:
+        return f"NOT verified, so do not rely on this page: {certificate.reason}."
+    parts = [
+        f"onnxruntime, which runs such models in production, computes the same to within "
+        f"{number(certificate.at_x)} here"
+    ]
+    if certificate.points_held:
+        parts.append(
+            f"and to within {number(certificate.in_region)} at {certificate.points_held} other "
+            f"{'input' if certificate.points_held == 1 else 'inputs'} nearby"
+        )
+    share = percent(certificate.at_x_over_bound)
+    return f"Yes: {' '.join(parts)}. That is {share} of what rounding alone may cause."
+
+
+def decision(content: Content) -> str:
+    """How far the input is from where the two outputs would be equal."""
+    assert content.against is not None
+    a, b = content.explained.name, content.against.name
+    nearest = next((each for each in content.nearest if each.norm == 2), None)
+    if nearest is None or not math.isfinite(nearest.distance):
+        return f"No change of the input brings {a} and {b} level by these weights."
+    if nearest.distance == 0:
+        return f"{a} and {b} are level at this very input."
+    text = f"By these weights, {a} and {b} are level once the input moves by {number(nearest.distance)}"
+    if nearest.inside:
+        return f"{text}. The model switches nowhere on that way, so it is the model's own decision boundary."
+    if nearest.inside is None:
+        return f"{text}. Whether the model still has these weights there was not found out."
+    return (
+        f"{text}. That lies beyond the region in which the model has these weights, so the model itself may "
+        "change its mind sooner or later than that."
+    )
+
+
+def ties(certificate: Certificate) -> str:
+    """What lies exactly on a switch."""
+    if not certificate.guards:
+        return "No unit of this model chooses."
+    if not certificate.ties:
+        return f"None of the {certificate.guards:,} units that choose lies exactly on its switch."
+    verb = "lies" if certificate.ties == 1 else "lie"
+    text = (
+        f"{certificate.ties:,} of the {certificate.guards:,} units that choose {verb} exactly on the switch "
+        "(ties). There the convention decides: a unit counts as off, and of equal values the first is taken."
+    )
+    if certificate.ties_that_matter is None:
+        return f"{text} Empty parts of an input often make ties without any effect; --ties examines them."
+    if not certificate.ties_that_matter:
+        return f"{text} They were examined: another choice would change nothing."
+    text = f"{text} For {certificate.ties_that_matter:,} of them another choice may give other weights"
+    if certificate.ties_genuine is None:
+        return f"{text}; whether the choices taken here are together those of a region is not known."
+    if certificate.ties_genuine:
+        return f"{text}: several regions meet at this input, and the page shows one of them."
+    return f"{text}, and the choices taken here are together those of no region: do not rely on the weights."

@@ -1,0 +1,350 @@
+"""The page, the picture, and what notebooks show: what they say is what the map holds."""
+
+import json
+import math
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from html.parser import HTMLParser
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from onnx import TensorProto, helper, numpy_helper, save
+
+import ilin
+from ilin.command_line import compile_main
+from ilin.report.layouts import layouts_of
+
+DIGITS = Path(__file__).parents[2] / "examples" / "digits"
+HOSTILE = '</script><script>alert(1)</script><img src="https://example.org/x" onerror=alert(2)>&'
+CHROMIUM = next(
+    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))),
+    None,
+)
+
+
+class Page(HTMLParser):
+    """Elements with their attributes, the text of data elements, the JSON, and the ids."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.values, self.document = [], [], None
+        self._json = False
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag == "data":
+            self.values.append(float(dict(attrs)["value"]))
+        self._json = tag == "script"
+
+    def handle_data(self, data):
+        if self._json:
+            self.document = json.loads(data)
+            self._json = False
+
+    def all(self, tag):
+        return [attrs for name, attrs in self.elements if name == tag]
+
+
+def command(*arguments):
+    return CliRunner().invoke(compile_main, [str(each) for each in arguments])
+
+
+def dense(path, shape, W, name="dense"):
+    """y = x W over the flattened input, saved as a model."""
+    nodes = [
+        helper.make_node("Flatten", ["x"], ["flat"], "flatten"),
+        helper.make_node("MatMul", ["flat", "W"], ["y"], name),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, W.shape[1]])],
+        [numpy_helper.from_array(W.astype(np.float32), "W")],
+    )
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return ilin.compile(DIGITS / "model.onnx").at(np.load(DIGITS / "x.npy"))
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """The page, the picture and the saved map of one run of the command."""
+    folder = tmp_path_factory.mktemp("digits")
+    result = command(
+        *(DIGITS / "model.onnx", DIGITS / "x.npy", "-o", folder / "map.npz"),
+        *("--report", folder / "page.html", "--plot", folder / "map.png", "-q"),
+    )
+    assert result.exit_code == 0, result.output
+    return folder
+
+
+def test_the_page_says_what_the_file_holds(written):
+    page = Page((written / "page.html").read_text())
+    held = np.load(written / "map.npz")
+    W, b, x, y = (held[name].astype(np.float64) for name in ("W", "b", "x0", "y0"))
+    x, y = x.ravel(), y.ravel()
+    top, second = np.argsort(-y)[:2]
+    document = page.document
+    assert document["explained"] == {"name": f"output {top}", "row": top, "value": y[top]}
+    assert document["against"]["row"] == second
+    np.testing.assert_array_equal(document["account"]["contributions"], W[top] * x)
+    assert document["account"]["constant"] == b[top]
+    np.testing.assert_array_equal(document["contrast"]["contributions"], (W[top] - W[second]) * x)
+    largest = np.argsort(-np.abs(W[top] * x), kind="stable")[:15]
+    for j in largest:  # as numbers of the tables, too
+        assert {x[j], W[top, j], W[top, j] * x[j]} <= set(page.values)
+    # Layers, in the file's own order, sum to b.
+    shares = held["bias_shares"][:, top]
+    told = [each["amount"] for each in document["account"]["layers"]]
+    np.testing.assert_allclose(told, shares[shares != 0], rtol=1e-4, atol=1e-6)
+    # |F_a - F_b| / ‖W_a - W_b‖
+    margin = (W[top] - W[second]) @ x + b[top] - b[second]
+    l2 = next(each for each in document["decision_boundary"]["nearest"] if each["norm"] == "2")
+    assert l2["distance"] == pytest.approx(margin / np.linalg.norm(W[top] - W[second]), rel=1e-12)
+    header = json.loads(bytes(held["header"]).decode())
+    assert document["certificate"] == header["certificate"]
+
+
+def test_the_command_on_the_page_repeats_it(written):
+    page = Page((written / "page.html").read_text())
+    assert page.document["command"].startswith("ilin-compile ")
+    assert f"--report {written / 'page.html'}" in page.document["command"]
+
+
+def test_the_page_is_whole_accessible_and_asks_for_nothing(written):
+    text = (written / "page.html").read_text()
+    page = Page(text)
+    (html,) = page.all("html")
+    assert html["lang"] == "en"
+    assert len(page.all("h1")) == 1
+    assert len(page.all("main")) == 1
+    skip = page.all("a")[0]
+    targets = {attrs["id"] for _, attrs in page.elements if "id" in attrs}
+    assert skip["class"] == "skip"
+    assert {a["href"].removeprefix("#") for a in page.all("a")} <= targets
+    images = page.all("img")
+    assert all("alt" in image and image["src"].startswith("data:image/png;base64,") for image in images)
+    assert sum(bool(image["alt"]) for image in images) >= 4  # the colour bars repeat their captions
+    assert len(page.all("caption")) == len(page.all("table"))
+    assert all("scope" in head for head in page.all("th"))
+    assert [script["type"] for script in page.all("script")] == ["application/json"]
+    assert not re.search(r"""(?:src|href)=["'](?!#|data:)|url\(|@import""", text)
+
+
+def test_the_same_map_gives_the_same_bytes(tmp_path, digits):
+    again = ilin.compile(DIGITS / "model.onnx").at(np.load(DIGITS / "x.npy"))
+    for name, affine in (("a", digits), ("b", again)):
+        affine.report(tmp_path / f"{name}.html", row=3, against=5)
+        for suffix in ("png", "svg", "pdf"):
+            result = command(
+                *(DIGITS / "model.onnx", DIGITS / "x.npy", "-q", "--plot", tmp_path / f"{name}.{suffix}")
+            )
+            assert result.exit_code == 0, result.output
+    for suffix in ("html", "png", "svg", "pdf"):
+        first, second = ((tmp_path / f"{name}.{suffix}").read_bytes() for name in "ab")
+        assert first == second, suffix
+
+
+def test_hostile_names_stay_text(tmp_path):
+    path = dense(tmp_path / "evil.onnx", [1, 3], np.eye(3), name=HOSTILE)
+    affine = ilin.compile(path).at(np.array([[1, 2, 3]], np.float32))
+    affine.report(tmp_path / "p.html", class_names=[HOSTILE] * 3, feature_names=[HOSTILE, "$a_b$", "c"])
+    page = Page((tmp_path / "p.html").read_text())
+    assert page.document["explained"]["name"] == HOSTILE
+    assert len(page.all("script")) == 1
+    assert not page.all("img") or all(img["src"].startswith("data:") for img in page.all("img"))
+    for value in (affine, affine.certificate, affine.ledger(0), ilin.compile(path)):
+        shown = Page(value._repr_html_())
+        assert not shown.all("script")
+        assert not shown.all("img")
+
+
+def test_a_failed_page_leaves_the_old_one(tmp_path, digits):
+    path = tmp_path / "page.html"
+    path.write_text("old")
+    with pytest.raises(ilin.OptionError, match="fits no input"):
+        digits.report(path, layout="NCL")
+    assert path.read_text() == "old"
+    assert [*tmp_path.iterdir()] == [path]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--layout", "nchw"], "belong to --report or --plot"),
+        (["--report", "p.html", "--layout", "XYZ"], "layout 'XYZ' is not understood"),
+        (["--report", "p.html", "--layout", "nlc"], "layout 'nlc' fits no input"),
+        (["--report", "p.html", "--class-names", "none.txt"], "no such file: none.txt"),
+        (
+            ["--report", "p.html", "--class-names", "two.txt"],
+            "2 class names are given, but the output takes",
+        ),
+        (["--report", "no/p.html"], "no such folder"),
+        (["--report", "x.npy"], "refusing to overwrite the input"),
+        (["--plot", "p.bmp"], "a plot is written as .png, .svg, .pdf"),
+        (["--against", "3"], "--against belongs to"),
+        (["--report", "p.html", "--rows", "3,4", "--against", "5"], "none of the rows that are explained"),
+    ],
+)
+def test_refusals(tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(DIGITS / "x.npy", "x.npy")
+    Path("two.txt").write_text("one\ntwo\n")
+    result = command(DIGITS / "model.onnx", "x.npy", *arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert not Path("p.html").exists()
+
+
+@pytest.mark.parametrize(("library", "option"), [("jinja2", "--report"), ("matplotlib", "--plot")])
+def test_a_missing_library_is_one_line(tmp_path, monkeypatch, library, option):
+    monkeypatch.setitem(sys.modules, library, None)
+    result = command(DIGITS / "model.onnx", DIGITS / "x.npy", option, tmp_path / "p.png")
+    assert result.exit_code == 2
+    assert f"needs {library}, which is not installed: pip install 'ilin[report]'" in result.stderr
+
+
+def test_several_instances_have_a_page_each(tmp_path):
+    several = np.concatenate([np.load(DIGITS / "x.npy").reshape(1, 1, 8, 8)] * 2)
+    np.save(tmp_path / "s.npy", several)
+    result = command(DIGITS / "model.onnx", tmp_path / "s.npy", "--report", tmp_path / "p.html")
+    assert result.exit_code == 0, result.output
+    assert sorted(path.name for path in tmp_path.glob("*.html")) == ["p.0.html", "p.1.html"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "asked", "form", "ordered"),
+    [
+        ((1, 3, 32, 32), "auto", "image", (3, 32, 32)),
+        ((1, 32, 32, 3), "auto", "image", (3, 32, 32)),
+        ((1, 64, 8, 8), "nhwc", "image", (8, 64, 8)),
+        ((1, 2, 100), "auto", "sequence", (2, 100)),
+        ((1, 100, 2), "auto", "sequence", (2, 100)),
+        ((1, 784), "HW=28x28", "image", (1, 28, 28)),
+        ((1, 30), "auto", "entries", (30,)),
+        ((1, 3, 32, 32), "entries", "entries", (3072,)),
+    ],
+)
+def test_layouts(shape, asked, form, ordered):
+    layout = layouts_of({"x": shape}, asked)["x"]
+    values = np.arange(math.prod(shape)).reshape(shape)
+    assert layout.form == form
+    assert layout.ordered(values).shape == ordered
+
+
+def test_images_of_both_layouts_show_the_same_map(tmp_path):
+    rng = np.random.default_rng(0)
+    W, x = rng.normal(size=(3, 6, 5, 2)), rng.normal(size=(1, 3, 6, 5)).astype(np.float32)
+    first = dense(tmp_path / "a.onnx", [1, 3, 6, 5], W.reshape(90, 2))
+    last = dense(tmp_path / "b.onnx", [1, 6, 5, 3], W.transpose(1, 2, 0, 3).reshape(90, 2))
+    drawn = []
+    for path, point in ((first, x), (last, x.transpose(0, 2, 3, 1).copy())):
+        affine = ilin.compile(path).at(point)
+        axes = affine.plot(0)
+        drawn.append(axes.images[0].get_array())
+        assert -axes.images[0].norm.vmin == axes.images[0].norm.vmax  # zero is in the middle
+    want = (W[..., 0] * x[0]).sum(axis=0)
+    np.testing.assert_allclose(drawn[0], want, rtol=1e-5)
+    np.testing.assert_allclose(drawn[1], want, rtol=1e-5)
+
+
+def test_bars_are_named_and_sorted(tmp_path):
+    W = np.array([[1.0, 0], [-5, 0], [2, 0]])
+    affine = ilin.compile(dense(tmp_path / "m.onnx", [1, 3], W)).at(np.ones((1, 3), np.float32))
+    from matplotlib.figure import Figure
+
+    own = Figure().subplots()
+    axes = affine.plot(0, feature_names=["age", "dose", "$x$"], ax=own)
+    assert axes is own
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["dose", r"\$x\$", "age"]
+    assert [bar.get_width() for bar in axes.patches] == [-5, 2, 1]
+
+
+def test_notebooks_show_the_facts(digits):
+    ledger = digits.ledger(4, against=7)
+    assert f"{ledger.sum:+.3f}" in ledger._repr_html_()
+    assert "verified against onnxruntime" in digits.certificate._repr_html_()
+    assert "10 × 64" in digits._repr_html_()
+    assert "logits" in ilin.compile(DIGITS / "model.onnx")._repr_html_()
+
+
+def test_xarray_holds_the_map(digits):
+    pytest.importorskip("xarray")
+    (name,) = digits.inputs
+    data = digits.to_xarray()
+    parts = data[f"contributions:{name}"]
+    assert parts.dims == ("row", *(f"{name}_{axis}" for axis in range(4)))
+    sums = parts.sum([dim for dim in parts.dims if dim != "row"]) + data["b"]
+    np.testing.assert_allclose(sums, data["value"], atol=1e-4)
+    np.testing.assert_array_equal(data[f"W:{name}"].values.reshape(10, 64), digits.W)
+
+
+@pytest.fixture
+def asked():
+    """Paths that anybody asked a server on this machine for, and its address."""
+    paths = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            paths.append(self.path)
+            self.send_error(404)
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield paths, f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def browse(page, width, profile):
+    """The page's elements as Chromium has them, and what it logs."""
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--dump-dom"]
+    run = subprocess.run(
+        [CHROMIUM, *options, f"--user-data-dir={profile}", f"--window-size={width},800", page.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert run.returncode == 0, run.stderr[-1000:]
+    return Page(run.stdout), run.stderr
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+@pytest.mark.parametrize("width", [360, 1000])
+def test_in_a_browser(written, tmp_path, width):
+    source = Page((written / "page.html").read_text())
+    rendered, log = browse(written / "page.html", width, tmp_path / "profile")
+    assert "CONSOLE" not in log  # where it would say of a refused request, too
+    assert rendered.values == source.values
+    assert rendered.document == source.document
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+def test_a_browser_asks_for_nothing(tmp_path, asked):
+    paths, address = asked
+    image = f'<img src="{address}/x.png">'
+    (tmp_path / "control.html").write_text(f"<!doctype html><title>control</title>{image}")
+    browse(tmp_path / "control.html", 800, tmp_path / "profile")
+    assert "/x.png" in paths  # as a request would be seen
+    paths.clear()
+    model = dense(tmp_path / "m.onnx", [1, 3], np.eye(3), name=image)
+    affine = ilin.compile(model).at(np.ones((1, 3), np.float32))
+    affine.report(tmp_path / "page.html", class_names=[image, image + "1", image + "2"])
+    _, log = browse(tmp_path / "page.html", 800, tmp_path / "profile")
+    assert "CONSOLE" not in log
+    assert not paths
