@@ -70,7 +70,12 @@ Measured on {results["date"]} on {machine["threads"]} threads of {machine["proce
 ```
 
 All sides alternate in one run, each in its own process, with a fresh x every round; the figures are medians.
-Every W was compared with ilin's before it was timed. `benchmarks/README.md` says how to repeat it."""
+Every W was compared with ilin's before it was timed. `benchmarks/README.md` says how to repeat it.{_remark(results)}"""
+
+
+def _remark(results: Results) -> str:
+    """What whoever measured has to add, as `remark` in the JSON."""
+    return f"\n\n{results['remark']}" if results.get("remark") else ""
 
 
 def _summary(cases: list[Results]) -> str:
@@ -84,9 +89,10 @@ def _summary(cases: list[Results]) -> str:
                 cells += ["", "", ""]
                 continue
             cells += [
-                f"{_time(side['median_s'])} / {_time(side['median_verified_s'])}",
+                _time(side["median_s"])
+                + ("" if side["median_verified_s"] is None else f" / {_time(side['median_verified_s'])}"),
                 "" if ratio is None else _number(ratio["map"]),
-                "" if ratio is None else _number(ratio["verified"]),
+                "" if ratio is None or ratio["verified"] is None else _number(ratio["verified"]),
             ]
         rows.append(cells)
     return _table(
