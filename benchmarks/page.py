@@ -70,7 +70,8 @@ Measured on {results["date"]} on {machine["threads"]} threads of {machine["proce
 ```
 
 All sides alternate in one run, each in its own process, with a fresh x every round; the figures are medians.
-Every W was compared with ilin's before it was timed. `benchmarks/README.md` says how to repeat it.{_remark(results)}"""
+Every W was compared with ilin's before it was timed. `benchmarks/README.md` says how to repeat it.\
+{_remark(results)}"""
 
 
 def _remark(results: Results) -> str:
