@@ -165,6 +165,10 @@ def decision(content: Content) -> str:
     if nearest.distance == 0:
         return f"{a} and {b} are level at this very input."
     text = f"By these weights, {a} and {b} are level once the input moves by {number(nearest.distance)}"
+    if content.kind is Kind.SMOOTH:
+        return (
+            f"{text}. The weights change on the way there, so the model's own draw may be nearer or farther."
+        )
     if nearest.inside:
         return f"{text}. The model switches nowhere on that way, so it is the model's own decision boundary."
     if nearest.inside is None:

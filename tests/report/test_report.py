@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from html.parser import HTMLParser
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -178,6 +179,42 @@ def test_a_failed_page_leaves_the_old_one(tmp_path, digits):
         digits.report(path, layout="NCL")
     assert path.read_text() == "old"
     assert [*tmp_path.iterdir()] == [path]
+
+
+def test_a_map_that_is_not_verified_says_so_first(tmp_path):
+    affine = ilin.compile(DIGITS / "model.onnx").at(np.load(DIGITS / "x.npy"))
+    affine.__dict__["certificate"] = replace(affine.certificate, reason="node <b> is off")
+    affine.report(tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text()
+    alarm = text.index('role="alert"')
+    assert "NOT verified, so do not rely on this page: node &lt;b&gt; is off." in text[alarm:]
+    assert alarm < text.index("<nav")
+
+
+def test_ties_that_were_examined_are_told(tmp_path):
+    affine = ilin.compile(DIGITS / "model.onnx").at(np.load(DIGITS / "x.npy"))
+    affine.report(tmp_path / "before.html")
+    matter, count = affine.ties.matter, affine.ties.count
+    affine.report(tmp_path / "after.html")
+    before, after = ((tmp_path / f"{name}.html").read_text() for name in ("before", "after"))
+    assert f"{count:,} of the" in before
+    assert "--ties examines them" in before
+    told = f"For {matter:,} of them another choice may" if matter else "another choice would change nothing"
+    assert told in after
+
+
+def test_a_region_that_takes_long_is_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr("ilin.report.content._UNITS", 100)
+    affine = ilin.compile(DIGITS / "model.onnx").at(np.load(DIGITS / "x.npy"))
+    affine.report(tmp_path / "page.html")
+    document = Page((tmp_path / "page.html").read_text()).document
+    assert document["region"]["radii"] == []
+    assert "this takes long" in document["region"]["left_out"]
+    assert {each["inside"] for each in document["decision_boundary"]["nearest"]} == {None}
+    affine.region.radius(2)  # asked for: it is told
+    affine.report(tmp_path / "page.html")
+    (radius,) = Page((tmp_path / "page.html").read_text()).document["region"]["radii"]
+    assert radius["distance"] == affine.region.radius(2).distance
 
 
 @pytest.mark.parametrize(
