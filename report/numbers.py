@@ -18,9 +18,11 @@ def number(value: float, scale: float | None = None, *, signed: bool = False) ->
         signed: with a plus, too.
     """
     size = abs(value if scale is None else scale)
+    if not size:
+        return "0"
     if not math.isfinite(value):
         return str(value).replace("-", "−").replace("inf", "∞")
-    exponent = math.floor(math.log10(size)) if size and math.isfinite(size) else 0
+    exponent = math.floor(math.log10(size)) if math.isfinite(size) else 0
     form = f".{max(0, _DIGITS - 1 - exponent)}f" if -4 <= exponent < 6 else f".{_DIGITS - 1}e"
     text = f"{value:{'+' if signed else ''}{form}}"
     if float(text) == 0:
