@@ -48,6 +48,8 @@ _IN_SINGLE = frozenset(
     {
         "AffineGrid",
         "CropAndResize",
+        "DFT",
+        "STFT",
         "DeformConv",
         "GridSample",
         "MaxRoiPool",
