@@ -70,7 +70,8 @@ def rendered(
     ]
     page = templates.get_template("report.html")
     document = embedded(document_of(content, affine))
-    return page.render(content=content, shown=shown, colour_bar=colour_bar(), document=document)
+    text: str = page.render(content=content, shown=shown, colour_bar=colour_bar(), document=document)
+    return text
 
 
 def require_extra() -> None:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from .arrays import Array, Shape
-from .errors import InputError, OptionError, UnsupportedError
+from .errors import InputError, NonFiniteError, OptionError, UnsupportedError
 from .program import Kind
 
 Norm = float  # 1, 2 or math.inf
@@ -221,7 +221,10 @@ class Region:
             direction: shaped as x; input name to array where there are several inputs.
         """
         self._require_extent()
-        return self._geometry("along").along(self._flat(direction, "direction"))
+        flat = self._flat(direction, "direction")
+        if not flat.any():
+            raise OptionError("direction is zero, so it leads nowhere")
+        return self._geometry("along").along(flat)
 
     def contains(self, z: Any) -> bool:
         """Whether the model makes the same choices at z, by one run of it.
@@ -350,6 +353,7 @@ def flattened(shapes: Mapping[str, Shape], value: Any, what: str) -> Array:
 
     Raises:
         InputError: other inputs or shapes.
+        NonFiniteError: NaN or infinity.
     """
     given = value if isinstance(value, Mapping) else {next(iter(shapes)): value}
     if set(given) != set(shapes):
@@ -361,6 +365,8 @@ def flattened(shapes: Mapping[str, Shape], value: Any, what: str) -> Array:
             raise InputError(
                 f"input {name!r} has shape {list(shape)}, but {what} has shape {list(part.shape)}"
             )
+        if not np.isfinite(part).all():
+            raise NonFiniteError(f"{what} holds NaN or an infinity in input {name!r}")
         parts.append(part.ravel())
     return np.concatenate(parts)
 

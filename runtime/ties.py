@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
-import numpy as np
-
 from .arrays import Array, Shape
 from .errors import OptionError
 from .region import Unit, flattened
@@ -111,7 +109,9 @@ class Ties:
             direction: shaped as x; input name to array where there are several inputs.
 
         Raises:
-            OptionError: another shape, a direction that is not finite, or a map that was loaded from a file.
+            InputError: another shape.
+            NonFiniteError: a direction with NaN or infinity.
+            OptionError: a direction of zero, or a map that was loaded from a file.
             UnsupportedError: the model jumps at x in this direction, or the sides cannot be told apart.
             MemoryLimitError: W does not fit in float64.
         """
@@ -121,8 +121,8 @@ class Ties:
                 "linearize again for along"
             )
         way = flattened(self.shapes, direction, "direction")
-        if not np.isfinite(way).all():
-            raise OptionError("direction holds NaN or infinity")
+        if not way.any():
+            raise OptionError("direction is zero, so it leads nowhere")
         return self.crossroads.along(way)
 
     def as_dict(self) -> dict[str, Any]:

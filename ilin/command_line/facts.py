@@ -64,11 +64,14 @@ def ledger_of_top(affine: AffineMap, against: int | None) -> Ledger:
         against: flat output index.
 
     Raises:
-        RowsError: the other is not among the map's rows.
+        RowsError: the other is not among the map's rows, or the largest itself.
     """
     y = _flat(affine.outputs)
     top = int(np.argmax(y[affine.rows]))
-    return affine.ledger(top, against=None if against is None else position_of(affine, against))
+    other = None if against is None else position_of(affine, against)
+    if other == top:
+        raise RowsError(f"--against {against} is the largest output itself; name another one")
+    return affine.ledger(top, against=other)
 
 
 def position_of(affine: AffineMap, against: int) -> int:

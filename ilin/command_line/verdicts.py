@@ -10,7 +10,7 @@ from ..compiler.scope import Scope, Verdict, entry_of, judge, scope_of
 from ..ops import Reading
 from ..runtime.errors import UnsupportedError
 from ..runtime.program import Kind
-from ..runtime.text import one_line
+from ..runtime.text import one_line, shortened
 from ._text import dimensions, labelled
 from .facts import Facts, graph_facts, put_facts
 from .summary import holds, model_lines, smooth_line
@@ -212,9 +212,8 @@ def _restrictions(facts: Facts) -> Iterator[str]:
             yield labelled("instead", f"--outputs {names} explains what goes into that node, on a region")
     if jumps:
         rest = f" and {jumps['count'] - 1:,} more" if jumps["count"] > 1 else ""
-        yield labelled(
-            "jumps", f"at node '{one_line(jumps['node'])}' ({jumps['op']}){rest}: W does not show them"
-        )
+        what = f"({jumps['op']}){rest}: W does not show them"
+        yield labelled("jumps", f"at node '{shortened(jumps['node'], max(16, 57 - len(what)))}' {what}")
         if jumps["linear_straight_through"]:
             yield labelled(
                 "instead", "--quantized straight-through takes quantisation as linear in its range"

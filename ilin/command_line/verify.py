@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -91,8 +92,11 @@ def _show(out: Path, found: Verification) -> None:
     say("")
     for finding in found.findings:
         colour = {True: "green", False: "red", None: "yellow"}[finding.passed]
-        told = str(finding)
-        say(click.style(told[:4], fg=colour, bold=True) + one_line(told[4:]))
+        told = one_line(str(finding))
+        first, *rest = textwrap.wrap(told[6:], 74, break_on_hyphens=False) or [""]
+        say(click.style(told[:6], fg=colour, bold=True) + first)
+        for line in rest:
+            say(f"      {line}")
 
 
 def _made(made: Mapping[str, Any]) -> str:

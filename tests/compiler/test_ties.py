@@ -348,8 +348,10 @@ def test_a_direction_of_another_shape_is_refused():
 
     with pytest.raises(ilin.IlinError, match=r"input 'x' has shape \[1, 2\], but direction has shape \[3\]"):
         ties.along([1, 2, 3])
-    with pytest.raises(ilin.IlinError, match="direction holds NaN or infinity"):
+    with pytest.raises(ilin.IlinError, match="direction holds NaN or an infinity"):
         ties.along([[1, np.nan]])
+    with pytest.raises(ilin.OptionError, match="direction is zero"):
+        ties.along([[0, 0]])
 
 
 def test_the_certificate_tells_what_is_known():
