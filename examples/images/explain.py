@@ -17,7 +17,9 @@ answer is as exact, but about an input that the model was not made for.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -71,14 +73,14 @@ def main() -> None:
     parser.add_argument("--report", type=Path, metavar="HTML", help="a page as well (needs ilin[report])")
     options = parser.parse_args()
     try:
-        explain(options)
+        sys.exit(explain(options))
     except ilin.IlinError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
 
 
-def explain(options: argparse.Namespace) -> None:
-    """Print the largest outputs, and write the pictures."""
+def explain(options: argparse.Namespace) -> int:
+    """Print the largest outputs, and write the pictures; 0 where the map is verified, else 1."""
     compiled = ilin.compile(options.model, outputs=[options.output] if options.output else None)
     prepared = prepare(compiled, options)
     scores = compiled.at(prepared.x, materialize=False).y  # W waits until the labels fit
@@ -92,6 +94,7 @@ def explain(options: argparse.Namespace) -> None:
     if options.report:
         affine.report(options.report, class_names=labels, layout=prepared.layout)
         print(f"wrote      {options.report}")
+    return 0 if affine.certificate.verified else 1
 
 
 def prepare(compiled: ilin.CompiledModel, options: argparse.Namespace) -> Prepared:
@@ -115,7 +118,8 @@ def prepare(compiled: ilin.CompiledModel, options: argparse.Namespace) -> Prepar
         channels = 3
     if channels not in CHANNELS:
         raise ilin.InputError(
-            f"the model's input has {channels} channels, a picture 1 or 3; give it as an .npy"
+            f"as {layout} the model's input has {channels} channels, a picture 1 or 3; say another --layout, "
+            "or give an .npy"
         )
     size = options.size or (height, width)
     if not all(isinstance(side, int) for side in size):
@@ -215,45 +219,52 @@ def tell(affine: ilin.AffineMap, prepared: Prepared, labels: list[str]) -> None:
     """A line for each of the largest outputs: its score, what the channels add to it, and b."""
     height, width, _ = prepared.shown.shape
     print(f"input      {height} × {width} pixels, {prepared.layout}")
-    print(f"map        {affine.kind}, {'verified' if affine.certificate.verified else 'NOT VERIFIED'}\n")
+    certificate = affine.certificate
+    verdict = "verified" if certificate.verified else f"NOT VERIFIED: {certificate.reason}"
+    print(f"map        {affine.kind}, {verdict}\n")
     parts = [by_channel(affine, row, prepared.layout) for row in range(len(affine.rows))]
     names = CHANNELS.get(len(parts[0]), [f"channel {c}" for c in range(len(parts[0]))])
     if len(names) > 3:  # no colours: in one sum
         names, parts = ["the input"], [each.sum(keepdims=True) for each in parts]
-    print(f"{'':<26}{'score':>9} = {''.join(f'{name:>10}' for name in names)}{'b':>10}")
+    print(f"{'':<23}{'score':>9} = {''.join(f'{name:>11}' for name in (*names, 'b'))}")
     scores = affine.y.ravel()[affine.rows]
     for k, score, part, b in zip(affine.rows, scores, parts, affine.b, strict=True):
-        print(f"{labels[k][:25]:<26}{score:>9.4g}   {''.join(f'{value:>+10.4g}' for value in (*part, b))}")
+        print(f"{labels[k][:22]:<23}{score:>9.4g}   {''.join(f'{value:>+11.4g}' for value in (*part, b))}")
     print()
 
 
 def draw(affine: ilin.AffineMap, prepared: Prepared, labels: list[str], destination: Path) -> None:
     """The input, the contributions to the largest output, and the contrast with the runner-up."""
-    panels = min(len(affine.rows), 2) + 1
-    figure, axes = plt.subplots(1, panels, figsize=(3.6 * panels, 3.3), layout="constrained")
+    names = [f"“{labels[k]}”" for k in affine.rows[:2]]
+    titles = ["the input", f"adds to {names[0]}", *(f"{names[0]} against {second}" for second in names[1:])]
+    figure, axes = plt.subplots(1, len(titles), figsize=(3.6 * len(titles), 3.1), layout="constrained")
     axes[0].imshow(prepared.shown, cmap="gray", vmin=0, vmax=1)
-    axes[0].set_axis_off()
-    axes[0].set_title("the input")
     for row, axis in enumerate(axes[1:]):
-        against = 1 if row else None
-        affine.plot(0, against=against, class_names=labels, layout=prepared.layout, ax=axis)
+        affine.plot(0, against=row or None, layout=prepared.layout, ax=axis)
+    for axis, title in zip(axes, titles, strict=True):
+        axis.set_title(textwrap.fill(title, 30), fontsize=11)
+        axis.set_axis_off()
     try:
-        figure.savefig(destination, dpi=100)
+        figure.savefig(destination, dpi=100, bbox_inches="tight")
     except (OSError, ValueError) as error:
         raise ilin.OutputError(f"{destination} cannot be written: {error}") from error
 
 
 def sides(text: str) -> tuple[int, int]:
     """Height and width: "224x224", or "224"."""
-    found = [int(part) for part in text.lower().replace("×", "x").split("x")]
-    if len(found) > 2 or min(found) < 1:
-        raise ValueError
-    return found[0], found[-1]
+    match = re.fullmatch(r"([1-9]\d*)(?:[x×]([1-9]\d*))?", text.lower())
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; write HxW, such as 224x224")
+    return int(match[1]), int(match[2] or match[1])
 
 
 def numbers(text: str) -> list[float]:
     """Numbers between commas."""
-    return [float(part) for part in text.split(",")]
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        message = f"{text!r} is no number, or numbers between commas"
+        raise argparse.ArgumentTypeError(message) from None
 
 
 if __name__ == "__main__":
