@@ -1,4 +1,4 @@
-"""The image example on a small classifier: both layouts, against the same arithmetic by hand, and wrong usage."""
+"""The image example on a small classifier, against the same by hand: both layouts, and wrong usage."""
 
 import re
 import subprocess
