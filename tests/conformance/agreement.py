@@ -61,7 +61,8 @@ def agreement(linearize: Linearize, rows: Any) -> Agreement:
     start = linearize("matrix-free", "float64", rows)
     work = sum(L.work for layer in start.layers for L in layer.terms or ())
     reference = REFERENCE if work <= _EXPLICIT else ("matrix-free", "float64")
-    program = program_of(start)
+    program = start.program
+    assert program is not None
     probes = _probes(start, program)
     values = {("matrix-free", "float64"): _values(start, probes)}
     refused: dict[Way, str] = {}
