@@ -20,7 +20,7 @@ import numpy as np
 import ilin
 from ilin.compiler.plan import ENGINES
 from ilin.runtime.primitives import flat
-from ilin.runtime.program import LinearProgram, Step
+from ilin.runtime.program import LinearProgram
 from ilin.runtime.rounding import Arithmetic, growth, step_rounding
 
 Way = tuple[str, str]  # engine, dtype
@@ -90,23 +90,6 @@ def agreement(linearize: Linearize, rows: Any) -> Agreement:
         },
         refused,
     )
-
-
-def program_of(affine: ilin.AffineMap) -> LinearProgram:
-    """The linear program behind a map, from its layers."""
-    steps = tuple(
-        Step(
-            layer.output,
-            layer.shape,
-            layer.name,
-            layer.op,
-            layer.kind,
-            tuple(zip(layer.inputs, layer.terms or (), strict=True)),
-            layer.offset,
-        )
-        for layer in affine.layers
-    )
-    return LinearProgram(tuple(affine.input_shapes.items()), tuple(affine.output_shapes.items()), steps)
 
 
 @dataclass(frozen=True)
