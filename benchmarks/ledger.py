@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from real_models import input_of
+from tables import replace_table
 
 MARKS = ("<!-- ledger: begin -->", "<!-- ledger: end -->")
 SECONDS = 300
@@ -49,9 +50,7 @@ def main() -> int:
     table = table_of(results)
     print(f"\n{table}")
     if arguments.write:
-        before, rest = arguments.write.read_text().split(MARKS[0])
-        after = rest.split(MARKS[1])[1]
-        arguments.write.write_text(f"{before}{MARKS[0]}\n{table}\n{MARKS[1]}{after}")
+        replace_table(arguments.write, MARKS, table)
     return 1 if any("failed" in result for result in results) else 0
 
 

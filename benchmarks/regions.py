@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from real_models import input_of
+from tables import replace_table
 
 SHORT, BEYOND = 1 - 1e-4, 1 + 1e-4
 MARKS = ("<!-- regions: begin -->", "<!-- regions: end -->")
@@ -52,7 +53,7 @@ def main() -> int:
                 print(row_of(result), flush=True)
     passed = all(one["passed"] for result in results for one in result["norms"])
     if arguments.write:
-        _replace(arguments.write, table_of(results))
+        replace_table(arguments.write, MARKS, table_of(results))
     return 0 if passed else 1
 
 
@@ -190,12 +191,6 @@ def table_of(results: list[dict[str, Any]]) -> str:
         f"{exact} of the radii are exact."
     )
     return "\n".join([summary, "", head, *(row_of(result) for result in results)])
-
-
-def _replace(page: Path, table: str) -> None:
-    before, rest = page.read_text().split(MARKS[0])
-    after = rest.split(MARKS[1])[1]
-    page.write_text(f"{before}{MARKS[0]}\n{table}\n{MARKS[1]}{after}")
 
 
 if __name__ == "__main__":

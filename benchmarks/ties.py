@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from real_models import input_of
+from tables import replace_table
 
 MARKS = ("<!-- ties: begin -->", "<!-- ties: end -->")
 GENUINE = {True: "yes", False: "no", None: "not known"}
@@ -49,7 +50,7 @@ def main() -> int:
             elif result["ties"]["count"]:
                 print(row_of(result), flush=True)
     if arguments.write:
-        _replace(arguments.write, table_of(results))
+        replace_table(arguments.write, MARKS, table_of(results))
     return 0
 
 
@@ -118,12 +119,6 @@ def table_of(results: list[dict[str, Any]]) -> str:
         f"in {len(mattering)} some may matter, and in {len(changed)} W is another on a side."
     )
     return "\n".join([summary, "", head, *(row_of(result) for result in tied)])
-
-
-def _replace(page: Path, table: str) -> None:
-    before, rest = page.read_text().split(MARKS[0])
-    after = rest.split(MARKS[1])[1]
-    page.write_text(f"{before}{MARKS[0]}\n{table}\n{MARKS[1]}{after}")
 
 
 if __name__ == "__main__":

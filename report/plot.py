@@ -120,7 +120,7 @@ def require_matplotlib() -> None:
         import matplotlib  # noqa: F401
     except ImportError as error:
         raise OptionError(
-            "a plot needs matplotlib, which is not installed: pip install 'ilin[report]'"
+            "a plot needs matplotlib, which is not installed: pip install 'ilin[plot]'"
         ) from error
 
 

@@ -475,7 +475,7 @@ class AffineMap:
             The axes.
 
         Raises:
-            OptionError: matplotlib is missing (pip install 'ilin[report]'), or as `report`.
+            OptionError: matplotlib is missing (pip install 'ilin[plot]'), or as `report`.
             RowsError: as `report`.
             InputError: no such input.
         """

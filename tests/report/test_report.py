@@ -246,12 +246,14 @@ def test_refusals(tmp_path, monkeypatch, arguments, message):
     assert not Path("p.html").exists()
 
 
-@pytest.mark.parametrize(("library", "option"), [("jinja2", "--report"), ("matplotlib", "--plot")])
-def test_a_missing_library_is_one_line(tmp_path, monkeypatch, library, option):
+@pytest.mark.parametrize(
+    ("library", "option", "extra"), [("jinja2", "--report", "report"), ("matplotlib", "--plot", "plot")]
+)
+def test_a_missing_library_is_one_line(tmp_path, monkeypatch, library, option, extra):
     monkeypatch.setitem(sys.modules, library, None)
     result = command(DIGITS / "model.onnx", DIGITS / "x.npy", option, tmp_path / "p.png")
     assert result.exit_code == 2
-    assert f"needs {library}, which is not installed: pip install 'ilin[report]'" in result.stderr
+    assert f"needs {library}, which is not installed: pip install 'ilin[{extra}]'" in result.stderr
 
 
 def test_several_instances_have_a_page_each(tmp_path):
