@@ -7,19 +7,73 @@ relative growth(n). Where a plan joins legs, the product of their maps rounds as
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ..runtime.primitives import Array, flat
-from ..runtime.program import LinearProgram
-from ..runtime.rounding import Arithmetic, growth
+from ..runtime.program import LinearProgram, Step
+from ..runtime.rounding import Arithmetic, growth, step_rounding
 from .compose import Composed, needed_elements, swept
 from .engine import Engine
+from .evidence import Evidence
+from .neighbours import Neighbour
 from .plan import Leg, Plan
 from .sweep import Magnitudes
 
 _AT_ONCE = 1 << 22  # entries of W whose absolute values stand beside it
+
+
+def rounding_at(
+    program: LinearProgram,
+    evidence: Evidence,
+    dtype: DTypeLike,
+    arithmetic: Arithmetic,
+    kept: Collection[str] = (),
+) -> Magnitudes:
+    """What rounding may do at each step, at x and all fresh points at once.
+
+    Args:
+        program: the network at x.
+        evidence: with the places.
+        dtype: floating type of the composition.
+        arithmetic: the model's and the composition's, added.
+        kept: tensors whose values are wanted besides.
+    """
+    points = [evidence.trace.free(program), *(neighbour.point for neighbour in evidence.fresh)]
+    block = {name: np.stack([point[name] for point in points]).astype(dtype) for name, _ in program.inputs}
+    errors: dict[str, Array] = {}
+    carried: dict[str, Array] = {}  # allowances at steps that do not round, on their way to one that does
+    held = dict(block)
+    for step, values in program.walk(block, [1.0] * len(points)):
+        if step.output in kept:
+            held[step.output] = values[step.output]
+        extra = allowances(step, evidence.fresh, carried)
+        if program.has_slot(step):
+            error = step_rounding(step, values, arithmetic)
+            if step.slack is not None:
+                error = error + step.slack
+            errors[step.output] = error if extra is None else error + extra
+        elif extra is not None:
+            carried[step.output] = extra
+    return Magnitudes(errors, held, len(points))
+
+
+def allowances(step: Step, fresh: Sequence[Neighbour], carried: Mapping[str, Array]) -> Array | None:
+    """What units at the edge of rounding add to a step's output, at x (nothing) and the fresh points."""
+    here = any(step.output in neighbour.allowance for neighbour in fresh)
+    if not here and not any(name in carried for name, _ in step.terms):
+        return None
+    extra = np.zeros((1 + len(fresh), *step.shape))
+    for index, neighbour in enumerate(fresh, start=1):
+        if step.output in neighbour.allowance:
+            extra[index] += neighbour.allowance[step.output][0]
+    for name, L in step.terms:
+        if name in carried:
+            extra += L.magnitude().apply(carried[name])
+    return extra
 
 
 def rounding_bounds(

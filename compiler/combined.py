@@ -16,9 +16,11 @@ from numpy.typing import DTypeLike
 from ..runtime.primitives import Array
 from ..runtime.program import LinearProgram, Step
 from ..runtime.rounding import Arithmetic, step_rounding
+from .bounds import allowances
+from .evidence import Evidence
 from .sweep import Magnitudes
 from .trace import Trace
-from .verify import Deviation, Evidence, allowances, differences
+from .verify import Deviation, differences
 
 
 def weights_of(count: int) -> Array:

@@ -14,27 +14,26 @@ from itertools import islice
 
 import numpy as np
 
-from ..runtime.certificate import LISTED, Double
+from ..runtime.certificate import Double
 from ..runtime.errors import ModelError
 from ..runtime.operator import unstacked
 from ..runtime.primitives import Array
 from ..runtime.program import LinearProgram
-from ..runtime.rounding import Arithmetic, step_rounding
+from ..runtime.rounding import Arithmetic
 from ..runtime.session import ReferenceSession, Runner, Session
 from ..runtime.surgery import with_inputs
 from ..runtime.surroundings import Surroundings, embedded
 from ..runtime.widen import as_float64, widened
 from .answer import Asked
-from .bounds import abs_products, rounding_bounds
+from .bounds import rounding_at, rounding_bounds
 from .compose import Composed
 from .engine import Engine
+from .evidence import Evidence
 from .graph import Graph
 from .neighbours import Neighbour, directions
 from .region import Survey
 from .scope import Scope
-from .sweep import Magnitudes
 from .trace import Trace
-from .verify import Evidence, rounding_at
 
 _DOUBLE = np.dtype(np.float64)
 _SECONDS = 30.0  # that evaluating in float64 may take, by the estimate
@@ -148,46 +147,7 @@ def compared_inside(found: Double, seen: Inside, wide: Composed, asked: Asked, e
     )
 
 
-def off_along(
-    composed: Composed, wide: Composed, asked: Asked, engine: Engine, arithmetic: Arithmetic
-) -> float:
-    """Largest |W d - its float64| of any row along directions d, over what rounding in the sweeps may do.
-
-    Unlike at a point, an error in W cannot hide behind one in b.
-
-    Args:
-        composed: the map.
-        wide: the same in float64.
-        asked: the question, with the network lowered in float64 and its plan.
-        engine: for the sweep of the bounds.
-        arithmetic: that the map was composed in.
-    """
-    program = asked.program
-    D = np.array(list(_directions(program, asked.trace)))
-    if not D.size:
-        return 0.0
-    arithmetic = arithmetic + Arithmetic.of(np.float64)
-    held = unstacked(program, D)
-    errors: dict[str, Array] = {}
-    for step, values in program.walk(held, [0.0] * len(D)):
-        if step.output in asked.plan.joints:
-            held[step.output] = values[step.output]
-        if program.has_slot(step) and step.terms:
-            linear = replace(step, offset=None, offset_size=None)
-            errors[step.output] = step_rounding(linear, values, arithmetic)
-    slopes = replace(wide, shares=np.zeros_like(wide.shares))
-    magnitudes = Magnitudes(errors, held, len(D))
-    bounds = rounding_bounds(program, asked.rows, slopes, asked.plan, engine, _DOUBLE, magnitudes)
-    # The last product is in float64, but W is stored in its own type.
-    bounds = bounds + arithmetic.u * abs_products(wide.W, D) + np.finfo(np.float32).tiny
-    off = np.zeros_like(bounds)
-    for first in range(0, len(wide.W), LISTED):
-        block = slice(first, first + LISTED)
-        off[:, block] = D @ (composed.W[block].astype(np.float64) - wide.W[block]).T
-    return float((np.abs(off) / bounds).max(initial=0.0))
-
-
-def _directions(program: LinearProgram, trace: Trace) -> Iterator[Array]:
+def straight_from(program: LinearProgram, trace: Trace) -> Iterator[Array]:
     """Directions of several families from x, (N,) each."""
     free = trace.free(program)
     for direction in islice(directions(free, seed=0), 0, None, 2):  # every other one is the opposite
@@ -205,7 +165,7 @@ def _seconds(program: LinearProgram) -> float:
 
 def _steps(survey: Survey, trace: Trace) -> Iterator[Array]:
     """Steps from x that stay inside its region, half-way to the first boundary, (N,) each."""
-    for ahead in _directions(survey.program, trace):
+    for ahead in straight_from(survey.program, trace):
         for way, crossing in zip((ahead, -ahead), survey.along(ahead), strict=True):
             step = min(1.0, 0.5 * crossing.t) * way
             if (survey.x + step != survey.x).any():

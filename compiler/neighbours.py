@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,11 @@ class Neighbour:
     trace: Trace
     allowance: Mapping[str, Array]  # step output to what units at the edge of rounding add to the error
 
+    def ends(self, program: LinearProgram) -> Neighbour:
+        """The same without the tensors that were observed between what goes in and what comes out."""
+        values = {name: self.trace.values[name] for name, _ in (*program.inputs, *program.outputs)}
+        return replace(self, trace=replace(self.trace, values=values))
+
 
 Look = Callable[[Point], tuple[Trace, LinearProgram] | None]
 Compare = Callable[[Point, LinearProgram], Mapping[str, Array] | None]
@@ -37,8 +42,10 @@ def find_neighbours(
     look: Look,
     dtype: np.dtype[Any],
     arithmetic: Arithmetic,
-    count: int = 2,
-) -> tuple[list[Neighbour], int]:
+    count: int,
+    *,
+    behind: int = 0,
+) -> list[Neighbour | None]:
     """Find fresh points of x's region by stepping along directions, nearer until the pattern is x's.
 
     First no unit may choose differently than at x. Where that finds too few points, units whose margin is
@@ -51,9 +58,10 @@ def find_neighbours(
         dtype: floating type of the program.
         arithmetic: the coarser of the model's and the program's.
         count: how many points are wanted.
+        behind: directions at the beginning that were tried before, to go on behind them.
 
     Returns:
-        The points found, and how many directions were tried.
+        The point found along each direction tried, None along one without any.
     """
 
     def strictly(_: Point, other: LinearProgram) -> Mapping[str, Array] | None:
@@ -63,17 +71,18 @@ def find_neighbours(
         return same_piece(program, other, z, dtype, arithmetic)
 
     start = _first_length(program)
-    kept: list[Neighbour] = []
+    looked: list[Neighbour | None] = []
     tried = 0
     for compare, least in ((strictly, 0.0), (within_rounding, 0.2)):
         for direction in directions(trace.free(program), seed=tried):
             tried += 1
-            found = _along(direction, program, trace, look, compare, least, start)
-            if found is not None:
-                kept.append(found)
-            if len(kept) == count:
-                return kept, tried
-    return kept, tried
+            if tried <= behind:
+                continue
+            looked.append(_along(direction, program, trace, look, compare, least, start))
+            count -= looked[-1] is not None
+            if not count:
+                return looked
+    return looked
 
 
 def _first_length(program: LinearProgram) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -13,40 +13,31 @@ import numpy as np
 from ..ops import Reading
 from ..runtime.affine_map import AffineMap
 from ..runtime.arrays import overflow_refused_later
-from ..runtime.certificate import Certificate, Double, Level
 from ..runtime.errors import InputError, ModelError, NonFiniteError, OptionError, UnsupportedError
 from ..runtime.files import write_model
 from ..runtime.html import facts
 from ..runtime.memory import limit_of
 from ..runtime.model_file import ModelSource
-from ..runtime.primitives import Array
-from ..runtime.program import Kind, LinearProgram
-from ..runtime.record import Record
-from ..runtime.rounding import Arithmetic
+from ..runtime.program import LinearProgram
 from ..runtime.session import require_providers
 from ..runtime.stack import NotStackable
 from ..runtime.ties import Ties
 from .answer import Asked, affine_map, jumps_of, require_representable
-from .bounds import last_rounding, rounding_bounds, running_bound
-from .combined import combined_deviations, functional_of, rounding_by_norms
+from .certify import certificate_for, certificate_for_operator, record_for
 from .compose import Composed, Progress, compose, compose_stacked
 from .engine import Engine
+from .evidence import Case
 from .graph import Graph, load
-from .in_blocks import InBlocks
 from .lower import Cache, lower
 from .many import answers, instances_of
-from .neighbours import Neighbour, Point, find_neighbours
+from .neighbours import Point
 from .observer import Observer
-from .paths import OffPath, Path, PathObserver, objection
+from .paths import OffPath, Path, PathObserver
 from .plan import DIRECTIONS, ENGINES, Direction, EngineName, Plan, checks_of, machine_speed, plan_of
-from .record import allowed, kept, record_of
 from .rows import Rows, choose_rows, wording
 from .runnable import runnable
 from .scope import Scope, scope_of
-from .slopes import check_slopes
-from .sweep import Magnitudes
 from .trace import Given, Trace, feeds_of, require_within, zeros_for
-from .verify import Deviation, Evidence, certificate_of, deviations, rounding_at, says_nothing, visible
 
 if TYPE_CHECKING:
     from .region import Survey
@@ -54,7 +45,6 @@ if TYPE_CHECKING:
 DTYPES = ("float32", "float64")
 MODES = ("tangent", "frozen")
 QUANTIZED = ("exact", "straight-through")
-_FRESH, _DEEP = 1, 4  # fresh points that a certificate asks for, by default and on the deep level
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -149,33 +139,36 @@ class CompiledModel:
 
     def answer(self, asked: Asked, composed: Composed) -> AffineMap:
         """The map, with a certificate to be made when it is read."""
-        certify = partial(self._certify, asked, composed)
-        survey = partial(self.survey, asked.trace)
-        given = (asked, composed.W, composed.b, composed.shares)
-        affine = affine_map(self.graph, self.scope, *given, certify, survey, partial(self.ties, asked))
-        return replace(affine, recorder=partial(self._record, asked, composed))
+        case = self.case(asked)
+        affine = affine_map(
+            self.graph,
+            self.scope,
+            asked,
+            composed.W,
+            composed.b,
+            composed.shares,
+            partial(certificate_for, case, composed),
+            case.survey,
+            partial(self.ties, asked),
+        )
+        return replace(affine, recorder=partial(record_for, case, composed))
 
-    def in_blocks(self, asked: Asked, budget: int) -> tuple[InBlocks, Evidence]:
-        """W in blocks of rows for a caller that keeps them elsewhere, and what each is to be compared with.
-
-        Args:
-            asked: the question.
-            budget: bytes that a sweep's blocks may take.
-        """
-        plan = self._plan(asked.program, len(asked.rows), budget)
-        asked = replace(asked, plan=plan)
-        evidence = self._evidence(asked)
-        engine = self.prepared(asked.trace)._engine
-        magnitudes = self._magnitudes(asked, evidence)
-        given = (asked.program, asked.rows, plan, engine, self.dtype, magnitudes)
-        return InBlocks(*given), evidence
-
-    def judged(self, asked: Asked, evidence: Evidence, compared: Sequence[Deviation]) -> Certificate:
-        """The default certificate of a map that was compared row by row. For the other stages."""
-        found = certificate_of(asked.program, evidence, compared)
-        if found.verified and evidence.fresh:
-            return found
-        return certificate_of(asked.program, self._audited(asked, evidence), compared)
+    def case(self, asked: Asked) -> Case:
+        """What an answer is verified with. For the other stages."""
+        trace, way = asked.trace, self.prepared(asked.trace)
+        return Case(
+            asked,
+            way.graph,
+            way.scope,
+            self._observer.of(trace),
+            way._engine,
+            self.dtype,
+            self.memory_limit,
+            self.scope.outputs,
+            partial(self._look, trace),
+            lambda: self._lowering_in_double(trace)(trace),
+            partial(self.survey, trace),
+        )
 
     @overflow_refused_later()
     def _operator(self, asked: Asked) -> AffineMap:
@@ -185,9 +178,9 @@ class CompiledModel:
         W = self.prepared(asked.trace)._engine.operator(self.engine, asked.program, asked.rows, self.dtype)
         b = bias_of(asked.program, asked.rows, self.dtype)
         require_representable(b=b)
-        certify = partial(self._certify_operator, asked, W, b)
-        survey = partial(self.survey, asked.trace)
-        given = (asked, W, b, None, certify, survey)
+        case = self.case(asked)
+        certify = partial(certificate_for_operator, case, W, b)
+        given = (asked, W, b, None, certify, case.survey)
         return affine_map(self.graph, self.scope, *given, partial(self.ties, asked))
 
     def plan(self, x: Given = None, rows: Rows = "all") -> Plan:
@@ -320,6 +313,12 @@ class CompiledModel:
         kept = self.prepared(trace)
         return lower(kept.scope, trace, self.dtype, kept._cache)
 
+    def _lowering_in_double(self, trace: Trace) -> Callable[[Trace], LinearProgram]:
+        """The same in float64, for points on the way of one; for regions and the deep certificate."""
+        kept = self.prepared(trace)
+        cache = self._double if kept is self else {}
+        return lambda there: lower(kept.scope, there, np.float64, cache)
+
     def prepared(self, trace: Trace) -> Path | CompiledModel:
         """What is kept for the way of a point. For the other stages, as `answer` is."""
         return trace.path or self
@@ -344,21 +343,19 @@ class CompiledModel:
         """
         from .region import Survey
 
-        kept = self.prepared(trace)
-        cache = self._double if kept is self else {}
         if trace.path is not None and trace.path.depends_on_x:
             raise UnsupportedError(
                 "x decides which branches or how many iterations the model runs, and nobody knows where that "
                 "changes; ask for the region of a part of the model without such nodes"
             )
 
-        def double(there: Trace) -> LinearProgram:
-            return lower(kept.scope, there, np.float64, cache)
+        double = self._lowering_in_double(trace)
 
         def look(z: Point) -> LinearProgram:
             return double(self._observer.probe(trace, z))
 
-        return Survey(double(trace), trace, look, kept._engine, limit_of(self.memory_limit), tied=tied)
+        engine, limit = self.prepared(trace)._engine, limit_of(self.memory_limit)
+        return Survey(double(trace), trace, look, engine, limit, tied=tied)
 
     @overflow_refused_later()
     def ties(self, asked: Asked) -> Ties:
@@ -372,6 +369,10 @@ class CompiledModel:
         kept = self.prepared(asked.trace)
         survey = self.survey(asked.trace, tied=True)
         return examine(survey, kept.scope, asked, kept._engine, limit_of(self.memory_limit))
+
+    def planned(self, asked: Asked, budget: int) -> Plan:
+        """The plan whose blocks take so many bytes at most. For the other stages."""
+        return self._plan(asked.program, len(asked.rows), budget)
 
     def _plan(self, program: LinearProgram, K: int, budget: int | None = None) -> Plan:
         key = (program.structure(), K, budget)
@@ -387,148 +388,6 @@ class CompiledModel:
                 budget=budget,
             )
         return self._plans[key]
-
-    @overflow_refused_later()
-    def _certify(self, asked: Asked, composed: Composed, level: Level) -> Certificate:
-        """Verify a map against onnxruntime, on the default level or deeply.
-
-        By default W z + b is checked as a whole, at x and at fresh points. Where that fails, or no fresh
-        point speaks for W, every step is checked by itself too, so that the first that is wrong is named.
-        """
-        program, rows = asked.program, asked.rows
-        if level == "default":
-            evidence = self._evidence(asked)
-            if evidence.fresh:
-                found = certificate_of(program, evidence, self._combined(asked, composed, evidence))
-                x, y = asked.trace.stacked(program.inputs), asked.trace.answered(program.outputs)[rows]
-                if found.verified and not visible(found.at_x, x, y):
-                    return found
-            evidence = self._audited(asked, evidence)
-        else:
-            evidence = self._audited(asked, self._evidence(asked, _DEEP))
-        magnitudes = self._magnitudes(asked, evidence)
-        kept = self.prepared(asked.trace)._engine
-        rounding = rounding_bounds(program, rows, composed, asked.plan, kept, self.dtype, magnitudes)
-        compared = deviations(composed.W, composed.b, program, rows, evidence, rounding)
-        x, y = asked.trace.stacked(program.inputs), asked.trace.answered(program.outputs)[rows]
-        vacuous = says_nothing(composed.W, composed.shares, x, y, compared[0][0], rounding[0])
-        double = None
-        if level == "deep" and self.dtype != np.float64:
-            double = self._in_double(asked, composed, evidence, rounding)
-        return certificate_of(program, evidence, compared, level=level, vacuous=vacuous, double=double)
-
-    def _combined(self, asked: Asked, composed: Composed, evidence: Evidence) -> list[Deviation]:
-        """Deviations of W z + b, against bounds for one combination of the rows."""
-        program, rows, plan = asked.program, asked.rows, asked.plan
-        arithmetic = Arithmetic.of(self._observer.of(asked.trace).dtype) + Arithmetic.of(self.dtype)
-        kept = self.prepared(asked.trace)._engine
-        if len(plan.legs) == 1 and plan.legs[0].direction == "reverse":
-            magnitudes = rounding_by_norms(program, evidence, self.dtype, arithmetic)
-            functional = functional_of(program, rows)
-            inside = float(kept.functional_bounds(program, functional, self.dtype, magnitudes)[0, 0])
-            last = last_rounding(program, composed, magnitudes, self.dtype)[0]
-            return combined_deviations(composed.W, composed.b, program, rows, evidence, inside, last)
-        magnitudes = self._magnitudes(asked, evidence)
-        rounding = rounding_bounds(program, rows, composed, plan, kept, self.dtype, magnitudes)
-        return deviations(composed.W, composed.b, program, rows, evidence, rounding)
-
-    def _in_double(self, asked: Asked, composed: Composed, evidence: Evidence, rounding: Array) -> Double:
-        """The map against the same in float64.
-
-        Raises:
-            MemoryLimitError: W in float64 would not fit.
-        """
-        from .double import compared_in_double
-
-        kept, wide = self.prepared(asked.trace), np.dtype(np.float64)
-        program = lower(kept.scope, asked.trace, wide, self._double if kept is self else {})
-        engines = kept._engine.candidates("auto", wide)
-        limit = limit_of(self.memory_limit)
-        plan = plan_of(program, len(asked.rows), wide, engines=engines, direction="auto", limit=limit)
-        plan.require_fit()
-        again = compose(program, asked.rows, plan, kept._engine, wide)
-        points = np.stack([place.stacked(program.inputs) for place in evidence.places]).astype(wide)
-        arithmetic = Arithmetic.of(self._observer.of(asked.trace).dtype)
-        found = compared_in_double(composed, again, program, points, rounding, arithmetic)
-        return self._inside(replace(asked, program=program, plan=plan), composed, again, found, rounding[0])
-
-    def _inside(
-        self, asked: Asked, composed: Composed, wide: Composed, found: Double, rounding: Array
-    ) -> Double:
-        """The same, with W against the model in float64 at points inside the region.
-
-        Args:
-            asked: the question, with the network lowered in float64 and its plan.
-            composed: the map.
-            wide: the same in float64.
-            found: so far.
-            rounding: (K,), what rounding may do to W x + b in the model's and the map's own types.
-        """
-        from .inside import LeftOutError, compared_inside, evaluated_inside, off_along
-
-        kept, trace = self.prepared(asked.trace), asked.trace
-        if asked.program.kind is Kind.SMOOTH:  # Jacobians at other values, those that each type computes
-            return replace(found, left_out="smooth, so valid at x only")
-        given = (asked, kept._engine)
-        off = off_along(composed, wide, *given, Arithmetic.of(self.dtype))
-        found = replace(found, W_over_bound=off)
-        if found.otherwise:  # the model in float64 is of another piece there
-            left_out = f"not comparable: units on the other side in float64: {found.otherwise}"
-            return replace(found, left_out=left_out)
-        try:
-            seen = evaluated_inside(kept.graph, kept.scope, self.survey(trace), asked, rounding, _DEEP)
-        except (LeftOutError, UnsupportedError) as error:
-            return replace(found, left_out=str(error))
-        return compared_inside(found, seen, wide, *given)
-
-    @overflow_refused_later()
-    def _record(self, asked: Asked, composed: Composed) -> Record:
-        """Fresh points and bounds, to compare a map with the model again; made for maps that are saved."""
-        program, rows = asked.program, asked.rows
-        evidence = self._evidence(asked, _DEEP)
-        engine, magnitudes = self.prepared(asked.trace)._engine, self._magnitudes(asked, evidence)
-        rounding = rounding_bounds(program, rows, composed, asked.plan, engine, self.dtype, magnitudes)
-        bounds = allowed(program, rows, evidence.places, rounding)
-        fresh = kept(evidence.fresh)
-        return record_of(program, asked.trace, fresh, bounds[: 1 + len(fresh)])
-
-    @overflow_refused_later()
-    def _certify_operator(self, asked: Asked, W: Any, b: Array, level: Level) -> Certificate:
-        """The same where W is an operator: the bounds come from a forward sweep instead of W's rows."""
-        evidence = self._evidence(asked, _DEEP if level == "deep" else _FRESH)
-        rounding = running_bound(asked.program, asked.rows, self._magnitudes(asked, evidence))
-        compared = deviations(W, b, asked.program, asked.rows, evidence, rounding)
-        if level == "default":
-            return self.judged(asked, evidence, compared)
-        return certificate_of(asked.program, self._audited(asked, evidence), compared, level=level)
-
-    @overflow_refused_later()
-    def _evidence(self, asked: Asked, count: int = _FRESH) -> Evidence:
-        """What a map at a point is compared with: the model at x and at so many fresh points."""
-        program, trace = asked.program, asked.trace
-        coarser = Arithmetic.of(self._observer.of(trace).dtype).coarser(Arithmetic.of(self.dtype))
-        look = partial(self._look, trace)
-        if program.kind is Kind.SMOOTH:  # such a map holds at x and nowhere else
-            fresh, tried = list[Neighbour](), 0
-        else:
-            fresh, tried = find_neighbours(program, trace, look, self.dtype, coarser, count)
-        objected = objection([trace, *(near.trace for near in fresh)], self.scope.outputs)
-        return Evidence(trace, fresh, tried, coarser, objection=objected)
-
-    def _audited(self, asked: Asked, evidence: Evidence) -> Evidence:
-        """The same with every tensor at x, and the slopes of smooth steps."""
-        trace, program = asked.trace, asked.program
-        audited = {**trace.values, **self._observer.of(trace).audit(trace.feeds)}
-        slopes = None
-        if program.kind is Kind.SMOOTH:
-            ours = Arithmetic.of(self.dtype)
-            slopes = check_slopes(self.prepared(trace).scope, program, trace, audited, ours)
-        return replace(evidence, audited=audited, slopes=slopes)
-
-    def _magnitudes(self, asked: Asked, evidence: Evidence) -> Magnitudes:
-        """What rounding may do at each step; values of the plan's joints are held besides."""
-        arithmetic = Arithmetic.of(self._observer.of(asked.trace).dtype) + Arithmetic.of(self.dtype)
-        return rounding_at(asked.program, evidence, self.dtype, arithmetic, asked.plan.joints)
 
 
 def compile(

@@ -34,14 +34,16 @@ from ..runtime.memory import limit_of
 from ..runtime.primitives import Array
 from .answer import affine_map, require_representable
 from .bounds import last_rounding
+from .certify import certificate_by_rows, magnitudes_of
 from .compose import Composed
+from .evidence import FRESH, Evidence
 from .in_blocks import InBlocks, Table, Whole
 from .pipeline import CompiledModel
 from .plan import BUDGET
 from .record import allowed, kept, record_of
 from .rows import Rows
 from .trace import Given
-from .verify import Deviation, Evidence, deviations
+from .verify import Deviation, deviations
 
 _BLOCK = 64 << 20  # bytes of W that are written, and marked as finished, at once
 
@@ -75,7 +77,10 @@ def linearize_to(
     # A quarter of the memory, as the sweep of a block's bounds takes up to three times what its rows take.
     # Blocks keep the size they were begun with: a product's last bits depend on it.
     settings = settings_of(folder) or {"budget": min(limit_of(compiled.memory_limit) // 4, BUDGET)}
-    work, evidence = compiled.in_blocks(asked, settings["budget"])
+    asked = replace(asked, plan=compiled.planned(asked, settings["budget"]))
+    case = compiled.case(asked)
+    evidence = case.evidence(FRESH)
+    work = InBlocks(program, asked.rows, asked.plan, case.engine, case.dtype, magnitudes_of(case, evidence))
     points = [place.stacked(program.inputs) for place in evidence.places]
     identity = _identity(compiled, asked.trace.feeds, work, points)
     entries = entries_of_map(program.in_size, len(program.steps), compiled.dtype)
@@ -85,13 +90,11 @@ def linearize_to(
     block = max(1, min(work.most, _BLOCK // max(1, entries["W"].bytes)))
     written = write_rows(folder, plan, checked, block=block, progress=checked.tell)
 
-    certificate = compiled.judged(asked, evidence, _by_place(written.worst))
+    certificate = certificate_by_rows(case, evidence, _by_place(written.worst))
     W, b, shares = opened(folder)
-    asked = replace(asked, plan=work.plan)
-    survey = partial(compiled.survey, asked.trace)
     given = (asked, W, b, shares)
     examine = partial(compiled.ties, asked)
-    affine = affine_map(compiled.graph, compiled.scope, *given, lambda _: certificate, survey, examine)
+    affine = affine_map(compiled.graph, compiled.scope, *given, lambda _: certificate, case.survey, examine)
     record = record_of(program, asked.trace, kept(evidence.fresh), mapped(folder / "bounds.npy"))
     provenance = {**affine.provenance, "nonzero": written.nonzero}
     affine = replace(affine, provenance=provenance, recorder=lambda: record)

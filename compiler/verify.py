@@ -3,89 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from ..runtime.certificate import LISTED, Certificate, Check, Double, Level, StepCheck
 from ..runtime.primitives import Array
 from ..runtime.program import Kind, LinearProgram, Step
 from ..runtime.rounding import Arithmetic, step_rounding
 from .bounds import abs_products
-from .neighbours import Neighbour
-from .sweep import Magnitudes
-from .trace import Trace
-
-
-def rounding_at(
-    program: LinearProgram,
-    evidence: Evidence,
-    dtype: DTypeLike,
-    arithmetic: Arithmetic,
-    kept: Collection[str] = (),
-) -> Magnitudes:
-    """What rounding may do at each step, at x and all fresh points at once.
-
-    Args:
-        program: the network at x.
-        evidence: with the places.
-        dtype: floating type of the composition.
-        arithmetic: the model's and the composition's, added.
-        kept: tensors whose values are wanted besides.
-    """
-    points = [evidence.trace.free(program), *(neighbour.point for neighbour in evidence.fresh)]
-    block = {name: np.stack([point[name] for point in points]).astype(dtype) for name, _ in program.inputs}
-    errors: dict[str, Array] = {}
-    carried: dict[str, Array] = {}  # allowances at steps that do not round, on their way to one that does
-    held = dict(block)
-    for step, values in program.walk(block, [1.0] * len(points)):
-        if step.output in kept:
-            held[step.output] = values[step.output]
-        extra = allowances(step, evidence.fresh, carried)
-        if program.has_slot(step):
-            error = step_rounding(step, values, arithmetic)
-            if step.slack is not None:
-                error = error + step.slack
-            errors[step.output] = error if extra is None else error + extra
-        elif extra is not None:
-            carried[step.output] = extra
-    return Magnitudes(errors, held, len(points))
-
-
-def allowances(step: Step, fresh: Sequence[Neighbour], carried: Mapping[str, Array]) -> Array | None:
-    """What units at the edge of rounding add to a step's output, at x (nothing) and the fresh points."""
-    here = any(step.output in neighbour.allowance for neighbour in fresh)
-    if not here and not any(name in carried for name, _ in step.terms):
-        return None
-    extra = np.zeros((1 + len(fresh), *step.shape))
-    for index, neighbour in enumerate(fresh, start=1):
-        if step.output in neighbour.allowance:
-            extra[index] += neighbour.allowance[step.output][0]
-    for name, L in step.terms:
-        if name in carried:
-            extra += L.magnitude().apply(carried[name])
-    return extra
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What a map is compared with: gathered at x and at fresh points of its region."""
-
-    trace: Trace  # x
-    fresh: Sequence[Neighbour]
-    tried: int  # points tried to find them
-    arithmetic: Arithmetic  # the coarser of the model's and the composition's
-    audited: Mapping[str, Array] | None = None  # every tensor of the program at x, as onnxruntime computes it
-    slopes: Check | None = None  # of smooth steps
-    objection: str = ""  # why what was looked at is not the model, if so
-
-    @property
-    def places(self) -> list[Trace]:
-        """X and the fresh points."""
-        return [self.trace, *(neighbour.trace for neighbour in self.fresh)]
+from .evidence import Evidence
 
 
 class Deviation(NamedTuple):

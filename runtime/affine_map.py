@@ -136,7 +136,10 @@ class AffineMap:
 
         None where W was not made, and on maps loaded from a file of format 1.
         """
-        return None if self.recorder is None else self.recorder()
+        if self.recorder is None:
+            return None
+        _ = self.certificate  # before, as the record goes on with the fresh points that it has found
+        return self.recorder()
 
     @cached_property
     def region(self) -> Region:

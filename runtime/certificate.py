@@ -55,8 +55,8 @@ class Double:
     W_largest: float  # largest |W|, to measure it against
     b: float  # largest |b - its float64|
     over_bound: float  # largest difference of W z + b from its float64 at any place, over its rounding bound
-    uncertain: int  # units whose side rounding may decide
-    otherwise: int  # those of them that float64 puts on the other side
+    uncertain: int = 0  # units whose side rounding may decide
+    otherwise: int = 0  # those of them that float64 puts on the other side
     units: tuple[Uncertain, ...] = ()  # the first of the uncertain ones, those on the other side before
     W_over_bound: float = 0.0  # largest |W d - its float64| of any row and direction d, over its bound
     evaluator: str = ""  # what evaluated the model in float64

@@ -11,6 +11,8 @@ from onnx import TensorProto, numpy_helper
 from onnx.helper import make_graph, make_model, make_node, make_opsetid, make_tensor_value_info
 
 import ilin
+from ilin.compiler.bounds import rounding_at
+from ilin.compiler.evidence import Evidence
 from ilin.compiler.footprint import (
     bounds_bytes,
     explicit_bytes,
@@ -22,7 +24,6 @@ from ilin.compiler.footprint import (
 from ilin.compiler.multiplier import matrix_free
 from ilin.compiler.sweep import Magnitudes, bounds_back, rows_back
 from ilin.compiler.trace import Trace
-from ilin.compiler.verify import Evidence, rounding_at
 from ilin.runtime.primitives import Chain
 from ilin.runtime.rounding import Arithmetic
 from ilin.runtime.transpose import tangent, transposed

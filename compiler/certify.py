@@ -1,0 +1,121 @@
+"""Certify: a map against the model, by default or deeply, and the record by which others do so again.
+
+By default W z + b is checked as a whole, at x and at a fresh point. Where that fails, or no fresh point
+speaks for W, every step is checked by itself too, so that the first that is wrong is named. What is compared
+with what is in `evidence`, how far rounding may take them apart in `bounds`, and the verdict in `verify`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..runtime.arrays import overflow_refused_later
+from ..runtime.certificate import Certificate, Level
+from ..runtime.primitives import Array
+from ..runtime.record import Record
+from .bounds import last_rounding, rounding_at, rounding_bounds, running_bound
+from .combined import combined_deviations, functional_of, rounding_by_norms
+from .compose import Composed
+from .evidence import DEEP, FRESH, Case, Evidence
+from .record import allowed, kept, record_of
+from .sweep import Magnitudes
+from .verify import Deviation, certificate_of, deviations, says_nothing, visible
+
+
+@overflow_refused_later()
+def certificate_for(case: Case, composed: Composed, level: Level) -> Certificate:
+    """The certificate of a map in memory.
+
+    Args:
+        case: what it answers, and what it is verified with.
+        composed: the map.
+        level: how deeply.
+
+    Raises:
+        ModelError: onnxruntime fails.
+        NonFiniteError: a tensor that depends on x is NaN or infinite.
+        MemoryLimitError: on the deep level, W in float64 would not fit.
+    """
+    program, trace, rows = case.asked.program, case.asked.trace, case.asked.rows
+    x, y = trace.stacked(program.inputs), trace.answered(program.outputs)[rows]
+    if level == "default":
+        evidence = case.evidence(FRESH, whole=_by_norms(case))
+        if evidence.fresh:
+            found = certificate_of(program, evidence, _compared(case, composed, evidence))
+            if found.verified and not visible(found.at_x, x, y):
+                return found
+    else:
+        evidence = case.evidence(DEEP)
+    evidence = case.audited(evidence)
+    rounding = _rounding(case, composed, evidence)
+    compared = deviations(composed.W, composed.b, program, rows, evidence, rounding)
+    vacuous = says_nothing(composed.W, composed.shares, x, y, compared[0].largest, rounding[0])
+    double = None
+    if level == "deep" and case.dtype != "float64":
+        from .double import in_double
+
+        double = in_double(case, composed, evidence, rounding)
+    return certificate_of(program, evidence, compared, level=level, vacuous=vacuous, double=double)
+
+
+@overflow_refused_later()
+def certificate_for_operator(case: Case, W: Any, b: Array, level: Level) -> Certificate:
+    """The same where W is an operator: the bounds come from a forward sweep instead of W's rows."""
+    evidence = case.evidence(DEEP if level == "deep" else FRESH)
+    rounding = running_bound(case.asked.program, case.asked.rows, magnitudes_of(case, evidence))
+    compared = deviations(W, b, case.asked.program, case.asked.rows, evidence, rounding)
+    if level == "default":
+        return certificate_by_rows(case, evidence, compared)
+    return certificate_of(case.asked.program, case.audited(evidence), compared, level=level)
+
+
+def certificate_by_rows(case: Case, evidence: Evidence, compared: Sequence[Deviation]) -> Certificate:
+    """The default certificate of a map that has been compared with the evidence row by row."""
+    found = certificate_of(case.asked.program, evidence, compared)
+    if found.verified and evidence.fresh:
+        return found
+    return certificate_of(case.asked.program, case.audited(evidence), compared)
+
+
+@overflow_refused_later()
+def record_for(case: Case, composed: Composed) -> Record:
+    """Fresh points and bounds, to compare a map with the model again; made for maps that are saved."""
+    program, trace, rows = case.asked.program, case.asked.trace, case.asked.rows
+    evidence = case.evidence(DEEP)
+    bounds = allowed(program, rows, evidence.places, _rounding(case, composed, evidence))
+    fresh = kept(evidence.fresh)
+    return record_of(program, trace, fresh, bounds[: 1 + len(fresh)])
+
+
+def magnitudes_of(case: Case, evidence: Evidence) -> Magnitudes:
+    """What rounding may do at each step; values of the plan's joints are held besides."""
+    asked = case.asked
+    return rounding_at(asked.program, evidence, case.dtype, case.model + case.ours, asked.plan.joints)
+
+
+def _rounding(case: Case, composed: Composed, evidence: Evidence) -> Array:
+    """What rounding may do to W z + b at each place, row by row, (P, K)."""
+    asked, magnitudes = case.asked, magnitudes_of(case, evidence)
+    return rounding_bounds(
+        asked.program, asked.rows, composed, asked.plan, case.engine, case.dtype, magnitudes
+    )
+
+
+def _by_norms(case: Case) -> bool:
+    """Whether all rows are checked at once: where they are found row by row, so that one is cheap."""
+    legs = case.asked.plan.legs
+    return len(legs) == 1 and legs[0].direction == "reverse"
+
+
+def _compared(case: Case, composed: Composed, evidence: Evidence) -> list[Deviation]:
+    """Deviations of W z + b on the default level."""
+    program, rows = case.asked.program, case.asked.rows
+    if not _by_norms(case):
+        rounding = _rounding(case, composed, evidence)
+        return deviations(composed.W, composed.b, program, rows, evidence, rounding)
+    magnitudes = rounding_by_norms(program, evidence, case.dtype, case.model + case.ours)
+    functional = functional_of(program, rows)
+    inside = float(case.engine.functional_bounds(program, functional, case.dtype, magnitudes)[0, 0])
+    last = last_rounding(program, composed, magnitudes, case.dtype)[0]
+    return combined_deviations(composed.W, composed.b, program, rows, evidence, inside, last)
