@@ -134,6 +134,27 @@ def test_it_runs_the_model_once_more_and_no_step_by_itself(monkeypatch):
     assert len(runs) == affine.certificate.points_tried == 1
 
 
+@pytest.mark.parametrize("level", ["default", "deep"])
+def test_a_record_goes_on_with_the_points_of_the_certificate(monkeypatch, level):
+    """Every point is looked at once, and the record is that of a map that was saved at once."""
+    x = np.load(DIGITS / "x.npy")
+    at_once = ilin.linearize(DIGITS / "model.onnx", x).record
+    looked = []
+    probe = Observer.probe
+    monkeypatch.setattr(Observer, "probe", lambda self, trace, z: looked.append(z) or probe(self, trace, z))
+    affine = ilin.linearize(DIGITS / "model.onnx", x)
+    found = affine.certificate if level == "default" else affine.certify_deeply()
+    before = len(looked)
+    np.testing.assert_array_equal(affine.record.bounds, at_once.bounds)
+    (name, points), *_ = affine.record.points.items()
+    np.testing.assert_array_equal(points, at_once.points[name])
+    assert (found.points_held, len(points)) == (1 if level == "default" else 4, 4)
+    assert (len(looked) == before) is (level == "deep")
+    every = [z[name].tobytes() for z in looked]
+    assert len(set(every)) == len(every)
+    assert replace(affine).certificate == ilin.linearize(DIGITS / "model.onnx", x).certificate
+
+
 def test_no_row_is_weighted_away():
     for count in (1, 2, 1000):
         weights = combined.weights_of(count)
