@@ -52,10 +52,10 @@ def certificate_for(case: Case, composed: Composed, level: Level) -> Certificate
     compared = deviations(composed.W, composed.b, program, rows, evidence, rounding)
     vacuous = says_nothing(composed.W, composed.shares, x, y, compared[0].largest, rounding[0])
     double = None
-    if level == "deep" and case.dtype != "float64":
+    if level == "deep":
         from .double import in_double
 
-        double = in_double(case, composed, evidence, rounding)
+        double = in_double(case, composed.W, composed.b, composed.shares, evidence, rounding)
     return certificate_of(program, evidence, compared, level=level, vacuous=vacuous, double=double)
 
 
@@ -67,7 +67,10 @@ def certificate_for_operator(case: Case, W: Any, b: Array, level: Level) -> Cert
     compared = deviations(W, b, case.asked.program, case.asked.rows, evidence, rounding)
     if level == "default":
         return certificate_by_rows(case, evidence, compared)
-    return certificate_of(case.asked.program, case.audited(evidence), compared, level=level)
+    from .double import in_double
+
+    double = in_double(case, W, b, None, evidence, rounding)
+    return certificate_of(case.asked.program, case.audited(evidence), compared, level=level, double=double)
 
 
 def certificate_by_rows(case: Case, evidence: Evidence, compared: Sequence[Deviation]) -> Certificate:

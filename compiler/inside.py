@@ -25,17 +25,15 @@ from ..runtime.surgery import with_inputs
 from ..runtime.surroundings import Surroundings, embedded
 from ..runtime.widen import as_float64, widened
 from .answer import Asked
-from .bounds import rounding_at, rounding_bounds
-from .compose import Composed
-from .engine import Engine
+from .bounds import rounding_at
 from .evidence import Evidence
 from .graph import Graph
 from .neighbours import Neighbour, directions
 from .region import Survey
 from .scope import Scope
 from .trace import Trace
+from .wide import Wide
 
-_DOUBLE = np.dtype(np.float64)
 _SECONDS = 30.0  # that evaluating in float64 may take, by the estimate
 # By measurement on one core: a multiply-add of the reference evaluator's convolutions, and a window of its
 # pools, which are loops in Python.
@@ -116,34 +114,32 @@ def evaluated_inside(
     return Inside(evaluator, np.array(points[1:]) - survey.x, answers[1:] - answers[0])
 
 
-def compared_inside(found: Double, seen: Inside, wide: Composed, asked: Asked, engine: Engine) -> Double:
-    """What the model in float64 says of W, row by row, against what rounding in float64 may do.
+def compared_inside(found: Double, seen: Inside, wide: Wide) -> Double:
+    """What the model in float64 says of W, against what rounding in float64 may do.
 
     Args:
         found: what is known already.
         seen: the model.
         wide: the map in float64.
-        asked: the question, with the network lowered in float64 and its plan.
-        engine: for the sweep of the bounds.
     """
-    program, trace, rows = asked.program, asked.trace, asked.rows
+    program, trace, plan = wide.asked.program, wide.asked.trace, wide.asked.plan
     x = trace.stacked(program.inputs).astype(np.float64)
     blocks = unstacked(program, x + seen.steps)
     points = [{name: block[i] for name, block in blocks.items()} for i in range(len(seen.steps))]
     arithmetic = Arithmetic.of(np.float64) + Arithmetic.of(np.float64)  # the model's and the composition's
     evidence = Evidence(trace, [Neighbour(point, trace, {}) for point in points], 0, arithmetic)
-    magnitudes = rounding_at(program, evidence, np.float64, arithmetic, asked.plan.joints)
-    at_x, *at_points = rounding_bounds(program, rows, wide, asked.plan, engine, _DOUBLE, magnitudes)
+    magnitudes = rounding_at(program, evidence, np.float64, arithmetic, plan.joints)
+    at_x, *at_points = wide.rounding(magnitudes)
     bounds = np.array(at_points) + at_x + np.finfo(np.float64).tiny
-    moved = seen.moved[:, rows]
-    off = np.abs(seen.steps @ wide.W.T - moved)
+    moved = seen.moved[:, wide.asked.rows]
+    off = (wide.W @ seen.steps.T).T - moved
     return replace(
         found,
         evaluator=seen.evaluator,
         points=len(seen.steps),
-        in_region=float(off.max(initial=0.0)),
-        in_region_over_bound=float((off / bounds).max(initial=0.0)),
-        moved_over_bound=float((np.abs(moved) / bounds).max(initial=0.0)),
+        in_region=float(np.abs(off).max(initial=0.0)),
+        in_region_over_bound=float((np.abs(wide.read(off)) / bounds).max(initial=0.0)),
+        moved_over_bound=float((np.abs(wide.read(moved)) / bounds).max(initial=0.0)),
     )
 
 

@@ -188,7 +188,7 @@ def _reason(
 
 def _reason_in_double(double: Double) -> str:
     """Why an answer is not verified by what float64 says of W, or nothing."""
-    if not double.W_over_bound <= 1:
+    if double.W_over_bound is not None and not double.W_over_bound <= 1:
         return f"W differs from its float64 ({double.W_over_bound:.1e} times what rounding explains)"
     if not double.in_region_over_bound <= 1:
         far = _by_how_much(Deviation(double.in_region, double.in_region_over_bound))

@@ -49,16 +49,22 @@ class Uncertain:
 
 @dataclass(frozen=True)
 class Double:
-    """The map against the same composed in float64, with the pattern that was observed."""
+    """The map against the same composed in float64, with the pattern that was observed, and the model in it.
 
-    W: float  # largest |W - its float64|
-    W_largest: float  # largest |W|, to measure it against
-    b: float  # largest |b - its float64|
-    over_bound: float  # largest difference of W z + b from its float64 at any place, over its rounding bound
+    What compares a map with its float64 is None where it was composed in float64, and what asks for entries
+    of W where W is an operator.
+    """
+
+    W: float | None = None  # largest |W - its float64|
+    W_largest: float | None = None  # largest |W|, to measure it against
+    b: float | None = None  # largest |b - its float64|
+    over_bound: float | None = None  # largest |W z + b - its float64| at any place, over its rounding bound
     uncertain: int = 0  # units whose side rounding may decide
     otherwise: int = 0  # those of them that float64 puts on the other side
     units: tuple[Uncertain, ...] = ()  # the first of the uncertain ones, those on the other side before
-    W_over_bound: float = 0.0  # largest |W d - its float64| of any row and direction d, over its bound
+    W_over_bound: float | None = (
+        None  # largest |W d - its float64| of any row and direction d, over its bound
+    )
     evaluator: str = ""  # what evaluated the model in float64
     points: int = 0  # z inside the region, where it did
     in_region: float = 0.0  # largest |W (z - x) - (F(z) - F(x))| there, all in float64
@@ -94,7 +100,7 @@ class Certificate:
     kind: str = ""  # of the network at x
     decided_by: tuple[str, ...] = ()  # the first nodes that make it smooth or locally constant
     by_step: tuple[StepCheck, ...] = ()  # one row for each step, on the deep level
-    double: Double | None = None  # on the deep level, of a map in float32
+    double: Double | None = None  # on the deep level
 
     @property
     def verified(self) -> bool:
@@ -151,9 +157,12 @@ class Certificate:
         if self.slopes is not None:
             region += f"; slopes of {self.slopes.compared} smooth steps"
         if self.double is not None:
-            region += f"; float64 within {self.double.over_bound:.1e} of the bound"
+            over = self.double.over_bound
+            again = "" if over is None else f"; float64 within {over:.1e} of the bound"
+            region += again
             if self.double.points:
-                region += f", W within {self.double.in_region_over_bound:.1e} at {self.double.points} points"
+                region += ", " if again else "; in float64 "
+                region += f"W within {self.double.in_region_over_bound:.1e} at {self.double.points} points"
         ties = ""
         if self.ties:
             count = f"{self.ties:,} {'tie' if self.ties == 1 else 'ties'}"

@@ -199,9 +199,14 @@ def _verified(certificate: Facts, kind: str) -> Iterator[str]:
 
 def _in_double(double: Facts) -> Iterator[str]:
     """How far float64 is from the map, and the units whose side rounding may decide."""
-    yield _check("W z + b composed in float64", "", double["over_bound"])
-    largest = small(double["W_largest"])
-    yield labelled("", f"W is within {small(double['W'])} of that, and its largest entry is {largest}")
+    if double["over_bound"] is not None:
+        yield _check("W z + b composed in float64", "", double["over_bound"])
+    if double["W"] is not None:
+        largest = small(double["W_largest"])
+        yield labelled("", f"W is within {small(double['W'])} of that, and its largest entry is {largest}")
+    if double["points"]:
+        within = f"W (z - x) at {plural(double['points'], 'point')} in float64"
+        yield _check(within, small(double["in_region"]), double["in_region_over_bound"])
     if double["uncertain"]:
         units, other = plural(double["uncertain"], "unit"), f"{double['otherwise']:,}"
         yield labelled("", f"{units} within rounding of a kink; on its other side in float64: {other}")

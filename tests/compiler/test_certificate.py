@@ -57,7 +57,7 @@ def test_the_schema_describes_every_certificate(kind, deep, dtype):
     assert found.verified, str(found)
     assert found.kind == affine.kind == kind
     assert found.level == ("deep" if deep else "default")
-    assert (found.double is not None) is (deep and dtype == "float32")
+    assert (found.double is not None) is deep
     data = found.as_dict()
     jsonschema.validate(data, SCHEMA, jsonschema.Draft202012Validator)
     assert Certificate.from_dict(json.loads(json.dumps(data))) == found
@@ -292,8 +292,48 @@ def test_in_float64_a_thin_region_speaks_for_w():
     assert found.double.in_region_over_bound <= 1
 
 
+def test_a_map_in_float64_is_compared_with_the_model_in_float64():
+    """With the same composed again it need not be, so what tells of that is left empty."""
+    found = ilin.linearize(*cnn(), dtype="float64").certify_deeply()
+    assert found.verified, str(found)
+    double = found.double
+    assert (double.W, double.W_largest, double.b, double.over_bound, double.W_over_bound) == (None,) * 5
+    assert (double.points, double.left_out, double.otherwise) == (4, "", 0)
+    assert double.moved_over_bound > 1e5
+    assert double.in_region_over_bound <= 1
+    assert f"; in float64 W within {double.in_region_over_bound:.1e} at 4 points" in str(found)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_an_operator_is_compared_by_its_products(dtype):
+    found = ilin.compile(cnn()[0], dtype=dtype).at(cnn()[1], materialize=False).certify_deeply()
+    assert found.verified, str(found)
+    double = found.double
+    assert (double.W, double.W_largest) == (None, None)  # what its entries are nobody knows
+    assert (double.points, double.left_out) == (4, "")
+    assert double.moved_over_bound > 1e3
+    assert double.in_region_over_bound <= 1
+    compared = (double.b, double.over_bound, double.W_over_bound)
+    assert all(each is None for each in compared) if dtype == "float64" else max(compared[1:]) <= 1
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_an_operator_off_by_one_in_a_hundred_is_caught_whatever_b_hides_it(monkeypatch, dtype):
+    from ilin.runtime import operator
+
+    right = operator.ProgramOperator._matmat
+    monkeypatch.setattr(operator.ProgramOperator, "_matmat", lambda self, V: right(self, V) * 1.01)
+    affine = ilin.compile(cnn()[0], dtype=dtype).at(cnn()[1], materialize=False)
+    affine.b.setflags(write=True)
+    affine.b[:] -= affine(affine.x).ravel() - affine.y.ravel()  # right at x
+    found = affine.certify_deeply()
+    assert found.at_x_over_bound <= 1
+    assert found.double.in_region_over_bound > 1
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("node", ["relu0", "relu5", "relu7"])
-def test_a_slope_off_by_one_in_a_thousand_is_caught_whatever_offset_hides_it(monkeypatch, node):
+def test_a_slope_off_by_one_in_a_thousand_is_caught_whatever_offset_hides_it(monkeypatch, node, dtype):
     """The offset is fitted to what was observed, so that the step is right at x. Nothing in float32 tells."""
     entry = REGISTRY["", "Relu"]
 
@@ -306,11 +346,11 @@ def test_a_slope_off_by_one_in_a_thousand_is_caught_whatever_offset_hides_it(mon
         return replace(local, terms={position: steeper}, offset=-0.001 * L.apply(site.value()[None])[0])
 
     monkeypatch.setitem(REGISTRY, ("", "Relu"), replace(entry, rule=rule))
-    affine = ilin.linearize(*cnn())
+    affine = ilin.linearize(*cnn(), dtype=dtype)
     assert affine.certificate.verified
     found = affine.certify_deeply()
     assert found.steps.passed
-    assert max(found.at_x_over_bound, found.in_region_over_bound, found.double.over_bound) <= 1
+    assert max(found.at_x_over_bound, found.in_region_over_bound, found.double.over_bound or 0) <= 1
     assert found.double.in_region_over_bound > 100
     assert found.reason.startswith("W (z - x) differs from the model in float64 at a point of the region (by")
 
