@@ -8,7 +8,7 @@ measured by norms (`Primitive.size_bound`) on tensors that were observed anyway,
 
 from __future__ import annotations
 
-from functools import reduce
+from functools import lru_cache, reduce
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -23,6 +23,7 @@ from .trace import Trace
 from .verify import Deviation, differences
 
 
+@lru_cache(maxsize=16)
 def weights_of(count: int) -> Array:
     """One weight for each of so many rows, (count,): a random sign and a size in [1, 2].
 
@@ -30,7 +31,9 @@ def weights_of(count: int) -> Array:
     """
     random = np.random.default_rng(0)
     sizes = random.uniform(1.0, 2.0, count) if count > 1 else np.ones(count)
-    return np.asarray(sizes * random.choice([-1.0, 1.0], count))
+    weights = np.asarray(sizes * random.choice([-1.0, 1.0], count))
+    weights.setflags(write=False)
+    return weights
 
 
 def functional_of(program: LinearProgram, rows: Array) -> Array:

@@ -169,12 +169,13 @@ def directions(x: Point, seed: int) -> Iterator[Point]:
     """
     random = np.random.default_rng(seed)
     noise = {name: random.standard_normal(value.shape) for name, value in x.items()}
-    families: list[Point] = [
-        {name: noise[name] * (float(np.abs(x[name]).mean()) or 1.0) for name in x},
-        {name: noise[name] * x[name] for name in x},
-        {name: np.asarray(value, float) for name, value in x.items()},
+    families: list[Callable[[str], Array]] = [
+        lambda name: noise[name] * (float(np.abs(x[name]).mean()) or 1.0),
+        lambda name: noise[name] * x[name],
+        lambda name: np.asarray(x[name], float),
     ]
-    for direction in families:
+    for family in families:
+        direction = {name: family(name) for name in x}
         yield direction
         yield {name: -value for name, value in direction.items()}
 

@@ -117,8 +117,9 @@ class AffineMap:
     def certify_deeply(self) -> Certificate:
         """Verify as deeply as ilin can; what comes out takes the place of `certificate`.
 
-        Every step by itself, every row against its own bound, more fresh points, and for a map in float32 the
-        same composed in float64, with the units whose side of a kink rounding may decide.
+        Every step by itself, every row against its own bound, more fresh points, the model in float64 inside
+        the region, the units whose side of a kink rounding may decide, and for a map in float32 the same
+        composed in float64.
 
         Returns:
             The certificate of level "deep". A map that was loaded or copied gives the one it came with.
