@@ -1,4 +1,4 @@
-"""The pipeline: load → expand → observe → lower → compose → verify."""
+"""The pipeline: load → expand → observe → lower → compose → certify."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import numpy as np
 from ..ops import Reading
 from ..runtime.affine_map import AffineMap
 from ..runtime.arrays import overflow_refused_later
-from ..runtime.errors import InputError, ModelError, NonFiniteError, OptionError, UnsupportedError
+from ..runtime.errors import ModelError, NonFiniteError, OptionError, UnsupportedError
 from ..runtime.files import write_model
 from ..runtime.html import facts
 from ..runtime.memory import limit_of
 from ..runtime.model_file import ModelSource
 from ..runtime.program import LinearProgram
-from ..runtime.session import require_providers
 from ..runtime.stack import NotStackable
 from ..runtime.ties import Ties
 from .answer import Asked, affine_map, jumps_of, require_representable
+from .anywhere import anywhere, on_the_only_way
 from .certify import certificate_for, certificate_for_operator, record_for
 from .compose import Composed, Progress, compose, compose_stacked
 from .engine import Engine
@@ -32,19 +32,16 @@ from .lower import Cache, lower
 from .many import answers, instances_of
 from .neighbours import Point
 from .observer import Observer
+from .options import require_options
 from .paths import OffPath, Path, PathObserver
-from .plan import DIRECTIONS, ENGINES, Direction, EngineName, Plan, checks_of, machine_speed, plan_of
+from .plan import Direction, EngineName, Plan, checks_of, machine_speed, plan_of
 from .rows import Rows, choose_rows, wording
 from .runnable import runnable
 from .scope import Scope, scope_of
-from .trace import Given, Trace, feeds_of, require_within, zeros_for
+from .trace import Given, Trace, feeds_of, require_within
 
 if TYPE_CHECKING:
     from .region import Survey
-
-DTYPES = ("float32", "float64")
-MODES = ("tangent", "frozen")
-QUANTIZED = ("exact", "straight-through")
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -194,10 +191,9 @@ class CompiledModel:
         Raises:
             As `at`.
         """
-        trace, program = self._anywhere(x)
-        plan = self._plan(program, len(choose_rows(rows, trace.stacked(program.outputs))))
-        plan = replace(plan, speed=machine_speed())
-        return replace(plan, checks=checks_of(plan, program, self.dtype))
+        asked = anywhere(self, x, rows)
+        plan = replace(asked.plan, speed=machine_speed())
+        return replace(plan, checks=checks_of(plan, asked.program, self.dtype))
 
     def save_adjoint(self, path: str | os.PathLike[str], x: Given = None) -> None:
         """Write the reverse sweep as an ONNX model that anybody can run without ilin.
@@ -215,7 +211,7 @@ class CompiledModel:
         from .adjoint import save_adjoint
 
         facts = {"ilin.model": self.graph.name, "ilin.model_sha256": self.graph.sha256}
-        save_adjoint(self._on_the_only_way(x)[1], self.dtype, path, facts)
+        save_adjoint(on_the_only_way(self, x).program, self.dtype, path, facts)
 
     def export_explainer(self, path: str | os.PathLike[str], rows: Rows = "all", x: Given = None) -> None:
         """Write one ONNX model x → (y, W, b, rows) that explains any x wherever onnxruntime runs.
@@ -235,33 +231,11 @@ class CompiledModel:
         from .adjoint import require_runnable
         from .explainer import export_explainer
 
-        trace, program = self._on_the_only_way(x)
-        taken = self.prepared(trace)
-        model = export_explainer(taken.graph, taken.scope, program, rows, self.dtype)
+        asked = on_the_only_way(self, x)
+        taken = self.prepared(asked.trace)
+        model = export_explainer(taken.graph, taken.scope, asked.program, rows, self.dtype)
         require_runnable(model, self.dtype, surroundings=taken.graph.surroundings)
         write_model(path, model)
-
-    def _anywhere(self, x: Given) -> tuple[Trace, LinearProgram]:
-        """A program of the model, at x or at zeros, for what does not depend on the point."""
-        if x is not None:
-            asked = self._observer.trace(feeds_of(self.graph, x)[0])
-            return asked, self._lower(asked)
-        try:
-            trace = self._observer.trace(feeds_of(self.graph, zeros_for(self.graph))[0])
-            return trace, self._lower(trace)
-        except (ModelError, NonFiniteError) as error:
-            raise InputError(
-                f"zeros, which stand in for an x, do not go through this model; give an x ({error})"
-            ) from error
-
-    def _on_the_only_way(self, x: Given) -> tuple[Trace, LinearProgram]:
-        """The same, for a graph that is written for any point."""
-        trace, program = self._anywhere(x)
-        if trace.path is not None and trace.path.depends_on_x:
-            raise UnsupportedError(
-                f"which nodes of {self.graph.name!r} run depends on x, and this is one graph for any x"
-            )
-        return trace, program
 
     def at_many(self, X: Given, rows: Rows = "all", *, workers: int | None = None) -> Iterator[AffineMap]:
         """Linearise at several points, as many at a time as there are workers.
@@ -434,20 +408,16 @@ def compile(
         UnknownTensorError: a name that the graph does not have.
         OptionError: an option outside its range, or a library that cannot be loaded.
     """
-    if engine not in ENGINES:
-        raise OptionError(f"unknown engine {engine!r}; choose from {', '.join(ENGINES)}")
-    if direction not in DIRECTIONS:
-        raise OptionError(f"unknown direction {direction!r}; choose from {', '.join(DIRECTIONS)}")
-    if dtype not in DTYPES:
-        raise OptionError(f"unknown dtype {dtype!r}; choose from {', '.join(DTYPES)}")
-    if mode not in MODES:
-        raise OptionError(f"unknown mode {mode!r}; choose from {', '.join(MODES)}")
-    if quantized not in QUANTIZED:
-        raise OptionError(f"unknown value {quantized!r} of quantized; choose from {', '.join(QUANTIZED)}")
-    limit_of(memory_limit)
-    require_providers(providers)
-    if isinstance(custom_ops, str | bytes | os.PathLike):
-        raise OptionError(f"custom_ops must be a list of paths, not {custom_ops!r}")
+    require_options(
+        engine=engine,
+        direction=direction,
+        dtype=dtype,
+        mode=mode,
+        quantized=quantized,
+        memory_limit=memory_limit,
+        providers=providers,
+        custom_ops=custom_ops,
+    )
     graph = load(model, custom_ops)
     kept = Engine(providers, graph.weights)
     kept.candidates(engine, np.dtype(dtype))

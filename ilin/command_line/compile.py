@@ -13,7 +13,8 @@ from typing import Any
 import click
 
 from .._version import __version__
-from ..compiler.pipeline import DTYPES, MODES, QUANTIZED, compile
+from ..compiler.options import DTYPES, MODES, QUANTIZED
+from ..compiler.pipeline import compile
 from ..compiler.plan import DIRECTIONS, ENGINES
 from ..compiler.rows import Rows
 from ..report.layouts import AUTO
