@@ -8,7 +8,7 @@ are multiplied by the next leg's map: W = W_top … W_bottom, and a lower step's
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,9 +21,7 @@ from ..runtime.transpose import transposed
 from .cuts import live_elements
 from .engine import Engine
 from .plan import Leg, Plan
-from .sweep import Sweep, Swept
-
-Progress = Callable[[int, int], None]  # (done, of)
+from .sweep import Progress, Sweep, Swept
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from ..runtime.ties import Ties
 from .answer import Asked, affine_map, jumps_of, require_representable
 from .bounds import last_rounding, rounding_bounds, running_bound
 from .combined import combined_deviations, functional_of, rounding_by_norms
-from .compose import Composed, Progress, compose, compose_stacked
+from .compose import Composed, compose, compose_stacked
 from .engine import Engine
 from .graph import Graph, load
 from .in_blocks import InBlocks
@@ -37,14 +37,14 @@ from .lower import Cache, lower
 from .many import answers, instances_of
 from .neighbours import Neighbour, Point, find_neighbours
 from .observer import Observer
-from .paths import OffPath, Path, PathObserver, objection
+from .paths import OffPath, Path, PathObserver, PathTrace, objection
 from .plan import DIRECTIONS, ENGINES, Direction, EngineName, Plan, checks_of, machine_speed, plan_of
 from .record import allowed, kept, record_of
 from .rows import Rows, choose_rows, wording
 from .runnable import runnable
 from .scope import Scope, scope_of
 from .slopes import check_slopes
-from .sweep import Magnitudes
+from .sweep import Magnitudes, Progress
 from .trace import Given, Trace, feeds_of, require_within, zeros_for
 from .verify import Deviation, Evidence, certificate_of, deviations, rounding_at, says_nothing, visible
 
@@ -264,7 +264,7 @@ class CompiledModel:
     def _on_the_only_way(self, x: Given) -> tuple[Trace, LinearProgram]:
         """The same, for a graph that is written for any point."""
         trace, program = self._anywhere(x)
-        if trace.path is not None and trace.path.depends_on_x:
+        if trace.decides:
             raise UnsupportedError(
                 f"which nodes of {self.graph.name!r} run depends on x, and this is one graph for any x"
             )
@@ -322,7 +322,7 @@ class CompiledModel:
 
     def prepared(self, trace: Trace) -> Path | CompiledModel:
         """What is kept for the way of a point. For the other stages, as `answer` is."""
-        return trace.path or self
+        return trace.path if isinstance(trace, PathTrace) else self
 
     def _look(self, trace: Trace, z: Point) -> tuple[Trace, LinearProgram] | None:
         """The model at another value of the free tensors, or None where it is not finite or does not run."""
@@ -346,7 +346,7 @@ class CompiledModel:
 
         kept = self.prepared(trace)
         cache = self._double if kept is self else {}
-        if trace.path is not None and trace.path.depends_on_x:
+        if trace.decides:
             raise UnsupportedError(
                 "x decides which branches or how many iterations the model runs, and nobody knows where that "
                 "changes; ask for the region of a part of the model without such nodes"

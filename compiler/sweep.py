@@ -13,6 +13,8 @@ from ..runtime.primitives import Array, flat
 from ..runtime.program import LinearProgram
 from .multiplier import Multiplier
 
+Progress = Callable[[int, int], None]  # called with what is done, and how much there is to do
+
 
 @dataclass(frozen=True)
 class Magnitudes:

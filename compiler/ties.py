@@ -33,7 +33,8 @@ from .faces import Face, faces_of, joined
 from .lower import relowered
 from .plan import plan_of
 from .region import Survey, vanishing
-from .scope import Scope, Verdict
+from .scope import Scope
+from .verdict import Verdict
 
 _DOUBLE = np.dtype(np.float64)
 _SEED = 20_260_729

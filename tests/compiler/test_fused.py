@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ilin.compiler.fused import FusedStore, fused_available, fused_bytes, fused_rows
+from ilin.compiler.fused import fused_available, fused_bytes, fused_rows
+from ilin.compiler.fused_store import FusedStore
 from ilin.runtime.primitives import (
     Broadcast,
     Contract,
