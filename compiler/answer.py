@@ -13,9 +13,10 @@ import scipy
 
 from .._version import __version__
 from ..runtime import session
-from ..runtime.affine_map import AffineMap, Layer
+from ..runtime.affine_map import AffineMap
 from ..runtime.certificate import Certificate, Level
 from ..runtime.errors import NonFiniteError
+from ..runtime.layer import Layer
 from ..runtime.primitives import Array
 from ..runtime.program import Kind, LinearProgram
 from ..runtime.region import Geometry

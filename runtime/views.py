@@ -15,21 +15,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from scipy import sparse
 
 from .arrays import Array, Shape, overflow_refused_later
 from .errors import InputError, MemoryLimitError, NonFiniteError, OptionError, UnknownTensorError
+from .layer import Layer
+from .linearization import Linearization
 from .matrix import matrix_of
 from .memory import limit_of, readable
 from .operator import ProgramOperator, bias_of, operator_of, walked
 from .program import Kind, LinearProgram, Step
 from .transpose import tangent
-
-if TYPE_CHECKING:
-    from .affine_map import AffineMap, Layer
 
 Limit = int | str | None  # of memory, as in `limit_of`
 _LINES = 12  # units that a text shows
@@ -210,7 +209,7 @@ class Units:
         return "\n".join(lines)
 
 
-def upto(affine: AffineMap, step: str | Layer, memory_limit: Limit) -> LayerView:
+def upto(affine: Linearization, step: str | Layer, memory_limit: Limit) -> LayerView:
     """The view from the inputs to a tensor; `AffineMap.upto` documents it."""
     program = network_of(affine)
     name, shape = tensor_at(program, step)
@@ -221,7 +220,7 @@ def upto(affine: AffineMap, step: str | Layer, memory_limit: Limit) -> LayerView
     return LayerView(name, tangent(part), rows, b, is_cut(program, name), memory_limit)
 
 
-def onward(affine: AffineMap, step: str | Layer, memory_limit: Limit) -> LayerView:
+def onward(affine: Linearization, step: str | Layer, memory_limit: Limit) -> LayerView:
     """The view from a tensor to the map's rows; `AffineMap.onward` documents it."""
     program = network_of(affine)
     name, shape = tensor_at(program, step)
@@ -237,7 +236,7 @@ def onward(affine: AffineMap, step: str | Layer, memory_limit: Limit) -> LayerVi
     return LayerView(name, part, affine.rows, b, is_cut(program, name), memory_limit)
 
 
-def trace_feature(affine: AffineMap, feature: Any, tensors: bool) -> FeatureTrace:
+def trace_feature(affine: Linearization, feature: Any, tensors: bool) -> FeatureTrace:
     """How a feature is carried through the network; `AffineMap.trace_feature` documents it."""
     program = network_of(affine)
     name, index = _feature(affine, feature)
@@ -265,7 +264,7 @@ def trace_feature(affine: AffineMap, feature: Any, tensors: bool) -> FeatureTrac
     return FeatureTrace(name, index, float(block[name][(0, *index)]), tuple(found))
 
 
-def units(affine: AffineMap, row: int, step: str | Layer, k: int | None) -> Units:
+def units(affine: Linearization, row: int, step: str | Layer, k: int | None) -> Units:
     """What units carry to a row; `AffineMap.units` documents it. Row is a position in the map's rows."""
     if k is not None and (isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1):
         raise OptionError(f"k is how many units to list: a positive integer or None, not {k!r}")
@@ -283,7 +282,7 @@ def units(affine: AffineMap, row: int, step: str | Layer, k: int | None) -> Unit
     return Units(name, row, index, *listed, float(parts[rest].sum()), float(view.b[row]), view.cut)
 
 
-def network_of(affine: AffineMap) -> LinearProgram:
+def network_of(affine: Linearization) -> LinearProgram:
     """The network at x behind a map.
 
     Raises:
@@ -369,12 +368,12 @@ def _zero(name: str, shape: Shape) -> Step:
     return Step(name, shape, name, "(held)", Kind.AFFINE, ())
 
 
-def _block(affine: AffineMap) -> dict[str, Array]:
+def _block(affine: Linearization) -> dict[str, Array]:
     """X as a block of one point, in the map's type."""
     return {name: value[None].astype(affine.b.dtype) for name, value in affine.inputs.items()}
 
 
-def _feature(affine: AffineMap, feature: Any) -> tuple[str, tuple[int, ...]]:
+def _feature(affine: Linearization, feature: Any) -> tuple[str, tuple[int, ...]]:
     """Input name and index of a feature that is given by position, or by input and position or index."""
     sizes = {name: value.size for name, value in affine.inputs.items()}
     if isinstance(feature, tuple) and len(feature) == 2 and isinstance(feature[0], str):
