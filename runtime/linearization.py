@@ -277,8 +277,8 @@ class Linearization:
     def __getstate__(self) -> dict[str, Any]:
         """Pickled and copied with its certificate made, as sessions cannot travel."""
         known: dict[str, Any] = {
-            "layers_of": partial(given, self.layers),
-            "certify": partial(given, self.certificate),
+            "layers_of": partial(constantly, self.layers),
+            "certify": partial(constantly, self.certificate),
             "record": self.record,
             "region": self.region.facts(),
         }
@@ -288,8 +288,8 @@ class Linearization:
         return {**vars(self), **gone, **known}
 
 
-def given(value: T, *_: object) -> T:
-    """What is known already, in the place of what works it out. Pickled, as no local function could be."""
+def constantly(value: T, *_: object) -> T:
+    """The value, whatever is asked: for what is known already, or what works it out and cannot travel."""
     return value
 
 

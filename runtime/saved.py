@@ -19,7 +19,7 @@ from .arrays import Array
 from .certificate import Certificate
 from .errors import MemoryLimitError, OutputError
 from .layer import Layer
-from .linearization import Linearization, given
+from .linearization import Linearization, constantly
 from .program import Kind
 from .record import Record
 from .ties import Ties
@@ -140,8 +140,8 @@ def map_of(made: type[Map], header: Mapping[str, Any], stored: Mapping[str, Arra
         Kind(header["kind"]),
         {name: arrays[f"x{i}"] for i, name in enumerate(header["inputs"])},
         {name: arrays[f"y{i}"] for i, name in enumerate(header["outputs"])},
-        partial(given, layers),
-        partial(given, certificate),
+        partial(constantly, layers),
+        partial(constantly, certificate),
         header["model"],
         header["model_sha256"],
         header["provenance"],
