@@ -1,7 +1,8 @@
 """Faces: a program's guards as tensors of a program, so that every engine that gives W gives them too.
 
-The half-spaces Σ Lᵢ uᵢ + c ≥ 0 of a guard are a step like any other. With one for each guard, the values of
-their outputs at x are the margins m, the rows of their map the slopes a, and a ᵀ(z - x) + m ≥ 0 the region.
+The half-spaces Σ Lᵢ uᵢ + c ≥ 0 of a guard are a step like any other. With such a step for each guard, the
+values of their outputs at x are the margins m, the rows of their map the slopes a, and aᵀ(z - x) + m ≥ 0 the
+region.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ def faces_of(program: LinearProgram, *, tied: bool = False) -> Faces:
 
 
 def joined(program: LinearProgram, faces: Sequence[Face]) -> LinearProgram:
-    """The program with each face as soon as what it reads is known; its outputs are both's."""
+    """The program with each face as soon as what it reads is known; with the outputs of both."""
     made = {step.output: position for position, step in enumerate(program.steps)}
     behind: dict[int, list[Step]] = {}
     for face in faces:

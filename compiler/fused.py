@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from importlib.util import find_spec
 from typing import Any
 
@@ -53,7 +54,7 @@ def fused_bytes(program: LinearProgram, k: int, dtype: np.dtype[Any]) -> int:
     itemsize = np.dtype(dtype).itemsize
     vector = 64 // itemsize
     per_unit = (-(-k // vector) + 1) * vector * itemsize
-    sizes = {name: int(np.prod(shape, dtype=np.int64)) for name, shape in program.inputs}
+    sizes = {name: math.prod(shape) for name, shape in program.inputs}
     sizes |= {step.output: step.size for step in program.steps}
     alive = {name: sizes[name] for name, _ in program.outputs}
     most = sum(alive.values())

@@ -100,7 +100,7 @@ def read_units(program: LinearProgram, rows: Array) -> dict[str, Array]:
     read: dict[str, Array] = {}
     start = 0
     for name, shape in program.outputs:
-        size = int(np.prod(shape, dtype=np.int64))
+        size = math.prod(shape)
         mask = np.zeros(size, bool)
         mask[rows[(rows >= start) & (rows < start + size)] - start] = True
         read[name] = mask.reshape(shape)

@@ -27,9 +27,7 @@ class Scope:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     uses: tuple[Verdict, ...]  # the nodes that depend on x and that an output depends on, in order
-    discrete: tuple[
-        Verdict, ...
-    ]  # locally constant nodes that read what depends on x, and whose guards count
+    discrete: tuple[Verdict, ...]  # locally constant nodes that read what depends on x, for their guards
     active: frozenset[str]  # tensors that depend on x
     constants: Mapping[str, Array]  # tensors that depend on no input at all, where a rule needs them
     observed: tuple[str, ...]  # tensors that rules need at x, the outputs included

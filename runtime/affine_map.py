@@ -14,7 +14,7 @@ from .layer import Layer
 from .ledger import Ledger, ledger_of
 from .linearization import Linearization
 from .primitives import Array
-from .saved import damaged, header_of, map_of, members_of, read
+from .saved import damaged, map_of, read, to_header, to_members
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -280,11 +280,11 @@ class AffineMap(Linearization):
         Raises:
             MemoryLimitError: W was not made.
         """
-        return members_of(self, shares)
+        return to_members(self, shares)
 
     def header(self) -> dict[str, Any]:
         """All but the arrays and their hashes, as the saved file holds it: plain data for JSON."""
-        return header_of(self)
+        return to_header(self)
 
 
 def load(path: str | os.PathLike[str]) -> AffineMap:

@@ -75,9 +75,7 @@ class Ledger:
     shapes: Mapping[str, Shape]  # of the inputs
     shares: tuple[Share, ...]  # of the steps that have an offset; () where a base stands for them
     base: float | None  # F(x0) of the map, where a baseline x0 was given
-    slack: (
-        float | None
-    )  # how large the residual may be by design (`quantized`); None: not known, a loaded map
+    slack: float | None  # how large the residual may be by design (`quantized`); None on a loaded map
     grouped: Grouping | None = None
     sides: tuple[Ledger, Ledger] | None = None  # of a difference: the ledgers of both outputs
     boundary: DecisionBoundary | None = None  # of a difference: where the map gives both the same value

@@ -29,7 +29,7 @@ Map = TypeVar("Map", bound=Linearization)
 # -- to be written -----------------------------------------------------------------------------------
 
 
-def members_of(affine: Linearization, shares: Array | None = None) -> dict[str, Array]:
+def to_members(affine: Linearization, shares: Array | None = None) -> dict[str, Array]:
     """The arrays by name; see `AffineMap.members`."""
     if not isinstance(affine.W, np.ndarray | sparse.csr_array):
         raise MemoryLimitError(
@@ -47,7 +47,7 @@ def members_of(affine: Linearization, shares: Array | None = None) -> dict[str, 
     return arrays | {name: plain(value) for name, value in _numbered(affine)}
 
 
-def header_of(affine: Linearization) -> dict[str, Any]:
+def to_header(affine: Linearization) -> dict[str, Any]:
     """All but the arrays and their hashes; see `AffineMap.header`."""
     if affine.program is not None:
         _ = affine.region.pattern_sha256  # known from here on, to be compared by whoever reads the file
@@ -112,8 +112,8 @@ def map_of(made: type[Map], header: Mapping[str, Any], stored: Mapping[str, Arra
 
     Args:
         made: its class.
-        header: as `header_of` gives it.
-        stored: as `members_of` gives them.
+        header: as `to_header` gives it.
+        stored: as `to_members` gives them.
 
     Raises:
         DAMAGE: they do not belong together.

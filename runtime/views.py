@@ -369,7 +369,7 @@ def _zero(name: str, shape: Shape) -> Step:
 
 
 def _block(affine: Linearization) -> dict[str, Array]:
-    """X as a block of one point, in the map's type."""
+    """The point x as a block, input name to (1, *shape), in the map's type."""
     return {name: value[None].astype(affine.b.dtype) for name, value in affine.inputs.items()}
 
 
