@@ -7,7 +7,7 @@ region.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -65,7 +65,7 @@ class Faces:
 
     def towards(self, face: int) -> LinearProgram:
         """The program from x to one face alone."""
-        return upstream(self.program, [self.faces[face].step.output])
+        return self.program.upstream([self.faces[face].step.output])
 
     def split(self, rows: Array) -> Iterator[tuple[int, Array]]:
         """Rows by face: the face, and the positions in `rows` that are its own."""
@@ -97,7 +97,7 @@ def faces_of(program: LinearProgram, *, tied: bool = False) -> Faces:
             units = np.arange(step.size) % guard.choice.size
         faces.append(Face(owner, guard, number, step, units))
     outputs = [face.step.output for face in faces]
-    return Faces(tuple(faces), tuple(unknown), upstream(joined(program, faces), outputs))
+    return Faces(tuple(faces), tuple(unknown), joined(program, faces).upstream(outputs))
 
 
 def joined(program: LinearProgram, faces: Sequence[Face]) -> LinearProgram:
@@ -113,17 +113,3 @@ def joined(program: LinearProgram, faces: Sequence[Face]) -> LinearProgram:
         steps += [exact, *behind.get(position, ())]
     outputs = (*program.outputs, *((face.step.output, face.step.shape) for face in faces))
     return LinearProgram(program.inputs, outputs, tuple(steps))
-
-
-def upstream(program: LinearProgram, outputs: Collection[str]) -> LinearProgram:
-    """The part of a program that some of its tensors depend on, with those as its outputs."""
-    needed = set(outputs)
-    steps: list[Step] = []
-    for step in reversed(program.steps):
-        if step.output in needed:
-            needed.update(name for name, _ in step.terms)
-            steps.append(step)
-    shapes = dict(program.inputs) | {step.output: step.shape for step in program.steps}
-    return LinearProgram(
-        program.inputs, tuple((name, shapes[name]) for name in outputs), tuple(reversed(steps))
-    )

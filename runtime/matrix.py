@@ -136,14 +136,10 @@ class _Rows:
     def _seeds(self, rows: Array) -> dict[str, Block]:
         """Unit rows, (K, elements) for each output."""
         found: dict[str, Block] = {}
-        start = 0
-        for name, shape in self.linear.outputs:
-            size = math.prod(shape)
-            mine = np.flatnonzero((rows >= start) & (rows < start + size))
-            units = np.ones(len(mine), self.dtype), (mine, rows[mine] - start)
-            seed = sparse.csr_array(units, shape=(len(rows), size))
+        for name, shape, mine, entries in self.linear.by_output(rows):
+            units = np.ones(len(mine), self.dtype), (mine, entries)
+            seed = sparse.csr_array(units, shape=(len(rows), math.prod(shape)))
             found[name] = _sum(found[name], seed) if name in found else seed
-            start += size
         return found
 
     def _stacked(self, adjoints: dict[str, Block], count: int) -> sparse.csr_array:

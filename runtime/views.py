@@ -213,7 +213,7 @@ def upto(affine: Linearization, step: str | Layer, memory_limit: Limit) -> Layer
     """The view from the inputs to a tensor; `AffineMap.upto` documents it."""
     program = network_of(affine)
     name, shape = tensor_at(program, step)
-    part, rows = _prefix(program, name, shape), np.arange(math.prod(shape))
+    part, rows = program.upstream([name]), np.arange(math.prod(shape))
     with overflow_refused_later():
         b = bias_of(part, rows, affine.b.dtype)
     _require_finite(b, f"offsets of the view up to {name!r}")
@@ -227,10 +227,10 @@ def onward(affine: Linearization, step: str | Layer, memory_limit: Limit) -> Lay
     others = tuple(one for one in program.steps if one.output != name)
     beside = LinearProgram((*_but(program.inputs, name), (name, shape)), program.outputs, others)
     without = {**_block(affine), name: np.zeros((1, *shape), affine.b.dtype)}
+    ends = [given for given, _ in program.outputs]
     with overflow_refused_later():
-        b = walked(_needed(beside), without, weight=1.0)[0, affine.rows]
+        b = walked(beside.upstream(ends), without, weight=1.0)[0, affine.rows]
     _require_finite(b, f"offsets of the view onward from {name!r}")
-    ends = {given for given, _ in program.outputs}
     constant = tuple(_zero(*put) for put in _but(program.inputs, name) if put[0] in ends)
     part = tangent(LinearProgram(((name, shape),), program.outputs, (*constant, *others)))
     return LayerView(name, part, affine.rows, b, is_cut(program, name), memory_limit)
@@ -273,7 +273,7 @@ def units(affine: Linearization, row: int, step: str | Layer, k: int | None) -> 
     unit = np.zeros(len(view.rows), view.b.dtype)
     unit[row] = 1
     slope = view.operator.rmatvec(unit).astype(np.float64)
-    value = walked(_prefix(network_of(affine), name, shape), _block(affine), weight=1.0)[0]
+    value = walked(network_of(affine).upstream([name]), _block(affine), weight=1.0)[0]
     parts = slope * value
     order = np.argsort(-np.abs(parts), kind="stable")
     shown, rest = order[:k], order[len(order) if k is None else k :]
@@ -341,22 +341,6 @@ def _require_finite(array: Array, what: str) -> None:
         raise NonFiniteError(
             f"{what} leave the range of {array.dtype}; float64 has a wider one (dtype='float64')"
         )
-
-
-def _prefix(program: LinearProgram, name: str, shape: Shape) -> LinearProgram:
-    """The program up to a tensor, offsets included."""
-    return _needed(LinearProgram(program.inputs, ((name, shape),), program.steps))
-
-
-def _needed(program: LinearProgram) -> LinearProgram:
-    """The same without the steps that no output needs."""
-    needed = {name for name, _ in program.outputs} - {name for name, _ in program.inputs}
-    steps = []
-    for step in reversed(program.steps):
-        if step.output in needed:
-            steps.append(step)
-            needed.update(name for name, _ in step.terms)
-    return LinearProgram(program.inputs, program.outputs, tuple(reversed(steps)))
 
 
 def _but(puts: Iterable[tuple[str, Shape]], left_out: str) -> tuple[tuple[str, Shape], ...]:
