@@ -84,7 +84,7 @@ class Evidence:
 
     @property
     def places(self) -> list[Trace]:
-        """The point x, and the fresh ones."""
+        """X and the fresh points."""
         return [self.trace, *(neighbour.trace for neighbour in self.fresh)]
 
 
@@ -285,7 +285,7 @@ def check_steps(
     Args:
         program: the network at x.
         observed: every tensor of the program at x, as onnxruntime computes it.
-        arithmetic: the coarser of the model's and the program's.
+        arithmetic: the coarser of the two.
 
     Returns:
         One row for each step, in execution order.
