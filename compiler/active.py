@@ -81,11 +81,6 @@ class Arena:
         """Bytes of the buffers that are free now."""
         return sum(buffer.nbytes for buffer in self._free)
 
-    def clear(self) -> None:
-        """Let the system have the memory."""
-        with self._lock:
-            self._free.clear()
-
 
 class Storage:
     """The numbers of a block, (units, stride); its buffer goes back to the arena with the last block."""

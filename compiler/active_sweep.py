@@ -32,7 +32,8 @@ from ..runtime.primitives import (
 from ..runtime.program import LinearProgram, Step
 from .active import Block, Layout, Rows, Storage, Units, layout_of
 from .active_windows import Windows, windows_of
-from .fused import FusedStore, Progress
+from .fused_store import FusedStore
+from .sweep import Progress
 
 _EVERYTHING = np.zeros(0, np.bool_)  # stands for a mask of which every entry is set
 _NO_ROWS = np.zeros(0, np.int32)

@@ -13,9 +13,10 @@ import scipy
 
 from .._version import __version__
 from ..runtime import session
-from ..runtime.affine_map import AffineMap, Layer
+from ..runtime.affine_map import AffineMap
 from ..runtime.certificate import Certificate, Level
 from ..runtime.errors import NonFiniteError
+from ..runtime.layer import Layer
 from ..runtime.primitives import Array
 from ..runtime.program import Kind, LinearProgram
 from ..runtime.region import Geometry
@@ -40,10 +41,8 @@ class Asked:
     @property
     def kind(self) -> Kind:
         """How far the answer holds: where x decides which nodes run, as far as it decides the same."""
-        path = self.trace.path
-        decided = path is not None and path.depends_on_x
         holds_everywhere = self.program.kind in (Kind.AFFINE, Kind.LOCALLY_CONSTANT)
-        return Kind.PIECEWISE_LINEAR if decided and holds_everywhere else self.program.kind
+        return Kind.PIECEWISE_LINEAR if self.trace.decides and holds_everywhere else self.program.kind
 
 
 def require_representable(**arrays: Array) -> None:

@@ -8,7 +8,7 @@ are multiplied by the next leg's map: W = W_top … W_bottom, and a lower step's
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,9 +21,7 @@ from ..runtime.transpose import transposed
 from .cuts import live_elements
 from .engine import Engine
 from .plan import Leg, Plan
-from .sweep import Sweep, Swept
-
-Progress = Callable[[int, int], None]  # (done, of)
+from .sweep import Progress, Sweep, Swept
 
 
 @dataclass(frozen=True)
@@ -85,12 +83,11 @@ def compose_stacked(
     wanted = []  # an output of the stack holds the points' one behind the other
     for image, mine in enumerate(rows):
         positions = np.empty_like(mine)
-        first = before = 0
-        for _, shape in one.outputs:
+        first = 0
+        for _, shape, here, entries in one.by_output(mine):
             size = math.prod(shape)
-            here = (mine >= before) & (mine < before + size)
-            positions[here] = first + image * size + mine[here] - before
-            first, before = first + len(programs) * size, before + size
+            positions[here] = first + image * size + entries
+            first += len(programs) * size
         wanted.append(positions)
     found = engine.stacked(many, np.stack(wanted, axis=1), dtype)
     sizes = [math.prod(shape) for _, shape in one.inputs]

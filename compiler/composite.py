@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import onnx
 from onnx import helper
@@ -15,11 +14,9 @@ from ..ops import REGISTRY
 from ..runtime.errors import UnsupportedError
 from ..runtime.program import Kind
 from .graph import Graph, Node, ancestors, graph_of
+from .verdict import Verdict
 
-if TYPE_CHECKING:
-    from .scope import Verdict
-
-Judge = Callable[[Graph, Sequence[str]], Sequence["Verdict"]]
+Judge = Callable[[Graph, Sequence[str]], Sequence[Verdict]]  # of a graph's nodes, given the tensors that move
 
 _ORDER = (Kind.LOCALLY_CONSTANT, Kind.AFFINE, Kind.PIECEWISE_LINEAR, Kind.SMOOTH)
 

@@ -14,7 +14,8 @@ from ..runtime.primitives import Array
 from ..runtime.program import LinearProgram
 from ..runtime.stack import Kept
 from .adjoint import Adjoint, adjoint_of, emitted
-from .fused import FusedStore, fused_available, fused_rows
+from .fused import fused_available, fused_rows
+from .fused_store import FusedStore
 from .multiplier import MatrixStore, Multiplier, explicit, matrix_free
 from .plan import EngineName, Leg
 from .sweep import Magnitudes, Sweep, Swept, bounds_back, rows_back

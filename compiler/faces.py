@@ -1,12 +1,13 @@
 """Faces: a program's guards as tensors of a program, so that every engine that gives W gives them too.
 
-The half-spaces Σ Lᵢ uᵢ + c ≥ 0 of a guard are a step like any other. With one for each guard, the values of
-their outputs at x are the margins m, the rows of their map the slopes a, and a ᵀ(z - x) + m ≥ 0 the region.
+The half-spaces Σ Lᵢ uᵢ + c ≥ 0 of a guard are a step like any other. With such a step for each guard, the
+values of their outputs at x are the margins m, the rows of their map the slopes a, and aᵀ(z - x) + m ≥ 0 the
+region.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -64,7 +65,7 @@ class Faces:
 
     def towards(self, face: int) -> LinearProgram:
         """The program from x to one face alone."""
-        return upstream(self.program, [self.faces[face].step.output])
+        return self.program.upstream([self.faces[face].step.output])
 
     def split(self, rows: Array) -> Iterator[tuple[int, Array]]:
         """Rows by face: the face, and the positions in `rows` that are its own."""
@@ -96,11 +97,11 @@ def faces_of(program: LinearProgram, *, tied: bool = False) -> Faces:
             units = np.arange(step.size) % guard.choice.size
         faces.append(Face(owner, guard, number, step, units))
     outputs = [face.step.output for face in faces]
-    return Faces(tuple(faces), tuple(unknown), upstream(joined(program, faces), outputs))
+    return Faces(tuple(faces), tuple(unknown), joined(program, faces).upstream(outputs))
 
 
 def joined(program: LinearProgram, faces: Sequence[Face]) -> LinearProgram:
-    """The program with each face as soon as what it reads is known; its outputs are both's."""
+    """The program with each face as soon as what it reads is known; with the outputs of both."""
     made = {step.output: position for position, step in enumerate(program.steps)}
     behind: dict[int, list[Step]] = {}
     for face in faces:
@@ -112,17 +113,3 @@ def joined(program: LinearProgram, faces: Sequence[Face]) -> LinearProgram:
         steps += [exact, *behind.get(position, ())]
     outputs = (*program.outputs, *((face.step.output, face.step.shape) for face in faces))
     return LinearProgram(program.inputs, outputs, tuple(steps))
-
-
-def upstream(program: LinearProgram, outputs: Collection[str]) -> LinearProgram:
-    """The part of a program that some of its tensors depend on, with those as its outputs."""
-    needed = set(outputs)
-    steps: list[Step] = []
-    for step in reversed(program.steps):
-        if step.output in needed:
-            needed.update(name for name, _ in step.terms)
-            steps.append(step)
-    shapes = dict(program.inputs) | {step.output: step.shape for step in program.steps}
-    return LinearProgram(
-        program.inputs, tuple((name, shapes[name]) for name in outputs), tuple(reversed(steps))
-    )

@@ -1,9 +1,9 @@
 """Masks that hold infinities, as finite numbers.
 
 A causal mask is often a constant of zeros and -inf that is added to scores, or chosen by Where, before a
-softmax. A linear map has no infinite entries; so infinite constants are replaced by a quarter of the largest
-number of the model's floating type, so that a few of them can be added, which every exponential takes to the
-same 0. What comes out is compared with the model as it is written.
+softmax. A linear map has no infinite entries, so an infinite constant is replaced by a quarter of the largest
+number of the model's floating type: a few of them can be added, and exp takes what is so negative to 0 alike.
+What comes out is compared with the model as it is written.
 """
 
 from __future__ import annotations

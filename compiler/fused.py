@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+import math
 from importlib.util import find_spec
 from typing import Any
 
@@ -11,43 +10,8 @@ import numpy as np
 
 from ..runtime.primitives import Array
 from ..runtime.program import LinearProgram
-
-Progress = Callable[[int, int], None]  # (done, of)
-
-
-@dataclass
-class FusedStore:
-    """What is expensive to prepare and the same at every point, by the identity of what it was made from."""
-
-    _kept: dict[Any, tuple[Any, Any]] = field(default_factory=dict)
-    _counting: Array = field(default_factory=lambda: np.arange(1 << 16, dtype=np.int32))
-
-    @property
-    def arena(self) -> Any:
-        """Buffers for blocks."""
-        from .active import Arena
-
-        return self.equal("arena", Arena)
-
-    def get(self, kind: Hashable, source: object, make: Callable[[], Any]) -> Any:
-        """The `kind` of thing prepared from `source`, made at the first call."""
-        kept = self._kept.get((kind, id(source)))
-        if kept is None or kept[0] is not source:
-            kept = self._kept[kind, id(source)] = (source, make())
-        return kept[1]
-
-    def equal(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        """The thing prepared for an equal, hashable key."""
-        kept = self._kept.get(key)
-        if kept is None:
-            kept = self._kept[key] = (None, make())
-        return kept[1]
-
-    def counting(self, count: int) -> Array:
-        """0, 1, … count - 1: the rows of a block in which every unit has its own."""
-        if count > len(self._counting):
-            self._counting = np.arange(2 * count, dtype=np.int32)
-        return self._counting[:count]
+from .fused_store import FusedStore
+from .sweep import Progress
 
 
 def fused_available() -> bool:
@@ -90,7 +54,7 @@ def fused_bytes(program: LinearProgram, k: int, dtype: np.dtype[Any]) -> int:
     itemsize = np.dtype(dtype).itemsize
     vector = 64 // itemsize
     per_unit = (-(-k // vector) + 1) * vector * itemsize
-    sizes = {name: int(np.prod(shape, dtype=np.int64)) for name, shape in program.inputs}
+    sizes = {name: math.prod(shape) for name, shape in program.inputs}
     sizes |= {step.output: step.size for step in program.steps}
     alive = {name: sizes[name] for name, _ in program.outputs}
     most = sum(alive.values())

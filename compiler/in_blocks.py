@@ -81,7 +81,7 @@ class InBlocks:
 
     @cached_property
     def tables(self) -> tuple[Table, ...]:
-        """Their maps."""
+        """The maps of the kept legs."""
         return tuple(
             self._by_rows(leg) if leg.direction == "reverse" else self._by_columns(leg) for leg in self.kept
         )

@@ -13,8 +13,9 @@ from ..ops import Local, Operand, Reading, Site, stays
 from ..runtime.primitives import Array, Shape
 from ..runtime.program import Discrete, Kind, LinearProgram, Step
 from .graph import Node, is_floating
-from .scope import Scope, Verdict
+from .scope import Scope
 from .trace import Trace
+from .verdict import Verdict
 
 
 @dataclass(frozen=True)

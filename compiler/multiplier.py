@@ -98,13 +98,10 @@ def live_units(program: LinearProgram) -> dict[str, Array]:
 def read_units(program: LinearProgram, rows: Array) -> dict[str, Array]:
     """Tensor to the mask of its units that one of the rows can depend on."""
     read: dict[str, Array] = {}
-    start = 0
-    for name, shape in program.outputs:
-        size = int(np.prod(shape, dtype=np.int64))
-        mask = np.zeros(size, bool)
-        mask[rows[(rows >= start) & (rows < start + size)] - start] = True
+    for name, shape, _, entries in program.by_output(rows):
+        mask = np.zeros(math.prod(shape), bool)
+        mask[entries] = True
         read[name] = mask.reshape(shape)
-        start += size
     for step in reversed(program.steps):
         above = read.get(step.output)
         if above is None:

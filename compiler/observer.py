@@ -20,7 +20,7 @@ from .trace import Trace, observe, require_finite
 
 
 class Observer:
-    """Looks at a model through onnxruntime: what the rules need, all that depends on x, and from within."""
+    """Looks at a model through onnxruntime: what rules need, all that depends on x, or a run from inside."""
 
     def __init__(
         self, graph: Graph, scope: Scope, providers: Sequence[str] | None, *, by_reference: bool = False

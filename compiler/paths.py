@@ -65,6 +65,23 @@ class Path:
                 raise OffPath
 
 
+@dataclass(frozen=True)
+class PathTrace(Trace):
+    """What was observed of a point in the flat graph of its way, with the model's own outputs."""
+
+    path: Path
+    answers: Mapping[str, Array]  # the outputs of the model as it is written, where it runs
+
+    @property
+    def decides(self) -> bool:
+        """Whether x decides which nodes run, or how often."""
+        return self.path.depends_on_x
+
+    def answer(self, name: str) -> Array:
+        """An output as the model itself gives it."""
+        return self.answers[name] if name in self.answers else self.values[name]
+
+
 class PathObserver:
     """Looks at a model through the flat graph of each point.
 
@@ -114,7 +131,7 @@ class PathObserver:
         """The coarsest floating type that the model declares or casts to."""
         return self._whole.dtype
 
-    def trace(self, feeds: Mapping[str, Array]) -> Trace:
+    def trace(self, feeds: Mapping[str, Array]) -> PathTrace:
         """Observe what the rules need at a point.
 
         Raises:
@@ -126,14 +143,14 @@ class PathObserver:
         path.require_taken(seen.values)
         return self._answered(seen, path, lambda: self._whole.trace(feeds))
 
-    def probe(self, trace: Trace, z: Mapping[str, Array]) -> Trace:
+    def probe(self, trace: Trace, z: Mapping[str, Array]) -> PathTrace:
         """Observe at another value z of the free tensors, all else as in a trace.
 
         Raises:
             OffPath: z takes another way.
         """
+        assert isinstance(trace, PathTrace)
         path = trace.path
-        assert path is not None
         try:
             seen = path.observer.probe(trace, z)
         except ModelError as error:  # such as a slice of the wrong size
@@ -141,18 +158,18 @@ class PathObserver:
         path.require_taken(seen.values)
         return self._answered(seen, path, lambda: self._whole.probe(trace, z))
 
-    def _answered(self, seen: Trace, path: Path, look: Callable[[], Trace]) -> Trace:
+    def _answered(self, seen: Trace, path: Path, look: Callable[[], Trace]) -> PathTrace:
         """What the flat graph shows of a point, with what the model itself answers."""
         try:
             return _answered(seen, path, look())
         except ModelError:
             if not self._converted:
                 raise
-            return replace(seen, path=path)  # nobody runs the model as it is written
+            return PathTrace(seen.feeds, seen.values, path, {})  # nobody runs the model as it is written
 
     def of(self, trace: Trace) -> Observer:
         """What looks at the flat graph of a point."""
-        assert trace.path is not None
+        assert isinstance(trace, PathTrace)
         return trace.path.observer
 
     @cached_property
@@ -228,7 +245,7 @@ class PathObserver:
         return Session(model, names, self._providers, surroundings=self._graph.surroundings)
 
 
-def _answered(seen: Trace, path: Path, whole: Trace) -> Trace:
+def _answered(seen: Trace, path: Path, whole: Trace) -> PathTrace:
     """What the flat graph shows of a point, with what the model itself answers."""
     answers = {name: whole.values[name] for name in path.scope.outputs}
     for name, answer in answers.items():
@@ -237,7 +254,7 @@ def _answered(seen: Trace, path: Path, whole: Trace) -> Trace:
                 f"written out in simpler nodes, the model's output {name!r} has the shape "
                 f"{seen.values[name].shape} instead of {answer.shape}; this is a fault of an expansion"
             )
-    return replace(seen, path=path, answers=answers)
+    return PathTrace(seen.feeds, seen.values, path, answers)
 
 
 def objection(places: Sequence[Trace], outputs: Sequence[str]) -> str:

@@ -24,7 +24,7 @@ from ..runtime.ties import Ties
 from .answer import Asked, affine_map, jumps_of, require_representable
 from .anywhere import anywhere, on_the_only_way
 from .certify import certificate_for, certificate_for_operator, record_for
-from .compose import Composed, Progress, compose, compose_stacked
+from .compose import Composed, compose, compose_stacked
 from .engine import Engine
 from .evidence import Case
 from .graph import Graph, load
@@ -33,11 +33,12 @@ from .many import answers, instances_of
 from .neighbours import Point
 from .observer import Observer
 from .options import require_options
-from .paths import OffPath, Path, PathObserver
+from .paths import OffPath, Path, PathObserver, PathTrace
 from .plan import Direction, EngineName, Plan, checks_of, machine_speed, plan_of
 from .rows import Rows, choose_rows, wording
 from .runnable import runnable
 from .scope import Scope, scope_of
+from .sweep import Progress
 from .trace import Given, Trace, feeds_of, require_within
 
 if TYPE_CHECKING:
@@ -191,7 +192,7 @@ class CompiledModel:
         Raises:
             As `at`.
         """
-        asked = anywhere(self, x, rows)
+        asked = anywhere(self.asked, self.graph, x, rows)
         plan = replace(asked.plan, speed=machine_speed())
         return replace(plan, checks=checks_of(plan, asked.program, self.dtype))
 
@@ -211,7 +212,7 @@ class CompiledModel:
         from .adjoint import save_adjoint
 
         facts = {"ilin.model": self.graph.name, "ilin.model_sha256": self.graph.sha256}
-        save_adjoint(on_the_only_way(self, x).program, self.dtype, path, facts)
+        save_adjoint(on_the_only_way(self.asked, self.graph, x).program, self.dtype, path, facts)
 
     def export_explainer(self, path: str | os.PathLike[str], rows: Rows = "all", x: Given = None) -> None:
         """Write one ONNX model x → (y, W, b, rows) that explains any x wherever onnxruntime runs.
@@ -231,7 +232,7 @@ class CompiledModel:
         from .adjoint import require_runnable
         from .explainer import export_explainer
 
-        asked = on_the_only_way(self, x)
+        asked = on_the_only_way(self.asked, self.graph, x)
         taken = self.prepared(asked.trace)
         model = export_explainer(taken.graph, taken.scope, asked.program, rows, self.dtype)
         require_runnable(model, self.dtype, surroundings=taken.graph.surroundings)
@@ -295,7 +296,7 @@ class CompiledModel:
 
     def prepared(self, trace: Trace) -> Path | CompiledModel:
         """What is kept for the way of a point. For the other stages, as `answer` is."""
-        return trace.path or self
+        return trace.path if isinstance(trace, PathTrace) else self
 
     def _look(self, trace: Trace, z: Point) -> tuple[Trace, LinearProgram] | None:
         """The model at another value of the free tensors, or None where it is not finite or does not run."""
@@ -317,7 +318,7 @@ class CompiledModel:
         """
         from .region import Survey
 
-        if trace.path is not None and trace.path.depends_on_x:
+        if trace.decides:
             raise UnsupportedError(
                 "x decides which branches or how many iterations the model runs, and nobody knows where that "
                 "changes; ask for the region of a part of the model without such nodes"

@@ -57,10 +57,8 @@ RATES: dict[EngineName, Rates] = {
     "fused": Rates(2e10, 6.5e10, 4e9, 4e-5, lanes=16, listed=2e-9, active=0.55, block=128),
 }
 _PRODUCT = 6e10  # multiply-adds per second of one large matrix product
-_POINTS = 3  # that a certificate looks at: x and two fresh ones
-_WALKS = (
-    14  # of one point through the network: values and magnitudes at each, and the search for the fresh ones
-)
+_POINTS = 3  # that memory for a certificate is reckoned with: x, a fresh one, and one to spare
+_WALKS = 14  # of one point through the network: values and magnitudes at each, and the search for fresh ones
 _SEARCH = 3  # of one point through the network: the search alone, mostly by onnxruntime
 BUDGET = 1 << 30  # bytes of a sweep's blocks at most: larger ones are not faster
 _CLOSE_LOOK = 64 << 20  # bytes of a block from which they are counted step by step
@@ -391,7 +389,7 @@ def _best_legs(costs: _Costs, K: int, direction: Direction) -> tuple[Leg, ...]:
 
 
 def _narrow(costs: _Costs, K: int) -> list[int]:
-    """Inner cuts that are narrower than K rows, and than their neighbours; nothing is no cut."""
+    """Inner cuts that are narrower than K rows and than their neighbours, those without elements left out."""
     widths = costs.widths
     found = [
         i

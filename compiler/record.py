@@ -54,5 +54,5 @@ def record_of(program: LinearProgram, trace: Trace, fresh: Sequence[Neighbour], 
         name: np.concatenate([x[None][:0], *(near.point[name][None] for near in fresh)])
         for name, x in trace.free(program).items()
     }
-    jumps = bool(program.discrete) or (trace.path is not None and trace.path.depends_on_x)
+    jumps = bool(program.discrete) or trace.decides
     return Record(points, bounds, program.kind is not Kind.SMOOTH and not jumps)

@@ -17,32 +17,7 @@ from ..runtime.program import Kind
 from ..runtime.session import evaluate_constants
 from .composite import composite_of, judge_composite
 from .graph import Graph, Node, TensorInfo, ancestors, descendants
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What ilin can do with one node."""
-
-    node: Node
-    kind: Kind | None  # None: unsupported, for the given reason
-    depends_on_x: bool
-    reason: str = ""
-    entry: Entry | None = None  # what serves it
-    observed: frozenset[int] = frozenset()  # positions of inputs whose values at x the rule reads
-    held: frozenset[int] = frozenset()  # positions of inputs that depend on x and are taken as parameters
-    moved: tuple[str, ...] = ()  # outputs of a composite node that vary with x
-    without_rule: Node | None = None  # what is in the way: this node, or one that it is written out in
-
-    @property
-    def varying(self) -> tuple[str, ...]:
-        """Outputs that vary with the inputs ("" where left out); indices and masks do not."""
-        constant = self.entry.constant_outputs if self.entry else ()
-        return self.moved or tuple(name for i, name in enumerate(self.node.outputs) if i not in constant)
-
-    @property
-    def watched(self) -> tuple[str, ...]:
-        """What the guards of a locally constant node are made from: its inputs, or else its outputs."""
-        return self.node.inputs if self.entry is not None and self.entry.watch else self.node.outputs
+from .verdict import Verdict
 
 
 @dataclass(frozen=True)
@@ -52,9 +27,7 @@ class Scope:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     uses: tuple[Verdict, ...]  # the nodes that depend on x and that an output depends on, in order
-    discrete: tuple[
-        Verdict, ...
-    ]  # locally constant nodes that read what depends on x, and whose guards count
+    discrete: tuple[Verdict, ...]  # locally constant nodes that read what depends on x, for their guards
     active: frozenset[str]  # tensors that depend on x
     constants: Mapping[str, Array]  # tensors that depend on no input at all, where a rule needs them
     observed: tuple[str, ...]  # tensors that rules need at x, the outputs included

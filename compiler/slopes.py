@@ -17,8 +17,9 @@ from ..runtime.primitives import Array
 from ..runtime.program import Kind, LinearProgram, Step
 from ..runtime.rounding import Arithmetic, growth
 from .lower import relowered
-from .scope import Scope, Verdict
+from .scope import Scope
 from .trace import Trace
+from .verdict import Verdict
 
 _STEP = 2.0**-16  # relative to the size of what is moved: balances f's curvature and float64's rounding
 _SHORT = 2.0**-28  # relative to each entry: inside of f's domain, and of x's piece, wherever x is

@@ -13,6 +13,8 @@ from ..runtime.primitives import Array, flat
 from ..runtime.program import LinearProgram
 from .multiplier import Multiplier
 
+Progress = Callable[[int, int], None]  # called with what is done, and how much there is to do
+
 
 @dataclass(frozen=True)
 class Magnitudes:
@@ -115,12 +117,8 @@ def seeds(program: LinearProgram, rows: Array, dtype: np.dtype[Any]) -> list[Arr
             for part, (_, shape) in zip(parts, program.outputs, strict=True)
         ]
     blocks = []
-    start = 0
-    for _, shape in program.outputs:
-        size = math.prod(shape)
-        mine = np.flatnonzero((rows >= start) & (rows < start + size))
-        block = np.zeros((len(rows), size), dtype)
-        block[mine, rows[mine] - start] = 1
+    for _, shape, mine, entries in program.by_output(rows):
+        block = np.zeros((len(rows), math.prod(shape)), dtype)
+        block[mine, entries] = 1
         blocks.append(block.reshape(len(rows), *shape))
-        start += size
     return blocks

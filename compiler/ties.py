@@ -1,8 +1,8 @@
 """Ties at x: which of them matter, and the map of the region that a direction enters from x.
 
 A unit ties where the value of its own half-space aᵀ(z - x) + m is m = 0. Whether that matters is settled by
-two walks through the network in which every tie may go either way. Forward: does a stay 0 whatever the
-ties before it choose? Back: can any row that was asked for depend on the unit, whatever the ties behind it
+two walks through the network in which every tie may go either way. Forward: does its slope a stay 0, whatever
+the ties before it choose? Back: can any row that was asked for depend on the unit, whatever those behind it
 choose? Directions resolve the others. With s the derivative of a node's inputs along one, the node chooses as
 at u + t s for t → 0, so it is lowered anew at values in the order of the pairs (u, s): see `nudged`.
 
@@ -33,7 +33,8 @@ from .faces import Face, faces_of, joined
 from .lower import relowered
 from .plan import plan_of
 from .region import Survey, vanishing
-from .scope import Scope, Verdict
+from .scope import Scope
+from .verdict import Verdict
 
 _DOUBLE = np.dtype(np.float64)
 _SEED = 20_260_729

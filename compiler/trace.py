@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -14,9 +14,6 @@ from ..runtime.primitives import Array, Shape
 from ..runtime.program import LinearProgram
 from ..runtime.session import Runner
 from .graph import Graph, TensorInfo, is_floating
-
-if TYPE_CHECKING:
-    from .paths import Path
 
 Given = Any  # an array, or a mapping from graph input name to array
 
@@ -27,14 +24,15 @@ class Trace:
 
     feeds: Mapping[str, Array]  # every graph input
     values: Mapping[str, Array]  # the observed tensors, each in its own type
-    path: Path | None = None  # the way that the point takes; None where the model has but one
-    answers: Mapping[str, Array] = field(
-        default_factory=dict
-    )  # where it has several: the model's own outputs
+
+    @property
+    def decides(self) -> bool:
+        """Whether x decides which nodes run; see `PathTrace`."""
+        return False
 
     def answer(self, name: str) -> Array:
         """An output as the model itself gives it."""
-        return self.answers[name] if name in self.answers else self.values[name]
+        return self.values[name]
 
     def answered(self, tensors: Sequence[tuple[str, Shape]]) -> Array:
         """The outputs of a program as the model itself gives them, one behind the other."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .ops._rule import Local, Site, between, jumps, locally_constant, lowers, side_of, sign_of, threshold
     from .ops._smooth import elementwise, tangent
     from .runtime import primitives
-    from .runtime.affine_map import AffineMap, Layer, load
+    from .runtime.affine_map import AffineMap, load
     from .runtime.certificate import Certificate
     from .runtime.errors import (
         IlinError,
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         UnknownTensorError,
         UnsupportedError,
     )
+    from .runtime.layer import Layer
     from .runtime.program import Guard, HalfSpaces, Kind
     from .runtime.recheck import Verification, verify
 
@@ -81,8 +82,9 @@ _HOMES = {
     ".ops._rule": {"Local", "Site", "jumps", "locally_constant", "lowers"}
     | {"between", "side_of", "sign_of", "threshold"},
     ".ops._smooth": {"elementwise", "tangent"},
-    ".runtime.affine_map": {"AffineMap", "Layer", "load"},
+    ".runtime.affine_map": {"AffineMap", "load"},
     ".runtime.certificate": {"Certificate"},
+    ".runtime.layer": {"Layer"},
     ".runtime.program": {"Guard", "HalfSpaces", "Kind"},
     ".runtime.recheck": {"Verification", "verify"},
 }

@@ -21,14 +21,24 @@ def overflow_refused_later() -> Iterator[None]:
         yield
 
 
+def stack(tensors: Mapping[str, Array]) -> Array:
+    """Tensors flattened in C order, one behind the other."""
+    return np.concatenate([np.ravel(value) for value in tensors.values()])
+
+
 def unstack(flat: Array, shapes: Mapping[str, Shape]) -> dict[str, Array]:
-    """Flattened, stacked tensors as they are: name to array."""
+    """The inverse: name to array."""
     parts, start = {}, 0
     for name, shape in shapes.items():
         size = math.prod(shape)
         parts[name] = flat[start : start + size].reshape(shape)
         start += size
     return parts
+
+
+def alone(tensors: Mapping[str, Any]) -> Any:
+    """How a user is given tensors: the array where there is one, else name to array."""
+    return next(iter(tensors.values())) if len(tensors) == 1 else dict(tensors)
 
 
 def located(position: int, shapes: Mapping[str, Shape]) -> tuple[str, tuple[int, ...]]:

@@ -8,11 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
+
 from .errors import OutputError
 
 if TYPE_CHECKING:
     import onnx
-from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
 
 
 def write_whole(path: Path, write: Callable[[Any], None]) -> None:

@@ -55,9 +55,7 @@ class Plan:
     identity: Mapping[str, Any]  # everything that decides the answer, by name, as JSON has it
     rows: Array  # (K,) what the rows are made from, such as flat output indices
     entries: Mapping[str, Entry]  # by the file's name
-    settings: Mapping[str, Any] = field(
-        default_factory=dict
-    )  # of the run that began it, for those that go on
+    settings: Mapping[str, Any] = field(default_factory=dict)  # of the run that began it, for later ones
 
     @property
     def row_bytes(self) -> int:
@@ -118,9 +116,7 @@ def write_rows(
                     file.put(first, blocks[name])
                 following = _added(done, blocks["W"], numbers)
                 _mark(folder, plan, following)
-                done = (
-                    following  # not before it is on record, lest an interruption tell of more than there is
-                )
+                done = following  # once that is on record: an interruption tells of no more than there is
                 if progress:
                     progress(done.rows_done, K)
         except KeyboardInterrupt as stop:

@@ -8,17 +8,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import sparse
 
-from .arrays import overflow_refused_later
+from .arrays import overflow_refused_later, stack
 from .errors import MemoryLimitError, NonFiniteError, OptionError
+from .linearization import Linearization
 
 if TYPE_CHECKING:
     from xarray import Dataset
 
-    from .affine_map import AffineMap
-
 
 @overflow_refused_later()
-def dataset_of(affine: AffineMap) -> Dataset:
+def dataset_of(affine: Linearization) -> Dataset:
     """See `AffineMap.to_xarray`."""
     try:
         import xarray
@@ -31,7 +30,7 @@ def dataset_of(affine: AffineMap) -> Dataset:
             "this map was asked for with materialize=False, so W was not made; ask without it, for fewer rows"
         )
     W = affine.W if isinstance(affine.W, np.ndarray) else affine.W.toarray()
-    y = np.concatenate([np.ravel(value) for value in affine.outputs.values()])
+    y = stack(affine.outputs)
     arrays: dict[str, Any] = {"b": ("row", affine.b), "value": ("row", y[affine.rows])}
     start = 0
     for name, x in affine.inputs.items():

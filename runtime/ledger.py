@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from .arrays import Array, Shape, located, overflow_refused_later, unstack
+from .arrays import Array, Shape, alone, located, overflow_refused_later, unstack
 from .decision import DecisionBoundary
 from .errors import InputError, NonFiniteError, OptionError
 from .groups import Grouping, grouping, has_channels, shaped
+from .ledger_text import html_of, text_of
+from .linearization import Linearization
 from .program import LinearProgram
 
 if TYPE_CHECKING:
     import pandas
-
-    from .affine_map import AffineMap
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,9 +75,7 @@ class Ledger:
     shapes: Mapping[str, Shape]  # of the inputs
     shares: tuple[Share, ...]  # of the steps that have an offset; () where a base stands for them
     base: float | None  # F(x0) of the map, where a baseline x0 was given
-    slack: (
-        float | None
-    )  # how large the residual may be by design (`quantized`); None: not known, a loaded map
+    slack: float | None  # how large the residual may be by design (`quantized`); None on a loaded map
     grouped: Grouping | None = None
     sides: tuple[Ledger, Ledger] | None = None  # of a difference: the ledgers of both outputs
     boundary: DecisionBoundary | None = None  # of a difference: where the map gives both the same value
@@ -85,8 +83,7 @@ class Ledger:
     @property
     def contributions(self) -> Any:
         """W[row] ⊙ x, or W[row] ⊙ (x - x0), in the input's shape; by input name where there are several."""
-        parts = unstack(self.flat, self.shapes)
-        return next(iter(parts.values())) if len(parts) == 1 else parts
+        return alone(unstack(self.flat, self.shapes))
 
     @cached_property
     def flat(self) -> Array:
@@ -191,16 +188,12 @@ class Ledger:
         Args:
             largest: contributions (or groups), and shares, that have a line of their own.
         """
-        from .ledger_text import text_of
-
         return text_of(self, largest)
 
     def __str__(self) -> str:
         return self.text()
 
     def _repr_html_(self) -> str:
-        from .ledger_text import html_of
-
         return html_of(self, 10)
 
     def __repr__(self) -> str:
@@ -215,7 +208,7 @@ _COLUMNS = ["part", "tensor", "index", "group", "node", "op", "channel", "x", "w
 
 
 def ledger_of(
-    affine: AffineMap, row: int, *, against: int | None = None, groups: Any = None, baseline: Any = None
+    affine: Linearization, row: int, *, against: int | None = None, groups: Any = None, baseline: Any = None
 ) -> Ledger:
     """See `AffineMap.ledger`."""
     grouped = None if groups is None else grouping(groups, affine.input_shapes)
@@ -227,7 +220,7 @@ def ledger_of(
     return _difference(affine, first, second)
 
 
-def _one(affine: AffineMap, row: int, grouped: Grouping | None, start: Array | None) -> Ledger:
+def _one(affine: Linearization, row: int, grouped: Grouping | None, start: Array | None) -> Ledger:
     slopes = _stacked(affine.weights(row))
     position = int(affine.rows[row])
     output, index = located(position, affine.output_shapes)
@@ -254,7 +247,7 @@ def _one(affine: AffineMap, row: int, grouped: Grouping | None, start: Array | N
     return ledger
 
 
-def _difference(affine: AffineMap, a: Ledger, b: Ledger) -> Ledger:
+def _difference(affine: Linearization, a: Ledger, b: Ledger) -> Ledger:
     slopes = a.slopes - b.slopes
     margin = _total([*_products(slopes, affine.region.x), float(affine.b[a.row]), -float(affine.b[b.row])])
     ledger = replace(
@@ -271,7 +264,7 @@ def _difference(affine: AffineMap, a: Ledger, b: Ledger) -> Ledger:
     return ledger
 
 
-def _shares(affine: AffineMap, row: int) -> tuple[tuple[Share, ...], float | None]:
+def _shares(affine: Linearization, row: int) -> tuple[tuple[Share, ...], float | None]:
     """What each step adds to b[row], by channel where the network at x is there; and the slack."""
     if affine.program is None:
         shares = affine.bias_shares.astype(np.float64)

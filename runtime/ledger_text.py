@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from . import html
 from .arrays import located
 from .decision import DecisionBoundary
-from .ledger import Ledger, Share
 from .region import NORMS, name_of
 from .text import column, number, shortened
+
+if TYPE_CHECKING:
+    from .ledger import Ledger, Share
 
 _LABEL, _X, _WEIGHT, _AMOUNT = 24, 10, 10, 12
 _WIDTH = _LABEL + _X + _WEIGHT + _AMOUNT + 3  # 59: what is left of 80 columns is for a remark

@@ -7,6 +7,7 @@ under the steps' transposes, without any matrix. Wherever a block would outgrow 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any, NoReturn, TypeGuard
 
@@ -135,21 +136,17 @@ class _Rows:
     def _seeds(self, rows: Array) -> dict[str, Block]:
         """Unit rows, (K, elements) for each output."""
         found: dict[str, Block] = {}
-        start = 0
-        for name, shape in self.linear.outputs:
-            size = int(np.prod(shape, dtype=np.int64))
-            mine = np.flatnonzero((rows >= start) & (rows < start + size))
-            units = np.ones(len(mine), self.dtype), (mine, rows[mine] - start)
-            seed = sparse.csr_array(units, shape=(len(rows), size))
+        for name, shape, mine, entries in self.linear.by_output(rows):
+            units = np.ones(len(mine), self.dtype), (mine, entries)
+            seed = sparse.csr_array(units, shape=(len(rows), math.prod(shape)))
             found[name] = _sum(found[name], seed) if name in found else seed
-            start += size
         return found
 
     def _stacked(self, adjoints: dict[str, Block], count: int) -> sparse.csr_array:
         """Side by side in the order of the inputs, (B, N)."""
         parts = []
         for name, shape in self.linear.inputs:
-            empty = sparse.csr_array((count, int(np.prod(shape, dtype=np.int64))), dtype=self.dtype)
+            empty = sparse.csr_array((count, math.prod(shape)), dtype=self.dtype)
             part = adjoints.get(name, empty)
             parts.append(sparse.csr_array(flat(part)) if isinstance(part, np.ndarray) else part)
         whole = sparse.hstack(parts, format="csr", dtype=self.dtype) if len(parts) > 1 else parts[0]

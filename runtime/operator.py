@@ -6,6 +6,7 @@ vectors (`svds`) and anything else that only multiplies by W.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -122,7 +123,7 @@ def carried(program: LinearProgram) -> Carry:
 
 def unstacked(program: LinearProgram, block: Array) -> dict[str, Array]:
     """(B, stacked inputs) to input name to (B, *shape)."""
-    sizes = [int(np.prod(shape, dtype=np.int64)) for _, shape in program.inputs]
+    sizes = [math.prod(shape) for _, shape in program.inputs]
     parts = np.split(block, np.cumsum(sizes)[:-1], axis=1)
     return {
         name: part.reshape(len(block), *shape)

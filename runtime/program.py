@@ -270,6 +270,33 @@ class LinearProgram:
         """What an emitted graph depends on: everything but what a point decides."""
         return self.layout
 
+    def upstream(self, outputs: Sequence[str]) -> LinearProgram:
+        """The part that some of its tensors depend on, with those as outputs."""
+        shapes = dict(self.inputs) | {step.output: step.shape for step in self.steps}
+        needed = set(outputs)
+        steps: list[Step] = []
+        for step in reversed(self.steps):
+            if step.output in needed:
+                needed.update(name for name, _ in step.terms)
+                steps.append(step)
+        return LinearProgram(
+            self.inputs, tuple((name, shapes[name]) for name in outputs), tuple(reversed(steps))
+        )
+
+    def by_output(self, rows: Array) -> Iterator[tuple[str, Shape, Array, Array]]:
+        """Flat indices into the stacked outputs, (k,), by the output that they lie in.
+
+        Yields:
+            Each output's name and shape, the positions in `rows` of its own, and these as flat indices into
+            it alone.
+        """
+        first = 0
+        for name, shape in self.outputs:
+            size = math.prod(shape)
+            mine = np.flatnonzero((rows >= first) & (rows < first + size))
+            yield name, shape, mine, rows[mine] - first
+            first += size
+
     def walk(
         self, inputs: Mapping[str, Array], homogeneous: Sequence[float]
     ) -> Iterator[tuple[Step, Mapping[str, Array]]]:

@@ -18,13 +18,14 @@ import numpy as np
 import onnx
 import onnx.inliner
 
-from .affine_map import AffineMap, damaged, map_of, read
 from .archive import DAMAGE, header_digest, part_digests
 from .arrays import Array, overflow_refused_later
 from .errors import IlinError, ModelError, OutputError, UnknownTensorError
+from .linearization import Linearization
 from .model_file import ModelSource, read_model
 from .program import Kind
 from .record import Record
+from .saved import damaged, map_of, read
 from .session import ReferenceSession, Runner, Session, environment
 from .surgery import sort_topologically, with_inputs
 from .surroundings import Surroundings, digest, take_in_attributes
@@ -110,7 +111,7 @@ def verify(
     """
     header, arrays = read(path)
     try:
-        affine = map_of(header, arrays)
+        affine = map_of(Linearization, header, arrays)
         if affine.record is None:
             raise OutputError(
                 f"{path} holds no points and bounds to check it by, as it is of format 1 or was loaded from "
@@ -143,7 +144,7 @@ class _Saved:
 
     header: Mapping[str, Any]
     arrays: Mapping[str, Array]
-    affine: AffineMap
+    affine: Linearization
     record: Record
 
     @property

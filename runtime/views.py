@@ -15,21 +15,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from scipy import sparse
 
 from .arrays import Array, Shape, overflow_refused_later
 from .errors import InputError, MemoryLimitError, NonFiniteError, OptionError, UnknownTensorError
+from .layer import Layer
+from .linearization import Linearization
 from .matrix import matrix_of
 from .memory import limit_of, readable
 from .operator import ProgramOperator, bias_of, operator_of, walked
 from .program import Kind, LinearProgram, Step
 from .transpose import tangent
-
-if TYPE_CHECKING:
-    from .affine_map import AffineMap, Layer
 
 Limit = int | str | None  # of memory, as in `limit_of`
 _LINES = 12  # units that a text shows
@@ -210,34 +209,34 @@ class Units:
         return "\n".join(lines)
 
 
-def upto(affine: AffineMap, step: str | Layer, memory_limit: Limit) -> LayerView:
+def upto(affine: Linearization, step: str | Layer, memory_limit: Limit) -> LayerView:
     """The view from the inputs to a tensor; `AffineMap.upto` documents it."""
     program = network_of(affine)
     name, shape = tensor_at(program, step)
-    part, rows = _prefix(program, name, shape), np.arange(math.prod(shape))
+    part, rows = program.upstream([name]), np.arange(math.prod(shape))
     with overflow_refused_later():
         b = bias_of(part, rows, affine.b.dtype)
     _require_finite(b, f"offsets of the view up to {name!r}")
     return LayerView(name, tangent(part), rows, b, is_cut(program, name), memory_limit)
 
 
-def onward(affine: AffineMap, step: str | Layer, memory_limit: Limit) -> LayerView:
+def onward(affine: Linearization, step: str | Layer, memory_limit: Limit) -> LayerView:
     """The view from a tensor to the map's rows; `AffineMap.onward` documents it."""
     program = network_of(affine)
     name, shape = tensor_at(program, step)
     others = tuple(one for one in program.steps if one.output != name)
     beside = LinearProgram((*_but(program.inputs, name), (name, shape)), program.outputs, others)
     without = {**_block(affine), name: np.zeros((1, *shape), affine.b.dtype)}
+    ends = [given for given, _ in program.outputs]
     with overflow_refused_later():
-        b = walked(_needed(beside), without, weight=1.0)[0, affine.rows]
+        b = walked(beside.upstream(ends), without, weight=1.0)[0, affine.rows]
     _require_finite(b, f"offsets of the view onward from {name!r}")
-    ends = {given for given, _ in program.outputs}
     constant = tuple(_zero(*put) for put in _but(program.inputs, name) if put[0] in ends)
     part = tangent(LinearProgram(((name, shape),), program.outputs, (*constant, *others)))
     return LayerView(name, part, affine.rows, b, is_cut(program, name), memory_limit)
 
 
-def trace_feature(affine: AffineMap, feature: Any, tensors: bool) -> FeatureTrace:
+def trace_feature(affine: Linearization, feature: Any, tensors: bool) -> FeatureTrace:
     """How a feature is carried through the network; `AffineMap.trace_feature` documents it."""
     program = network_of(affine)
     name, index = _feature(affine, feature)
@@ -265,7 +264,7 @@ def trace_feature(affine: AffineMap, feature: Any, tensors: bool) -> FeatureTrac
     return FeatureTrace(name, index, float(block[name][(0, *index)]), tuple(found))
 
 
-def units(affine: AffineMap, row: int, step: str | Layer, k: int | None) -> Units:
+def units(affine: Linearization, row: int, step: str | Layer, k: int | None) -> Units:
     """What units carry to a row; `AffineMap.units` documents it. Row is a position in the map's rows."""
     if k is not None and (isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1):
         raise OptionError(f"k is how many units to list: a positive integer or None, not {k!r}")
@@ -274,7 +273,7 @@ def units(affine: AffineMap, row: int, step: str | Layer, k: int | None) -> Unit
     unit = np.zeros(len(view.rows), view.b.dtype)
     unit[row] = 1
     slope = view.operator.rmatvec(unit).astype(np.float64)
-    value = walked(_prefix(network_of(affine), name, shape), _block(affine), weight=1.0)[0]
+    value = walked(network_of(affine).upstream([name]), _block(affine), weight=1.0)[0]
     parts = slope * value
     order = np.argsort(-np.abs(parts), kind="stable")
     shown, rest = order[:k], order[len(order) if k is None else k :]
@@ -283,7 +282,7 @@ def units(affine: AffineMap, row: int, step: str | Layer, k: int | None) -> Unit
     return Units(name, row, index, *listed, float(parts[rest].sum()), float(view.b[row]), view.cut)
 
 
-def network_of(affine: AffineMap) -> LinearProgram:
+def network_of(affine: Linearization) -> LinearProgram:
     """The network at x behind a map.
 
     Raises:
@@ -344,22 +343,6 @@ def _require_finite(array: Array, what: str) -> None:
         )
 
 
-def _prefix(program: LinearProgram, name: str, shape: Shape) -> LinearProgram:
-    """The program up to a tensor, offsets included."""
-    return _needed(LinearProgram(program.inputs, ((name, shape),), program.steps))
-
-
-def _needed(program: LinearProgram) -> LinearProgram:
-    """The same without the steps that no output needs."""
-    needed = {name for name, _ in program.outputs} - {name for name, _ in program.inputs}
-    steps = []
-    for step in reversed(program.steps):
-        if step.output in needed:
-            steps.append(step)
-            needed.update(name for name, _ in step.terms)
-    return LinearProgram(program.inputs, program.outputs, tuple(reversed(steps)))
-
-
 def _but(puts: Iterable[tuple[str, Shape]], left_out: str) -> tuple[tuple[str, Shape], ...]:
     return tuple((name, shape) for name, shape in puts if name != left_out)
 
@@ -369,12 +352,12 @@ def _zero(name: str, shape: Shape) -> Step:
     return Step(name, shape, name, "(held)", Kind.AFFINE, ())
 
 
-def _block(affine: AffineMap) -> dict[str, Array]:
-    """X as a block of one point, in the map's type."""
+def _block(affine: Linearization) -> dict[str, Array]:
+    """The point x as a block, input name to (1, *shape), in the map's type."""
     return {name: value[None].astype(affine.b.dtype) for name, value in affine.inputs.items()}
 
 
-def _feature(affine: AffineMap, feature: Any) -> tuple[str, tuple[int, ...]]:
+def _feature(affine: Linearization, feature: Any) -> tuple[str, tuple[int, ...]]:
     """Input name and index of a feature that is given by position, or by input and position or index."""
     sizes = {name: value.size for name, value in affine.inputs.items()}
     if isinstance(feature, tuple) and len(feature) == 2 and isinstance(feature[0], str):

@@ -29,9 +29,7 @@ class Contract(Primitive):
     in_shape: Shape
     weight: Array
     labels: str  # such as "bmk,kn->bmn"
-    bound: Array | None = (
-        None  # on |weight|: what roundings are in parts of, where that is more than |weight|
-    )
+    bound: Array | None = None  # on |weight|, where rounding is relative to more than |weight| itself
 
     def __post_init__(self) -> None:
         x, w, y = self._axes

@@ -92,7 +92,7 @@ class Transpose(Primitive):
 
 @dataclass(frozen=True, eq=False)
 class Gather(Primitive):
-    """y[o] = x.flat[index[o]], and 0 where index[o] = -1: at most a single one in each row.
+    """y[o] = x.flat[index[o]], and 0 where index[o] = -1: at most a single 1 in each row.
 
     The one primitive behind slicing, padding, concatenation, tiling and pooling winners: an operator
     that only moves entries is described by what it does to an array of flat positions.
@@ -112,7 +112,7 @@ class Gather(Primitive):
         return bool(self.index.size) and bool(self.index.min() < 0)
 
     def matrix(self) -> sparse.csr_array:
-        """Row o has a one in column index[o]."""
+        """Row o has a 1 in column index[o]."""
         sources = self.index.ravel()
         kept = sources >= 0
         indptr = np.concatenate([[0], np.cumsum(kept)])

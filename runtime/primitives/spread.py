@@ -32,7 +32,7 @@ class Broadcast(Primitive):
     out_shape: Shape
 
     def matrix(self) -> sparse.csr_array:
-        """One single one in each row."""
+        """A single 1 in each row."""
         return Gather(self.in_shape, self.reach(np.arange(self.in_size).reshape(self.in_shape))).matrix()
 
     def apply(self, block: Array) -> Array:

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ilin.compiler.fused import FusedStore, fused_available, fused_bytes, fused_rows
+from ilin.compiler.fused import fused_available, fused_bytes, fused_rows
+from ilin.compiler.fused_store import FusedStore
 from ilin.runtime.primitives import (
     Broadcast,
     Contract,
@@ -314,11 +315,10 @@ def test_infinite_weights_of_dead_units_do_no_harm():
 
 def test_the_memory_estimate_is_an_upper_bound_of_what_blocks_take():
     program = residual(np.random.default_rng(0), 1.0)
-    store = FusedStore()
     for K in (1, 10, 100):
+        store = FusedStore()
         fused_rows(program, np.arange(K) % 12, np.dtype(np.float32), store)
         assert store.arena.held <= fused_bytes(program, K, np.dtype(np.float32))
-        store.arena.clear()
 
 
 def test_progress_counts_the_steps():
