@@ -79,7 +79,7 @@ class Adjoint:
         count = len(next(iter(errors.values())))
         for position in self.steps:
             step = program.steps[position]
-            own = errors.get(step.output, np.zeros((count, *step.shape)))
+            own = errors[step.output] if step.output in errors else np.zeros((count, *step.shape))
             feeds[f"error/{step.output}"] = np.ascontiguousarray(own.reshape(len(own), step.size).T, dtype)
         found: Array = self.session.run(feeds)["rounding"]
         return found.T

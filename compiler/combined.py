@@ -8,6 +8,7 @@ measured by norms (`Primitive.size_bound`) on tensors that were observed anyway,
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache, reduce
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import DTypeLike
 
 from ..runtime.primitives import Array
 from ..runtime.program import LinearProgram, Step
-from ..runtime.rounding import Arithmetic, step_rounding
+from ..runtime.rounding import Arithmetic, moves, rounding_of
 from .bounds import allowances
 from .evidence import Evidence
 from .sweep import Magnitudes
@@ -63,16 +64,18 @@ def rounding_by_norms(
     carried: dict[str, Array] = {}
     last = program.last_uses()
     for position, step in enumerate(program.steps):
-        if all(_seen(place, step) for place in places):
+        seen = all(_seen(place, step) for place in places)
+        rounds = program.has_slot(step) and not moves(step)
+        if rounds or not seen:
+            bound = _bound(step, sizes, dtype)
+        if seen:
             sizes[step.output] = _largest(places, step.output, dtype)
         else:
-            size = np.zeros((1, *step.shape), dtype)
-            for name, L in step.terms:
-                size = size + L.size_bound(sizes[name])
-            sizes[step.output] = size if step.offset is None else size + np.abs(step.offset).astype(dtype)
+            offset = step.offset
+            sizes[step.output] = bound if offset is None else bound + np.abs(offset).astype(dtype)
         extra = allowances(step, evidence.fresh, carried)
         if program.has_slot(step):
-            error = step_rounding(step, sizes, arithmetic, by_norms=True)
+            error = rounding_of(step, bound, arithmetic) if rounds else np.zeros((1, *step.shape), dtype)
             if step.slack is not None:
                 error = error + step.slack
             errors[step.output] = error if extra is None else error + extra.max(axis=0)
@@ -83,6 +86,12 @@ def rounding_by_norms(
     return Magnitudes(errors, held, 1)
 
 
+def _bound(step: Step, sizes: Mapping[str, Array], dtype: DTypeLike) -> Array:
+    """Σ |Lᵢ| |xᵢ| of a step's operands, by norms where that is cheaper, (1, *shape)."""
+    parts = [L.size_bound(sizes[name]) for name, L in step.terms]
+    return reduce(np.add, parts) if parts else np.zeros((1, *step.shape), dtype)
+
+
 def _seen(place: Trace, step: Step) -> bool:
     """Whether a step's output was observed."""
     value = place.values.get(step.output)
@@ -91,8 +100,10 @@ def _seen(place: Trace, step: Step) -> bool:
 
 def _largest(places: list[Trace], name: str, dtype: DTypeLike) -> Array:
     """The largest size of each entry at any place, (1, *shape)."""
-    sizes = (np.abs(place.values[name]).astype(dtype) for place in places)
-    return np.asarray(reduce(np.maximum, sizes))[None]
+    largest, *others = (np.asarray(np.abs(place.values[name]), dtype) for place in places)
+    for size in others:
+        np.maximum(largest, size, out=largest)
+    return largest[None]
 
 
 def combined_deviations(

@@ -105,6 +105,7 @@ def evaluated_inside(
     points = [survey.x, *(survey.x + steps)]
     feeds = {name: widened(value) for name, value in trace.feeds.items()}
     blocks = [{name: part[0] for name, part in unstacked(program, z[None]).items()} for z in points]
+    scope = replace(scope, constants={**scope.constants, **_held(scope, trace)})
     evaluator, answers = _answers(graph, scope, program, [{**feeds, **block} for block in blocks])
     apart = np.abs(answers[0, rows] - trace.answered(program.outputs)[rows].astype(np.float64))
     if not (apart <= rounding + np.finfo(np.float32).tiny).all():
@@ -141,6 +142,15 @@ def compared_inside(found: Double, seen: Inside, wide: Wide) -> Double:
         in_region_over_bound=float((np.abs(wide.read(off)) / bounds).max(initial=0.0)),
         moved_over_bound=float((np.abs(wide.read(moved)) / bounds).max(initial=0.0)),
     )
+
+
+def _held(scope: Scope, trace: Trace) -> dict[str, Array]:
+    """What was observed that x does not move, such as gates made of other inputs: constants here, too.
+
+    The model computes them in its own type, and what the network at x is made of are those values.
+    """
+    moved = {*scope.active, *trace.feeds}
+    return {name: value for name, value in trace.values.items() if name not in moved}
 
 
 def straight_from(program: LinearProgram, trace: Trace) -> Iterator[Array]:

@@ -93,7 +93,9 @@ def _first_length(program: LinearProgram) -> float:
     """
     nearest = 1.0
     for _, guard in program.guarded:
-        margin = guard.margin[guard.margin > 0]  # neither ties nor what is not known
+        margin = guard.margin.ravel()
+        if margin.size and not margin.min() > 0:
+            margin = margin[margin > 0]  # neither ties nor what is not known
         if margin.size:
             usual = float(np.linalg.norm(margin)) / math.sqrt(margin.size)
             nearest = min(nearest, float(margin.min()) / usual)

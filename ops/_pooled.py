@@ -38,11 +38,10 @@ def windowed_extreme(site: Site, window: Window) -> Local:
     def margins() -> Array:
         best = np.full(tap.shape, -np.inf, x.dtype)
         second = best.copy()
-        for number, outputs, inputs in _taps(window):
-            entries = x[inputs]
-            lost = np.where(tap[outputs] == number, -np.inf, entries)
-            for leader, contender in ((best, entries), (second, lost)):
-                np.maximum(leader[outputs], contender, out=leader[outputs])
+        for _, outputs, inputs in _taps(window):
+            entries, leader, runner_up = np.ascontiguousarray(x[inputs]), best[outputs], second[outputs]
+            np.maximum(runner_up, np.minimum(leader, entries), out=runner_up)
+            np.maximum(leader, entries, out=leader)
         return np.subtract(best, second, out=np.full_like(best, np.inf), where=second > -np.inf)
 
     def candidates() -> Array:

@@ -55,37 +55,47 @@ def growth(terms: int, u: float) -> float:
     return min(n, _LAMBDA * math.sqrt(n)) * u
 
 
-def step_rounding(
-    step: Step, values: Mapping[str, Array], arithmetic: Arithmetic, *, by_norms: bool = False
-) -> Array:
+def step_rounding(step: Step, values: Mapping[str, Array], arithmetic: Arithmetic) -> Array:
     """Bound on the error that evaluating one step at given inputs makes, entry by entry.
 
     Args:
         step: the step.
         values: tensor name to (B, *shape), the step's inputs among them.
         arithmetic: what it is evaluated in.
-        by_norms: bound Σ |Lᵢ| |xᵢ| by norms where that is cheaper.
 
     Returns:
         growth(n)·(Σ |Lᵢ| |xᵢ| + |c|) + n·eta, (B, *shape). Zero where the step only moves values.
     """
     batch = len(next(iter(values.values())))
-    if step.terms and step.fan_in == 0 and not step.rounds:
+    if moves(step):
         return np.zeros((batch, *step.shape), values[step.terms[0][0]].dtype)
     size: Array | None = None
     for name, L in step.terms:
-        size_of = L.size_bound if by_norms else L.magnitude().apply
-        part = size_of(np.abs(values[name]))
+        part = L.magnitude().apply(np.abs(values[name]))
         size = part if size is None else size + part
-    if step.fan_in == 0 and size is not None:
-        return size * arithmetic.u + arithmetic.eta
     if size is None:
         size = np.zeros((batch, *step.shape), np.float32)
-    if step.offset is not None:
-        size = size + np.abs(step.offset if step.offset_size is None else step.offset_size)
+    return rounding_of(step, size, arithmetic)
+
+
+def moves(step: Step) -> bool:
+    """Whether a step only moves values, without rounding."""
+    return bool(step.terms) and step.fan_in == 0 and not step.rounds
+
+
+def rounding_of(step: Step, size: Array, arithmetic: Arithmetic) -> Array:
+    """The same of a step that rounds, from Σ |Lᵢ| |xᵢ| or a bound on it, (B, *shape)."""
+    if step.fan_in == 0 and step.terms:
+        return size * arithmetic.u + arithmetic.eta
     # Constants that a rule derives (a reciprocal, a square root, a folded scale) carry a few roundings more.
     n = step.fan_in + _DERIVED
-    return np.asarray(size * growth(n, arithmetic.u) + n * arithmetic.eta, size.dtype)
+    if step.offset is None:
+        error = size * growth(n, arithmetic.u)
+    else:
+        error = size + np.abs(step.offset if step.offset_size is None else step.offset_size)
+        error *= growth(n, arithmetic.u)
+    error += n * arithmetic.eta
+    return np.asarray(error)
 
 
 def running_errors(

@@ -99,7 +99,10 @@ def squares(size: Array) -> tuple[Array, float]:
     """
     largest = float(size.max(initial=0.0))
     scale = largest if 0 < largest < np.inf else 1.0
-    return np.square(size / size.dtype.type(scale)) + np.finfo(size.dtype).tiny, scale
+    squared = size / size.dtype.type(scale)
+    np.square(squared, out=squared)
+    squared += np.finfo(size.dtype).tiny
+    return squared, scale
 
 
 def flat(block: Array) -> Array:

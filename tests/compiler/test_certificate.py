@@ -388,6 +388,21 @@ def test_constants_keep_the_rounding_of_the_model():
     assert found.double.moved_over_bound > 1e12
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_what_is_made_of_held_inputs_keeps_the_rounding_of_the_model(dtype):
+    """A seventh of h is computed in float32, and W is made of that."""
+    text = """<ir_version: 8, opset_import: ["" : 17]> net (float[1,4] x, float[1,4] h) => (float[1,4] y) {
+        seven = Constant<value = float {7}> ()
+        gate = Div(h, seven)
+        u = Mul(x, gate)
+        y = Relu(u)
+    }"""
+    compiled = ilin.compile(onnx.parser.parse_model(text), inputs=["x"], dtype=dtype)
+    found = compiled.at({"x": X, "h": np.array([[1, 2, 3, 5]], np.float32)}).certify_deeply()
+    assert found.verified, str(found)
+    assert found.double.points == 4
+
+
 def test_an_evaluator_that_is_not_the_model_is_not_believed(monkeypatch):
     """One that scales its outputs: slopes and values are off by 1 %, and W is right all the same."""
     run = ReferenceSession.run
