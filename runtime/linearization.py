@@ -289,7 +289,7 @@ class Linearization:
 
 
 def constantly(value: T, *_: object) -> T:
-    """The value, whatever is asked: for what is known already, or what works it out and cannot travel."""
+    """The value, whatever is asked: stands in for a function that is no longer needed or cannot be pickled."""
     return value
 
 
