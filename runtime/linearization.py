@@ -289,7 +289,7 @@ class Linearization:
 
 
 def constantly(value: T, *_: object) -> T:
-    """The value, whatever is asked: stands in for a function that is no longer needed or cannot be pickled."""
+    """The value, whatever is asked: in place of a function that is done with, or cannot be pickled."""
     return value
 
 
