@@ -21,7 +21,8 @@ from ..runtime.primitives import Array, Shape
 from ..runtime.surroundings import ALONE, Surroundings
 from .composite import composite_of
 from .graph import Graph, Node, ancestors, graph_of
-from .scope import Scope, constant_tensors, constant_values, judge
+from .judge import judge
+from .scope import Scope, constant_tensors, constant_values
 
 
 class Question(NamedTuple):

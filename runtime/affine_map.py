@@ -1,4 +1,7 @@
-"""AffineMap: what may be asked of the network's map at x. Each answer is worked out in a file of its own."""
+"""AffineMap: what may be asked of the network's map at x.
+
+Each question has a file of its own, which is imported when it is asked first.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from .archive import DAMAGE, sealed, write_archive
 from .files import write_whole
-from .labelled import dataset_of
 from .layer import Layer
-from .ledger import Ledger, ledger_of
 from .linearization import Linearization
 from .primitives import Array
 from .saved import damaged, map_of, read, to_header, to_members
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from xarray import Dataset
 
+    from .ledger import Ledger
     from .spectrum import Spectrum
     from .views import FeatureTrace, LayerView, Units
 
@@ -49,6 +51,8 @@ class AffineMap(Linearization):
             OptionError: groups written in a way that is not understood.
             NonFiniteError: a term outside the range of float64.
         """
+        from .ledger import ledger_of
+
         return ledger_of(self, row, against=against, groups=groups, baseline=baseline)
 
     def upto(self, step: str | Layer, *, memory_limit: int | str | None = None) -> LayerView:
@@ -160,6 +164,8 @@ class AffineMap(Linearization):
             MemoryLimitError: W was not made.
             NonFiniteError: a contribution outside the range of W's type.
         """
+        from .labelled import dataset_of
+
         return dataset_of(self)
 
     def report(

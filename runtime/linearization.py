@@ -293,7 +293,7 @@ class Linearization:
 
 
 def constantly(value: T, *_: object) -> T:
-    """The value, whatever is asked: for what is known already, or what works it out and cannot travel."""
+    """The value, whatever is asked: in place of a function that is done with, or cannot be pickled."""
     return value
 
 

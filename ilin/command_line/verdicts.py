@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from ..compiler.graph import Graph
-from ..compiler.scope import Scope, entry_of, judge, scope_of
+from ..compiler.judge import entry_of, judge
+from ..compiler.scope import Scope, scope_of
 from ..compiler.verdict import Verdict
 from ..ops import Reading
 from ..runtime.errors import UnsupportedError

@@ -16,7 +16,7 @@ from onnx.backend.test.loader import load_model_tests
 
 import ilin
 from ilin.compiler.graph import Node, load
-from ilin.compiler.scope import judge
+from ilin.compiler.judge import judge
 from ilin.compiler.verdict import Verdict
 from ilin.expansions import EXPANSIONS
 from ilin.expansions._function import function_of

@@ -21,7 +21,7 @@ import onnx
 
 import ilin
 from ilin.compiler.graph import load
-from ilin.compiler.scope import judge
+from ilin.compiler.judge import judge
 from ilin.runtime.program import Kind
 
 from .cases import Case, all_cases, choices
