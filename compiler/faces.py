@@ -34,6 +34,15 @@ class Face:
         index = tuple(int(i) for i in np.unravel_index(self.units[row], shape)) if shape else ()
         return Boundary(self.owner.node, self.owner.op_type, self.number, index, row, margin)
 
+    def boundaries(self, rows: Array, margins: Array) -> Iterator[Boundary]:
+        """Several of them in words."""
+        shape, count = self.guard.choice.shape, len(rows)
+        indices = np.unravel_index(self.units[rows], shape) if shape else ()
+        places = zip(*(index.tolist() for index in indices), strict=True) if shape else [()] * count
+        owner = (self.owner.node, self.owner.op_type, self.number)
+        for row, margin, index in zip(rows.tolist(), margins.tolist(), places, strict=True):
+            yield Boundary(*owner, index, row, margin)
+
 
 @dataclass(frozen=True)
 class Faces:
