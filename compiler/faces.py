@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 
@@ -56,6 +57,12 @@ class Faces:
     def starts(self) -> Array:
         """The first row of each face, and behind the last: (faces + 1,)."""
         return np.cumsum([0, *(face.step.size for face in self.faces)])
+
+    @cached_property
+    def spans(self) -> dict[str, tuple[int, int]]:
+        """The first row of each face and the one behind its last, by the face's tensor."""
+        ends = pairwise(self.starts.tolist())
+        return {face.step.output: span for face, span in zip(self.faces, ends, strict=True)}
 
     @property
     def count(self) -> int:

@@ -22,11 +22,12 @@ from ..runtime.model_file import ModelSource
 from ..runtime.primitives import Array
 from ..runtime.program import Kind, LinearProgram
 from ..runtime.record import Record
+from ..runtime.region import Region, region_of
 from ..runtime.rounding import Arithmetic
 from ..runtime.session import require_providers
 from ..runtime.stack import NotStackable
 from ..runtime.ties import Ties
-from .answer import Asked, affine_map, jumps_of, require_representable
+from .answer import Asked, affine_map, jumps_of, kind_of, require_representable
 from .bounds import last_rounding, rounding_bounds, running_bound
 from .combined import combined_deviations, functional_of, rounding_by_norms
 from .compose import Composed, Progress, compose, compose_stacked
@@ -103,6 +104,25 @@ class CompiledModel:
         if not materialize:
             return self._operator(asked)
         return self.answer(asked, self.compose(asked, progress))
+
+    def region(self, x: Given) -> Region:
+        """The linear region of a point by itself: one run of the model there, and no W.
+
+        Args:
+            x: as in `at`.
+
+        Returns:
+            The same as `at(x).region`.
+
+        Raises:
+            InputError: x does not fit the model, or holds NaN or infinity.
+            NonFiniteError: a value at x outside the range of its type.
+            UnsupportedError: a use of an operator that cannot be lowered exactly.
+        """
+        trace = self._observer.trace(feeds_of(self.graph, x)[0])
+        program = self._lower_double(trace)
+        at_x = {name: trace.values[name] for name in self.scope.inputs}
+        return region_of(kind_of(trace, program), at_x, partial(self._surveyed, trace, program), program)
 
     @overflow_refused_later()
     def asked(self, x: Given, rows: Rows) -> Asked:
@@ -342,23 +362,27 @@ class CompiledModel:
         Raises:
             UnsupportedError: x decides which way it takes through the model, which has no half-spaces.
         """
+        return self._surveyed(trace, self._lower_double(trace), tied=tied)
+
+    def _surveyed(self, trace: Trace, program: LinearProgram, *, tied: bool = False) -> Survey:
+        """The same of a program that is lowered already."""
         from .region import Survey
 
-        kept = self.prepared(trace)
-        cache = self._double if kept is self else {}
         if trace.path is not None and trace.path.depends_on_x:
             raise UnsupportedError(
                 "x decides which branches or how many iterations the model runs, and nobody knows where that "
                 "changes; ask for the region of a part of the model without such nodes"
             )
 
-        def double(there: Trace) -> LinearProgram:
-            return lower(kept.scope, there, np.float64, cache)
-
         def look(z: Point) -> LinearProgram:
-            return double(self._observer.probe(trace, z))
+            return self._lower_double(self._observer.probe(trace, z))
 
-        return Survey(double(trace), trace, look, kept._engine, limit_of(self.memory_limit), tied=tied)
+        engine = self.prepared(trace)._engine
+        return Survey(program, trace, look, engine, limit_of(self.memory_limit), tied=tied)
+
+    def _lower_double(self, trace: Trace) -> LinearProgram:
+        kept = self.prepared(trace)
+        return lower(kept.scope, trace, np.float64, self._double if kept is self else {})
 
     @overflow_refused_later()
     def ties(self, asked: Asked) -> Ties:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from functools import cached_property, partial
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -110,7 +109,8 @@ class Survey:
     @cached_property
     def constants(self) -> Array:
         """The value of every row at zero, (rows,): c of A z ≤ c."""
-        return self.values(np.zeros((1, self.x.size)), weight=1.0)[0]
+        at_zero: Array = self.values(np.zeros((1, self.x.size)), weight=1.0)[0]
+        return at_zero
 
     @cached_property
     def most(self) -> Array:
@@ -303,38 +303,24 @@ class Survey:
 
     def _onward_pays(self, first: int, last: int) -> bool:
         """Whether carrying all columns of x on to some rows is less work than sweeping the rows back."""
-        program = self.faces.program
-        columns, on = work_of(program), 0
-        below = back = 0  # what one row's way takes at most
-        start = dict(
-            zip((face.step.output for face in self.faces.faces), pairwise(self.faces.starts), strict=True)
-        )
-        for step in program.steps:
+        on_each, spans = work_of(self.faces.program), self.faces.spans
+        on = back = below = 0  # below: what one row's way back takes at most
+        for step in self.faces.program.steps:
             below += sum(max(L.work, L.out_size) for _, L in step.terms)
-            on += columns[step.output]
-            if step.output in start:
-                low, high = start[step.output]
-                back += max(0, min(last, high) - max(first, low)) * below
+            on += on_each[step.output]
+            low, high = spans.get(step.output, (0, 0))
+            back += max(0, min(last, high) - max(first, low)) * below
         return on * self.x.size <= back
 
     def _onward(self, first: int, last: int) -> Array:
         """A of consecutive rows, (rows, N), in one walk from x on."""
         A = np.empty((last - first, self.x.size))
-        starts = {
-            face.step.output: int(start)
-            for face, start in zip(self.faces.faces, self.faces.starts, strict=False)
-        }
-        wanted = [n for n, s in starts.items()]
         for columns, step, found in jacobians(self.faces.program):
-            start = starts.get(step.output)
-            if start is None:
-                continue
-            low, high = max(first, start), min(last, start + step.size)
+            start, end = self.faces.spans.get(step.output, (0, 0))
+            low, high = max(first, start), min(last, end)
             if low < high:
-                np.negative(
-                    found.whole(step.size)[low - start : high - start],
-                    out=A[low - first : high - first, columns],
-                )
+                slopes = found.whole(step.size)[low - start : high - start]
+                np.negative(slopes, out=A[low - first : high - first, columns])
         return A
 
     def _boundaries(self, rows: Array) -> tuple[Boundary, ...]:

@@ -12,7 +12,8 @@ import numpy as np
 
 from .arrays import Array, Shape
 from .errors import InputError, NonFiniteError, OptionError, UnsupportedError
-from .program import Kind
+from .pattern import pattern_sha256
+from .program import Kind, LinearProgram
 
 Norm = float  # 1, 2 or math.inf
 NORMS: tuple[Norm, ...] = (1, 2, math.inf)
@@ -346,6 +347,25 @@ class Region:
     def __repr__(self) -> str:
         known = "; ".join(str(self.found[norm]) for norm in NORMS if norm in self.found)
         return f"Region({self.kind}, {known or 'radius not yet asked for'})"
+
+
+def region_of(
+    kind: Kind,
+    x: Mapping[str, Array],
+    survey: Callable[[], Geometry] | None,
+    program: LinearProgram | None,
+) -> Region:
+    """The region of a point.
+
+    Args:
+        kind: of the map there.
+        x: input name to value.
+        survey: what works it out.
+        program: the network there, in any type.
+    """
+    flat = np.concatenate([np.ravel(value) for value in x.values()]).astype(np.float64)
+    pattern = None if program is None else partial(pattern_sha256, program)
+    return Region(kind, {name: value.shape for name, value in x.items()}, flat, survey, pattern)
 
 
 def flattened(shapes: Mapping[str, Shape], value: Any, what: str) -> Array:
