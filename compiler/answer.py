@@ -40,9 +40,14 @@ class Asked:
 
     @property
     def kind(self) -> Kind:
-        """How far the answer holds: where x decides which nodes run, as far as it decides the same."""
-        holds_everywhere = self.program.kind in (Kind.AFFINE, Kind.LOCALLY_CONSTANT)
-        return Kind.PIECEWISE_LINEAR if self.trace.decides and holds_everywhere else self.program.kind
+        """How far the answer holds."""
+        return kind_of(self.trace, self.program)
+
+
+def kind_of(trace: Trace, program: LinearProgram) -> Kind:
+    """How far a program at a point holds: where x decides which nodes run, as far as it decides the same."""
+    holds_everywhere = program.kind in (Kind.AFFINE, Kind.LOCALLY_CONSTANT)
+    return Kind.PIECEWISE_LINEAR if trace.decides and holds_everywhere else program.kind
 
 
 def require_representable(**arrays: Array) -> None:

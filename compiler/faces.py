@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 
@@ -35,6 +36,15 @@ class Face:
         index = tuple(int(i) for i in np.unravel_index(self.units[row], shape)) if shape else ()
         return Boundary(self.owner.node, self.owner.op_type, self.number, index, row, margin)
 
+    def boundaries(self, rows: Array, margins: Array) -> Iterator[Boundary]:
+        """Several of them in words."""
+        shape, count = self.guard.choice.shape, len(rows)
+        indices = np.unravel_index(self.units[rows], shape) if shape else ()
+        places = zip(*(index.tolist() for index in indices), strict=True) if shape else [()] * count
+        owner = (self.owner.node, self.owner.op_type, self.number)
+        for row, margin, index in zip(rows.tolist(), margins.tolist(), places, strict=True):
+            yield Boundary(*owner, index, row, margin)
+
 
 @dataclass(frozen=True)
 class Faces:
@@ -48,6 +58,12 @@ class Faces:
     def starts(self) -> Array:
         """The first row of each face, and behind the last: (faces + 1,)."""
         return np.cumsum([0, *(face.step.size for face in self.faces)])
+
+    @cached_property
+    def spans(self) -> dict[str, tuple[int, int]]:
+        """The first row of each face and the one behind its last, by the face's tensor."""
+        ends = pairwise(self.starts.tolist())
+        return {face.step.output: span for face, span in zip(self.faces, ends, strict=True)}
 
     @property
     def count(self) -> int:

@@ -19,9 +19,10 @@ from ..runtime.html import facts
 from ..runtime.memory import limit_of
 from ..runtime.model_file import ModelSource
 from ..runtime.program import LinearProgram
+from ..runtime.region import Region, region_of
 from ..runtime.stack import NotStackable
 from ..runtime.ties import Ties
-from .answer import Asked, affine_map, jumps_of, require_representable
+from .answer import Asked, affine_map, jumps_of, kind_of, require_representable
 from .anywhere import anywhere, on_the_only_way
 from .certify import certificate_for, certificate_for_operator, record_for
 from .compose import Composed, compose, compose_stacked
@@ -91,6 +92,25 @@ class CompiledModel:
         if not materialize:
             return self._operator(asked)
         return self.answer(asked, self.compose(asked, progress))
+
+    def region(self, x: Given) -> Region:
+        """The linear region of a point by itself: one run of the model there, and no W.
+
+        Args:
+            x: as in `at`.
+
+        Returns:
+            The same as `at(x).region`.
+
+        Raises:
+            InputError: x does not fit the model, or holds NaN or infinity.
+            NonFiniteError: a value at x outside the range of its type.
+            UnsupportedError: a use of an operator that cannot be lowered exactly.
+        """
+        trace = self._observer.trace(feeds_of(self.graph, x)[0])
+        program = self._lowering_in_double(trace)(trace)
+        at_x = {name: trace.values[name] for name in self.scope.inputs}
+        return region_of(kind_of(trace, program), at_x, partial(self._surveyed, trace, program), program)
 
     @overflow_refused_later()
     def asked(self, x: Given, rows: Rows) -> Asked:
@@ -316,6 +336,10 @@ class CompiledModel:
         Raises:
             UnsupportedError: x decides which way it takes through the model, which has no half-spaces.
         """
+        return self._surveyed(trace, self._lowering_in_double(trace)(trace), tied=tied)
+
+    def _surveyed(self, trace: Trace, program: LinearProgram, *, tied: bool = False) -> Survey:
+        """The same of a program that is lowered already."""
         from .region import Survey
 
         if trace.decides:
@@ -329,8 +353,8 @@ class CompiledModel:
         def look(z: Point) -> LinearProgram:
             return double(self._observer.probe(trace, z))
 
-        engine, limit = self.prepared(trace)._engine, limit_of(self.memory_limit)
-        return Survey(double(trace), trace, look, engine, limit, tied=tied)
+        engine = self.prepared(trace)._engine
+        return Survey(program, trace, look, engine, limit_of(self.memory_limit), tied=tied)
 
     @overflow_refused_later()
     def ties(self, asked: Asked) -> Ties:

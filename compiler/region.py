@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from functools import cached_property
-from itertools import pairwise
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -19,12 +18,12 @@ from ..runtime.memory import readable
 from ..runtime.operator import unstacked, walked
 from ..runtime.primitives import Array
 from ..runtime.program import Discrete, Guard, Kind, LinearProgram, Step
-from ..runtime.region import NORMS, Crossing, Inequalities, Norm, Radius, Unit
-from .compose import compose
+from ..runtime.region import NORMS, Boundary, Crossing, Inequalities, Norm, Radius, Unit
 from .distances import dual_norms
 from .engine import Engine
 from .faces import Faces, faces_of
 from .facets import facets
+from .jacobians import jacobians, work_of
 from .multiplier import matrix_free
 from .nearest import Budget, nearest
 from .neighbours import Point
@@ -106,6 +105,12 @@ class Survey:
     def margins(self) -> Array:
         """The value of every row at x, (rows,); 0 where the model's rounding put x on the other side."""
         return np.where(self.tied, 0.0, np.maximum(self.values(self.x[None], weight=1.0)[0], 0.0))
+
+    @cached_property
+    def constants(self) -> Array:
+        """The value of every row at zero, (rows,): c of A z ≤ c."""
+        at_zero: Array = self.values(np.zeros((1, self.x.size)), weight=1.0)[0]
+        return at_zero
 
     @cached_property
     def most(self) -> Array:
@@ -266,30 +271,71 @@ class Survey:
         kept[doubtful] = self.limits(rows[doubtful])
         return tuple(dict.fromkeys(self.faces.boundary(int(row), 0.0).chooser for row in rows[kept]))
 
-    def half_spaces(self, block: int) -> Iterator[Inequalities]:
-        """A z ≤ c face by face, in blocks; rows that cannot depend on z are left out."""
-        for face, (start, end) in enumerate(pairwise(self.faces.starts)):
-            live = np.flatnonzero(self.most[start:end] > 0)
-            for first in range(0, len(live), block):
-                yield self._inequalities(face, live[first : first + block])
-
-    def _inequalities(self, face: int, rows: Array) -> Inequalities:
-        program = self.faces.towards(face)
-        engines = self._engine.candidates("auto", _DOUBLE)
-        plan = plan_of(program, len(rows), _DOUBLE, engines=engines, limit=self._limit)
-        plan.require_fit()
-        found = compose(program, rows, plan, self._engine, _DOUBLE)
-        kept = np.flatnonzero(found.W.any(axis=1))
-        margins = self.margins[self.faces.starts[face] + rows]
-        boundaries = [self.faces.faces[face].boundary(int(rows[i]), float(margins[i])) for i in kept]
-        return Inequalities(-found.W[kept], found.b[kept], tuple(boundaries))
-
-    def require_room(self) -> None:
-        """Refuse to put all half-spaces together where they would not fit.
+    def half_spaces(self) -> Inequalities:
+        """A z ≤ c; rows that do not depend on z are left out.
 
         Raises:
             MemoryLimitError: it says how large they would be.
         """
+        if self.faces.count * self.x.size * _DOUBLE.itemsize > self._limit:
+            self._require_room()
+        return self._inequalities(0, self.faces.count)
+
+    def blocks(self, rows: int) -> Iterator[Inequalities]:
+        """The same in blocks of so many rows at most; several are made at once, as memory allows."""
+        together = rows * max(1, _BLOCK_BYTES // max(1, rows * self.x.size * _DOUBLE.itemsize))
+        for first in range(0, self.faces.count, together):
+            every = self._inequalities(first, min(self.faces.count, first + together))
+            for start in range(0, len(every), rows):
+                yield every.select(slice(start, start + rows))
+
+    def _inequalities(self, first: int, last: int) -> Inequalities:
+        """A z ≤ c of consecutive rows of all faces."""
+        if self._onward_pays(first, last):
+            A, rows = self._onward(first, last), np.arange(first, last)
+        else:
+            rows = first + np.flatnonzero(self.most[first:last] > 0)
+            A = np.negative(self.slopes(rows))
+        kept = _sloping(A)
+        if len(kept) < len(rows):
+            A, rows = A[kept], rows[kept]
+        return Inequalities(A, self.constants[rows], partial(self._boundaries, rows))
+
+    def _onward_pays(self, first: int, last: int) -> bool:
+        """Whether carrying all columns of x on to some rows is less work than sweeping the rows back."""
+        on_each, spans = work_of(self.faces.program), self.faces.spans
+        on = back = below = 0  # below: what one row's way back takes at most
+        for step in self.faces.program.steps:
+            below += sum(max(L.work, L.out_size) for _, L in step.terms)
+            on += on_each[step.output]
+            low, high = spans.get(step.output, (0, 0))
+            back += max(0, min(last, high) - max(first, low)) * below
+        return on * self.x.size <= back
+
+    def _onward(self, first: int, last: int) -> Array:
+        """A of consecutive rows, (rows, N), in one walk from x on."""
+        A = np.empty((last - first, self.x.size))
+        for columns, step, found in jacobians(self.faces.program):
+            start, end = self.faces.spans.get(step.output, (0, 0))
+            low, high = max(first, start), min(last, end)
+            if low < high:
+                slopes = found.whole(step.size)[low - start : high - start]
+                np.negative(slopes, out=A[low - first : high - first, columns])
+        return A
+
+    def _boundaries(self, rows: Array) -> tuple[Boundary, ...]:
+        """What some rows keep, in words."""
+        margins = self.margins[rows]
+        return tuple(
+            boundary
+            for face, mine in self.faces.split(rows)
+            for boundary in self.faces.faces[face].boundaries(
+                rows[mine] - self.faces.starts[face], margins[mine]
+            )
+        )
+
+    def _require_room(self) -> None:
+        """Refuse to put all half-spaces together where they would not fit."""
         size = int((self.most > 0).sum()) * self.x.size * _DOUBLE.itemsize
         if size > self._limit:
             raise MemoryLimitError(
@@ -300,6 +346,13 @@ class Survey:
     def minimal(self, every: Inequalities) -> Inequalities:
         """The facets among all half-spaces."""
         return every.select(facets(every.A, every.c, self.x))
+
+
+def _sloping(A: Array) -> Array:
+    """The rows that are not zero. Few have their first entry zero, and those alone are read."""
+    zero = A[:, 0] == 0 if A.shape[1] else np.ones(len(A), bool)
+    zero[zero] = ~A[zero].any(axis=1)
+    return np.flatnonzero(~zero)
 
 
 def vanishing(double: Array, single: Array) -> Array:

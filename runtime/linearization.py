@@ -15,11 +15,10 @@ from .certificate import Certificate, Level
 from .errors import InputError, MemoryLimitError, NonFiniteError, OptionError, RowsError
 from .html import facts
 from .layer import Layer
-from .pattern import pattern_sha256
 from .primitives import Array, Shape
 from .program import Kind, LinearProgram
 from .record import Record
-from .region import Geometry, Region
+from .region import Geometry, Region, region_of
 from .ties import Ties
 
 if TYPE_CHECKING:
@@ -99,9 +98,7 @@ class Linearization:
     @cached_property
     def region(self) -> Region:
         """How far the map holds, and what limits it. Nothing of it is computed before it is asked for."""
-        x = stack(self.inputs).astype(np.float64)
-        pattern = None if self.program is None else partial(pattern_sha256, self.program)
-        return Region(self.kind, self.input_shapes, x, self.survey, pattern)
+        return region_of(self.kind, self.inputs, self.survey, self.program)
 
     @cached_property
     def ties(self) -> Ties:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property, partial
 from typing import Any, Protocol
 
 import numpy as np
 
 from .arrays import Array, Shape
 from .errors import InputError, NonFiniteError, OptionError, UnsupportedError
-from .program import Kind
+from .pattern import pattern_sha256
+from .program import Kind, LinearProgram
 
 Norm = float  # 1, 2 or math.inf
 NORMS: tuple[Norm, ...] = (1, 2, math.inf)
@@ -116,14 +118,26 @@ class Inequalities:
 
     A: Array  # (rows, N)
     c: Array  # (rows,)
-    boundaries: tuple[Boundary, ...]
+    naming: Callable[[], tuple[Boundary, ...]] = field(repr=False)  # `boundaries`, when they are first read
+
+    @cached_property
+    def boundaries(self) -> tuple[Boundary, ...]:
+        """The node and unit whose choice each row keeps."""
+        return self.naming()
 
     def __len__(self) -> int:
         return len(self.c)
 
-    def select(self, rows: Array) -> Inequalities:
+    def select(self, rows: Array | slice) -> Inequalities:
         """Some of the rows, by position."""
-        return Inequalities(self.A[rows], self.c[rows], tuple(self.boundaries[row] for row in rows))
+        return Inequalities(self.A[rows], self.c[rows], partial(self._named, np.arange(len(self))[rows]))
+
+    def _named(self, rows: Array) -> tuple[Boundary, ...]:
+        return tuple(self.boundaries[row] for row in rows)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickled and copied with its names, as what makes them cannot travel."""
+        return {"A": self.A, "c": self.c, "naming": None, "boundaries": self.boundaries}
 
 
 class Geometry(Protocol):
@@ -143,11 +157,11 @@ class Geometry(Protocol):
     def crossed(self, z: Array) -> tuple[Unit, ...]:
         """See `Region.crossed`; z flattened and stacked."""
 
-    def half_spaces(self, block: int) -> Iterator[Inequalities]:
-        """See `Region.blocks`."""
+    def half_spaces(self) -> Inequalities:
+        """See `Region.half_spaces`."""
 
-    def require_room(self) -> None:
-        """Refuse where all half-spaces together would not fit."""
+    def blocks(self, rows: int) -> Iterator[Inequalities]:
+        """See `Region.blocks`."""
 
     def minimal(self, every: Inequalities) -> Inequalities:
         """See `Region.minimal`; given all half-spaces."""
@@ -261,22 +275,14 @@ class Region:
             MemoryLimitError: A does not fit.
         """
         self._require_extent()
-        self._geometry("half_spaces").require_room()
-        blocks = list(self.blocks())
-        if not blocks:
-            return Inequalities(np.zeros((0, self.x.size)), np.zeros(0), ())
-        return Inequalities(
-            np.concatenate([block.A for block in blocks]),
-            np.concatenate([block.c for block in blocks]),
-            tuple(boundary for block in blocks for boundary in block.boundaries),
-        )
+        return self._geometry("half_spaces").half_spaces()
 
     def blocks(self, rows: int = 1024) -> Iterator[Inequalities]:
         """The same in blocks of so many rows at most, one after the other."""
         self._require_extent()
         if rows < 1:
             raise OptionError(f"a block has at least one row, not {rows}")
-        return self._geometry("half_spaces").half_spaces(rows)
+        return self._geometry("half_spaces").blocks(rows)
 
     def minimal(self) -> Inequalities:
         """The inequalities that none of the others imply: the region's facets.
@@ -341,6 +347,25 @@ class Region:
     def __repr__(self) -> str:
         known = "; ".join(str(self.found[norm]) for norm in NORMS if norm in self.found)
         return f"Region({self.kind}, {known or 'radius not yet asked for'})"
+
+
+def region_of(
+    kind: Kind,
+    x: Mapping[str, Array],
+    survey: Callable[[], Geometry] | None,
+    program: LinearProgram | None,
+) -> Region:
+    """The region of a point.
+
+    Args:
+        kind: of the map there.
+        x: input name to value.
+        survey: what works it out.
+        program: the network there, in any type.
+    """
+    flat = np.concatenate([np.ravel(value) for value in x.values()]).astype(np.float64)
+    pattern = None if program is None else partial(pattern_sha256, program)
+    return Region(kind, {name: value.shape for name, value in x.items()}, flat, survey, pattern)
 
 
 def flattened(shapes: Mapping[str, Shape], value: Any, what: str) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -14,6 +15,12 @@ from .errors import ModelError, OptionError
 from .primitives import Array
 from .surgery import constants_alone, with_outputs
 from .surroundings import ALONE, Surroundings, embedded
+
+_FEW_WEIGHTS = 1 << 20
+_PRODUCTS = frozenset(  # operators of dense networks, all as fast as their weights are read
+    {"Add", "Clip", "Constant", "Div", "Flatten", "Gemm", "Identity", "LeakyRelu", "MatMul", "Mul", "Relu"}
+    | {"Reshape", "Sigmoid", "Sub", "Tanh"}
+)
 
 
 class Runner(Protocol):
@@ -66,6 +73,8 @@ class Session:
             # By default a node whose result only an output reads comes last, and keeps its inputs alive until
             # then: a sweep with rounding bounds held every block at once, four times the memory.
             options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
+        if _short(proto):
+            options.intra_op_num_threads = 1
         options.log_severity_level = 4  # its findings reach the user as one line of ours
         # Its threads would go on spinning after a run, and take the cores from numpy's.
         options.add_session_config_entry("session.force_spinning_stop", "1")
@@ -107,6 +116,24 @@ class Session:
         except _failures() as error:
             raise ModelError(f"onnxruntime failed while running the model: {_one_line(error)}") from error
         return dict(zip(self.outputs, values, strict=True))
+
+
+def _short(proto: onnx.ModelProto) -> bool:
+    """Whether one vector's run is matrix products of so few weights that one thread is as fast.
+
+    A second would have to be woken, and waits where numpy's own threads have not come to rest.
+    """
+    sizes = {one.name: math.prod(one.dims) for one in proto.graph.initializer}
+    batched = any(
+        not 0 <= put.type.tensor_type.shape.dim[0].dim_value <= 1
+        for put in proto.graph.input
+        if put.name not in sizes and put.type.tensor_type.shape.dim
+    )
+    return (
+        not batched
+        and sum(sizes.values()) <= _FEW_WEIGHTS
+        and _PRODUCTS.issuperset(node.op_type for node in proto.graph.node)
+    )
 
 
 class NoKernelError(ModelError):

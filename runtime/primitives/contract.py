@@ -94,6 +94,15 @@ class Contract(Primitive):
             (values.ravel(), columns.ravel(), indptr), shape=(self.out_size, self.in_size)
         )
 
+    @cached_property
+    def dense(self) -> Array | None:
+        """The (out_size, in_size) matrix, where the weight holds all of it; None where it repeats in it."""
+        x, w, y = self._axes
+        if self._extent([a for a in x if a in y]) != 1:
+            return None
+        order = [*(w.index(a) for a in y if a in w), *(w.index(a) for a in x if a in w and a not in y)]
+        return self.weight.transpose(order).reshape(self.out_size, self.in_size)
+
     def apply(self, block: Array) -> Array:
         """One batched matrix product: labels in all three operands are its batch axes."""
         x, w, y = self._axes

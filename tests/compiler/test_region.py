@@ -14,6 +14,7 @@ from scipy.spatial import HalfspaceIntersection
 
 import ilin
 from ilin.compiler.distances import nearest_step
+from ilin.compiler.region import Survey
 from ilin.runtime.region import NORMS
 from ilin.runtime.widen import as_float64
 
@@ -555,3 +556,151 @@ def test_facets_of_one_inequality_said_twice():
 
     assert len(region.half_spaces()) == 2
     assert [boundary.unit for boundary in region.minimal().boundaries] == [(0, 0)]
+
+
+# -- the half-space form, by either way ----------------------------------------------------------------
+
+
+def convolutions():
+    """A convolution, a residual sum, a pool, a permutation and a product, on 1×2×6×6."""
+    random = np.random.default_rng(4)
+    weights = {
+        "K": random.standard_normal((3, 2, 3, 3)),
+        "R": random.standard_normal((3, 3, 3, 3)),
+        "low": np.full(3, -6.0),
+        "scale": random.uniform(0.5, 2, (1, 2, 1, 1)),
+        "flat": np.array([1, -1]),
+        "M": random.standard_normal((27, 8)),
+        "m": random.standard_normal(8),
+    }
+    nodes = [
+        ("Mul", ["x", "scale"], "s", {}),
+        ("Conv", ["s", "K"], "u", {"pads": [1, 1, 1, 1]}),
+        ("Relu", ["u"], "h", {}),
+        ("Conv", ["h", "R", "low"], "r", {"pads": [1, 1, 1, 1]}),
+        ("Add", ["r", "h"], "a", {}),
+        ("Relu", ["a"], "g", {}),
+        ("MaxPool", ["g"], "p", {"kernel_shape": [2, 2], "strides": [2, 2]}),
+        ("Transpose", ["p"], "t", {"perm": [0, 2, 3, 1]}),
+        ("Reshape", ["t", "flat"], "f", {}),
+        ("Gemm", ["f", "M", "m"], "v", {}),
+        ("LeakyRelu", ["v"], "y", {"alpha": 0.1}),
+    ]
+    return model(nodes, [1, 2, 6, 6], weights), random.standard_normal((1, 2, 6, 6))
+
+
+def test_the_half_spaces_of_a_residual_network_are_those_of_its_layers_maps():
+    """Relu and LeakyRelu compare with 0, MaxPool the winner with the others: by the maps to them."""
+    proto, x = convolutions()
+    found = ilin.compile(proto, dtype="float64").at(x).region.half_spaces()
+    rows, offsets = [], []
+    for tensor in ("u", "a", "g", "v"):
+        inner = ilin.compile(proto, outputs=[tensor], dtype="float64", direction="reverse").at(x)
+        W, b, y = inner.W, inner.b, inner.y.ravel()
+        if tensor != "g":
+            sign = np.where(y > 0, 1, -1)
+            rows.append(sign[:, None] * W)
+            offsets.append(sign * b)
+            continue
+        windows = np.arange(y.size).reshape(3, 3, 2, 3, 2).swapaxes(2, 3).reshape(-1, 4)
+        for window in windows:
+            best = window[y[window].argmax()]
+            losers = [entry for entry in window if entry != best]
+            rows.append(W[best] - W[losers])
+            offsets.append(b[best] - b[losers])
+    A, c = np.concatenate(rows), np.concatenate(offsets)
+    live = A.any(axis=1)
+
+    expected = np.column_stack([-A, c])[live]
+    ours = np.column_stack([found.A, found.c])
+    assert ours.shape == expected.shape
+    assert (~live).any()  # two dead units of one window
+    np.testing.assert_allclose(ordered(ours), ordered(expected), atol=1e-11)
+    assert (found.A @ x.ravel() <= found.c + 1e-11).all()
+
+
+def ordered(rows):
+    """Sorted as numbers of ten digits."""
+    return rows[np.lexsort(np.round(rows, 9).T)]
+
+
+@pytest.mark.parametrize("shape", [(40, 6, 5, 2), (3, 30, 20, 2)])
+def test_both_ways_to_the_half_spaces_agree(shape, monkeypatch):
+    proto, _ = perceptron(shape)
+    for net, x in ((proto, np.random.default_rng(1).standard_normal((1, shape[0]))), convolutions()):
+        compiled = ilin.compile(net, dtype="float64")
+        found = []
+        for pays in (True, False):
+            monkeypatch.setattr(Survey, "_onward_pays", lambda *_, pays=pays: pays)
+            found.append(compiled.at(x).region.half_spaces())
+
+        onward, back = found
+        np.testing.assert_allclose(onward.A, back.A, atol=1e-12)
+        np.testing.assert_array_equal(onward.c, back.c)
+        assert onward.boundaries == back.boundaries
+
+
+def test_columns_come_in_blocks_where_they_take_much_memory(monkeypatch):
+    proto, x = convolutions()
+    compiled = ilin.compile(proto, dtype="float64")
+    whole = compiled.region(x).half_spaces()
+
+    monkeypatch.setattr("ilin.compiler.jacobians._BLOCK_BYTES", 7 * 4 * 8 * 324)  # 7 columns of the largest
+    monkeypatch.setattr(Survey, "_onward_pays", lambda *_: True)
+    parts = list(compiled.region(x).blocks(50))
+
+    assert [len(part) <= 50 for part in parts] == [True] * len(parts)
+    assert len(parts) > 5
+    np.testing.assert_allclose(np.concatenate([part.A for part in parts]), whole.A, atol=1e-12)
+    np.testing.assert_array_equal(np.concatenate([part.c for part in parts]), whole.c)
+    assert tuple(one for part in parts for one in part.boundaries) == whole.boundaries
+
+
+def test_half_spaces_of_several_inputs_stand_side_by_side():
+    nodes = [("MatMul", ["x", "A"], "a", {}), ("MatMul", ["z", "B"], "b", {}), ("Sub", ["a", "b"], "d", {})]
+    random = np.random.default_rng(0)
+    A, B = random.standard_normal((3, 5)), random.standard_normal((3, 5))
+    proto = model([*nodes, ("Relu", ["d"], "y", {})], [1, 3], {"A": A, "B": B}, inputs=("x", "z"))
+    point = {"x": random.standard_normal((1, 3)), "z": random.standard_normal((1, 3))}
+
+    found = ilin.compile(proto, dtype="float64").region(point).half_spaces()
+
+    sign = np.where(point["x"] @ A - point["z"] @ B > 0, 1, -1).ravel()
+    np.testing.assert_allclose(-found.A, sign[:, None] * np.hstack([A.T, -B.T]), atol=1e-15)
+    np.testing.assert_array_equal(found.c, np.zeros(5))
+
+
+def test_half_spaces_are_pickled_with_their_names(net):
+    found = net[2].region.half_spaces()
+
+    copy = pickle.loads(pickle.dumps(found)).select(np.array([2, 0]))
+
+    np.testing.assert_array_equal(copy.A, found.A[[2, 0]])
+    assert copy.boundaries == (found.boundaries[2], found.boundaries[0])
+
+
+def test_half_spaces_over_the_limit_are_refused_and_come_in_blocks(net):
+    proto, x, _, rows, *_ = net
+    region = ilin.compile(proto, dtype="float64", memory_limit=8 * rows.size - 1).region(x)
+
+    with pytest.raises(ilin.MemoryLimitError, match="take them in blocks"):
+        region.half_spaces()
+    assert sum(len(block) for block in region.blocks(3)) == len(rows)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_region_by_itself_is_that_of_the_map(dtype):
+    proto, x = convolutions()
+    compiled = ilin.compile(proto, dtype=dtype)
+
+    alone, of_map = compiled.region(x), compiled.at(x).region
+
+    assert alone.kind == of_map.kind
+    assert alone.pattern_sha256 == of_map.pattern_sha256
+    ours, theirs = alone.half_spaces(), of_map.half_spaces()
+    np.testing.assert_array_equal(ours.A, theirs.A)
+    np.testing.assert_array_equal(ours.c, theirs.c)
+    assert ours.boundaries == theirs.boundaries
+    assert alone.radius(2).distance == of_map.radius(2).distance
+    with pytest.raises(ilin.InputError, match="takes shape"):
+        compiled.region(np.ones((1, 3)))
