@@ -464,7 +464,8 @@ class CompiledModel:
             found: so far.
             rounding: (K,), what rounding may do to W x + b in the model's and the map's own types.
         """
-        from .inside import LeftOutError, compared_inside, evaluated_inside, off_along
+        from .inside import compared_inside, evaluated_inside, off_along
+        from .interior import LeftOutError
 
         kept, trace = self.prepared(asked.trace), asked.trace
         if asked.program.kind is Kind.SMOOTH:  # Jacobians at other values, those that each type computes

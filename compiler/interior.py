@@ -1,0 +1,141 @@
+"""Points inside the region of x, known to be so by its geometry, and what rounding may do to a map there.
+
+A step half-way to the first boundary stays inside, however thin the region is; in float64 the model moves
+by far more than its rounding on the way. `runtime.in_double` evaluates it there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+
+from ..runtime.operator import unstacked
+from ..runtime.primitives import Array
+from ..runtime.program import Kind, LinearProgram
+from ..runtime.rounding import Arithmetic, step_rounding
+from .graph import Graph
+from .neighbours import directions
+from .plan import Plan
+from .region import Survey
+from .sweep import Magnitudes
+from .trace import Trace
+
+# Operators whose weights come out of float32 arithmetic, in the model or in an evaluator: of other weights in
+# float64, the answer is another one.
+_IN_SINGLE = frozenset(
+    {
+        "AffineGrid",
+        "CropAndResize",
+        "DFT",
+        "STFT",
+        "DeformConv",
+        "GridSample",
+        "MaxRoiPool",
+        "Resize",
+        "RoiAlign",
+        "Shrink",
+        "Upsample",
+    }
+)
+
+
+class LeftOutError(Exception):
+    """The model cannot be compared in float64; the message says why."""
+
+
+def require_comparable(graph: Graph, program: LinearProgram) -> None:
+    """Refuse networks that are another one in float64.
+
+    Raises:
+        LeftOutError: saying why.
+    """
+    if program.kind is Kind.SMOOTH:  # Jacobians at other values, those that each type computes
+        raise LeftOutError("smooth, so valid at x only")
+    if program.discrete:
+        raise LeftOutError("locally constant nodes, whose values are those that float32 gives")
+    if any(step.slack is not None for step in program.steps):
+        raise LeftOutError("it rounds to a grid, and W leaves that out")
+    single = next((node for node in graph.nodes if node.op_type in _IN_SINGLE), None)
+    if single is not None:
+        raise LeftOutError(f"{single.op_type} takes its weights in float32")
+
+
+def interior(survey: Survey, trace: Trace, count: int) -> Array:
+    """Points inside the region of x, in float64, (count or fewer, N).
+
+    Args:
+        survey: the geometry of the region.
+        trace: x.
+        count: how many are wanted.
+
+    Raises:
+        LeftOutError: there is none, or nobody knows.
+    """
+    if survey.faces.unknown:
+        raise LeftOutError(f"nobody knows where {survey.faces.unknown[0]!r} jumps")
+    points = list(islice(_inside(survey, trace), count))
+    if not points:
+        raise LeftOutError("no direction from x stays inside the region")
+    return np.array(points)
+
+
+def directions_from(program: LinearProgram, trace: Trace) -> Iterator[Array]:
+    """Directions of several families from x, (N,) each."""
+    free = trace.free(program)
+    for direction in islice(directions(free, seed=0), 0, None, 2):  # every other one is the opposite
+        ahead = np.concatenate([np.ravel(direction[name]) for name in free]).astype(np.float64)
+        if ahead.any():
+            yield ahead
+
+
+def work_of(program: LinearProgram) -> tuple[int, int]:
+    """What evaluating a network once takes: multiply-adds, and windows of pools."""
+    products = sum(L.work for step in program.steps for _, L in step.terms if L.fan_in > 1)
+    return products, sum(step.size for step in program.steps if "Pool" in step.op_type)
+
+
+def rounding_along(
+    program: LinearProgram, x: Array, points: Array, arithmetic: Arithmetic, plan: Plan
+) -> Magnitudes:
+    """What rounding may do at each step to W (z - x) - (F(z) - F(x)), where F is evaluated in float64.
+
+    A step's share is what composing may do to it along z - x, whatever its offset, and what evaluating it
+    may do at z and at x.
+
+    Args:
+        program: the network at x, in the type that W is composed in.
+        x: (N,).
+        points: z, (Q, N).
+        arithmetic: that W was composed in.
+        plan: that it was composed by.
+    """
+    double = Arithmetic.of(np.float64)
+    dtype = np.float32 if arithmetic.u > double.u else np.float64
+    held = unstacked(program, (points - x).astype(dtype))
+    places = unstacked(program, np.concatenate([x[None], points]).astype(dtype))
+    errors: dict[str, Array] = {}
+    along = program.walk(dict(held), [0.0] * len(points))
+    at = program.walk(places, [1.0] * (1 + len(points)))
+    for (step, tangents), (_, values) in zip(along, at, strict=True):
+        if step.output in plan.joints:
+            held[step.output] = tangents[step.output]
+        if not program.has_slot(step):
+            continue
+        evaluating = step_rounding(step, values, double)
+        errors[step.output] = evaluating[1:] + evaluating[:1]
+        if step.terms:
+            linear = replace(step, offset=None, offset_size=None)
+            errors[step.output] += step_rounding(linear, tangents, arithmetic + double)
+    return Magnitudes(errors, held, len(points))
+
+
+def _inside(survey: Survey, trace: Trace) -> Iterator[Array]:
+    """Points half-way from x to the first boundary, (N,) each."""
+    for ahead in directions_from(survey.program, trace):
+        for way, crossing in zip((ahead, -ahead), survey.along(ahead), strict=True):
+            point = survey.x + min(1.0, 0.5 * crossing.t) * way
+            if (point != survey.x).any():
+                yield point
