@@ -6,22 +6,26 @@ by far more than its rounding on the way. `runtime.in_double` evaluates it there
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
 
+from ..runtime.errors import UnsupportedError
 from ..runtime.operator import unstacked
 from ..runtime.primitives import Array
 from ..runtime.program import Kind, LinearProgram
-from ..runtime.rounding import Arithmetic, step_rounding
+from ..runtime.rounding import Arithmetic, growth, running_errors, step_rounding
+from .bounds import abs_products
 from .graph import Graph
 from .neighbours import directions
 from .plan import Plan
 from .region import Survey
 from .sweep import Magnitudes
 from .trace import Trace
+
+_MOST_BYTES = 16 << 20  # of points that are kept; at least one is
 
 # Operators whose weights come out of float32 arithmetic, in the model or in an evaluator: of other weights in
 # float64, the answer is another one.
@@ -76,10 +80,41 @@ def interior(survey: Survey, trace: Trace, count: int) -> Array:
     """
     if survey.faces.unknown:
         raise LeftOutError(f"nobody knows where {survey.faces.unknown[0]!r} jumps")
+    beyond = _beyond(survey)
+    if beyond:
+        raise LeftOutError(f"not comparable: units on the other side in float64: {beyond}")
     points = list(islice(_inside(survey, trace), count))
     if not points:
         raise LeftOutError("no direction from x stays inside the region")
     return np.array(points)
+
+
+@dataclass(frozen=True)
+class Points:
+    """Where a model is to be compared in float64."""
+
+    inside: Array  # (Q, N) in float64
+    left_out: str = ""  # why Q = 0, if so
+
+
+def points_of(
+    graph: Graph, program: LinearProgram, trace: Trace, survey: Callable[[], Survey], count: int
+) -> Points:
+    """Points inside the region of x, or why there are none.
+
+    Args:
+        graph: the model.
+        program: the network at x.
+        trace: x.
+        survey: makes the geometry of the region.
+        count: how many are wanted; fewer where they would be large, but one.
+    """
+    most = max(1, _MOST_BYTES // max(1, program.in_size * np.dtype(np.float64).itemsize))
+    try:
+        require_comparable(graph, program)
+        return Points(interior(survey(), trace, min(count, most)))
+    except (LeftOutError, UnsupportedError) as error:
+        return Points(np.zeros((0, program.in_size)), str(error))
 
 
 def directions_from(program: LinearProgram, trace: Trace) -> Iterator[Array]:
@@ -130,6 +165,34 @@ def rounding_along(
             linear = replace(step, offset=None, offset_size=None)
             errors[step.output] += step_rounding(linear, tangents, arithmetic + double)
     return Magnitudes(errors, held, len(points))
+
+
+def _beyond(survey: Survey) -> int:
+    """How many half-spaces x is outside of in float64, by more than its rounding; the model is another there.
+
+    The pattern is the one that was observed in the model's own type.
+    """
+    faces, double = survey.faces, Arithmetic.of(np.float64)
+    if not faces.count:
+        return 0
+    wanted = {face.step.output for face in faces.faces}
+    count = 0
+    block = unstacked(survey.program, survey.x[None])
+    for step, values, errors in running_errors(faces.program, block, double):
+        if step.output in wanted:
+            count += int(np.count_nonzero(values[step.output] < -errors[step.output]))
+    return count
+
+
+def storing(W: Array, steps: Array) -> Array:
+    """What storing W may add to W (z - x) in float64, and what that product may round, (Q, K).
+
+    Args:
+        W: (K, N).
+        steps: z - x, (Q, N).
+    """
+    u = Arithmetic.of(W.dtype).u + growth(W.shape[1], Arithmetic.of(np.float64).u)
+    return np.asarray(u * abs_products(W, steps) + np.finfo(np.float32).tiny, np.float64)
 
 
 def _inside(survey: Survey, trace: Trace) -> Iterator[Array]:

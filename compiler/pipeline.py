@@ -27,12 +27,13 @@ from ..runtime.session import require_providers
 from ..runtime.stack import NotStackable
 from ..runtime.ties import Ties
 from .answer import Asked, affine_map, jumps_of, require_representable
-from .bounds import last_rounding, rounding_bounds, running_bound
+from .bounds import last_rounding, rounding_bounds, running_bound, swept_bounds
 from .combined import combined_deviations, functional_of, rounding_by_norms
 from .compose import Composed, Progress, compose, compose_stacked
 from .engine import Engine
 from .graph import Graph, load
 from .in_blocks import InBlocks
+from .interior import Points, points_of, rounding_along, storing
 from .lower import Cache, lower
 from .many import answers, instances_of
 from .neighbours import Neighbour, Point, find_neighbours
@@ -155,20 +156,25 @@ class CompiledModel:
         affine = affine_map(self.graph, self.scope, *given, certify, survey, partial(self.ties, asked))
         return replace(affine, recorder=partial(self._record, asked, composed))
 
-    def in_blocks(self, asked: Asked, budget: int) -> tuple[InBlocks, Evidence]:
+    def in_blocks(self, asked: Asked, budget: int) -> tuple[InBlocks, Evidence, Points]:
         """W in blocks of rows for a caller that keeps them elsewhere, and what each is to be compared with.
 
         Args:
             asked: the question.
             budget: bytes that a sweep's blocks may take.
+
+        Returns:
+            The rows, with rounding bounds at the places of the evidence and at the points behind it; the
+            evidence; the points.
         """
         plan = self._plan(asked.program, len(asked.rows), budget)
         asked = replace(asked, plan=plan)
         evidence = self._evidence(asked)
         engine = self.prepared(asked.trace)._engine
-        magnitudes = self._magnitudes(asked, evidence)
+        points = self._interior(asked)
+        magnitudes = self._along(asked, points, self._magnitudes(asked, evidence))
         given = (asked.program, asked.rows, plan, engine, self.dtype, magnitudes)
-        return InBlocks(*given), evidence
+        return InBlocks(*given), evidence, points
 
     def judged(self, asked: Asked, evidence: Evidence, compared: Sequence[Deviation]) -> Certificate:
         """The default certificate of a map that was compared row by row. For the other stages."""
@@ -487,11 +493,29 @@ class CompiledModel:
         """Fresh points and bounds, to compare a map with the model again; made for maps that are saved."""
         program, rows = asked.program, asked.rows
         evidence = self._evidence(asked, _DEEP)
+        points = self._interior(asked)
         engine, magnitudes = self.prepared(asked.trace)._engine, self._magnitudes(asked, evidence)
-        rounding = rounding_bounds(program, rows, composed, asked.plan, engine, self.dtype, magnitudes)
-        bounds = allowed(program, rows, evidence.places, rounding)
+        both = self._along(asked, points, magnitudes)
+        rounding = swept_bounds(program, rows, asked.plan, engine, self.dtype, both)
+        here, inside = np.split(rounding, [magnitudes.count])
+        here += last_rounding(program, composed, magnitudes, self.dtype)
+        bounds = allowed(program, rows, evidence.places, here)
         fresh = kept(evidence.fresh)
-        return record_of(program, asked.trace, fresh, bounds[: 1 + len(fresh)])
+        inside += storing(composed.W, points.inside - asked.trace.stacked(program.inputs))
+        return record_of(program, asked.trace, fresh, bounds[: 1 + len(fresh)], points, inside)
+
+    def _interior(self, asked: Asked) -> Points:
+        """Points inside the region, to compare the map with the model in float64."""
+        trace = asked.trace
+        return points_of(self.graph, asked.program, trace, partial(self.survey, trace), _DEEP)
+
+    def _along(self, asked: Asked, points: Points, magnitudes: Magnitudes) -> Magnitudes:
+        """What rounding may do at each step, with that on the way to points inside the region behind."""
+        if not len(points.inside):
+            return magnitudes
+        x = asked.trace.stacked(asked.program.inputs)
+        given = (asked.program, x, points.inside, Arithmetic.of(self.dtype), asked.plan)
+        return magnitudes.and_at(rounding_along(*given))
 
     @overflow_refused_later()
     def _certify_operator(self, asked: Asked, W: Any, b: Array, level: Level) -> Certificate:

@@ -36,6 +36,7 @@ from .answer import affine_map, require_representable
 from .bounds import last_rounding
 from .compose import Composed
 from .in_blocks import InBlocks, Table, Whole
+from .interior import storing
 from .pipeline import CompiledModel
 from .plan import BUDGET
 from .record import allowed, kept, record_of
@@ -75,13 +76,15 @@ def linearize_to(
     # A quarter of the memory, as the sweep of a block's bounds takes up to three times what its rows take.
     # Blocks keep the size they were begun with: a product's last bits depend on it.
     settings = settings_of(folder) or {"budget": min(limit_of(compiled.memory_limit) // 4, BUDGET)}
-    work, evidence = compiled.in_blocks(asked, settings["budget"])
+    work, evidence, inside = compiled.in_blocks(asked, settings["budget"])
+    x = asked.trace.stacked(program.inputs)
     points = [place.stacked(program.inputs) for place in evidence.places]
-    identity = _identity(compiled, asked.trace.feeds, work, points)
+    identity = _identity(compiled, asked.trace.feeds, work, [*points, *inside.inside])
     entries = entries_of_map(program.in_size, len(program.steps), compiled.dtype)
     entries["bounds"] = doubles(1 + len(kept(evidence.fresh)))
+    entries["inside_bounds"] = doubles(len(inside.inside))
     plan = Plan(identity, asked.rows, entries, settings)
-    checked = _Checked(work, evidence, folder, plan, progress)
+    checked = _Checked(work, evidence, inside.inside - x, folder, plan, progress)
     block = max(1, min(work.most, _BLOCK // max(1, entries["W"].bytes)))
     written = write_rows(folder, plan, checked, block=block, progress=checked.tell)
 
@@ -92,7 +95,8 @@ def linearize_to(
     given = (asked, W, b, shares)
     examine = partial(compiled.ties, asked)
     affine = affine_map(compiled.graph, compiled.scope, *given, lambda _: certificate, survey, examine)
-    record = record_of(program, asked.trace, kept(evidence.fresh), mapped(folder / "bounds.npy"))
+    bounds, inside_bounds = (mapped(folder / f"{name}.npy") for name in ("bounds", "inside_bounds"))
+    record = record_of(program, asked.trace, kept(evidence.fresh), bounds, inside, inside_bounds)
     provenance = {**affine.provenance, "nonzero": written.nonzero}
     affine = replace(affine, provenance=provenance, recorder=lambda: record)
     arrays = affine.members(shares)
@@ -107,6 +111,7 @@ class _Checked:
 
     work: InBlocks
     evidence: Evidence
+    steps: Array  # from x to the points inside the region, (Q, N)
     folder: Path
     plan: Plan
     progress: Progress | None
@@ -118,11 +123,14 @@ class _Checked:
         found = work.block(rows, self._kept)
         composed = Composed(found.W, found.shares.sum(axis=0), found.shares)
         require_representable(W=composed.W, b=composed.b.astype(work.dtype))
-        rounding = found.rounding + last_rounding(work.program, composed, magnitudes, work.dtype)
+        places = len(self.evidence.places)
+        rounding = (found.rounding + last_rounding(work.program, composed, magnitudes, work.dtype))[:places]
+        inside = found.rounding[places:] + storing(composed.W, self.steps)
         compared = deviations(composed.W, composed.b, work.program, rows, self.evidence, rounding)
         bounds = allowed(work.program, rows, self.evidence.places, rounding)
         bounds = bounds[: 1 + len(kept(self.evidence.fresh))]
-        blocks = {"W": composed.W, "b": composed.b, "bias_shares": found.shares.T, "bounds": bounds.T}
+        blocks = {"W": composed.W, "b": composed.b, "bias_shares": found.shares.T}
+        blocks |= {"bounds": bounds.T, "inside_bounds": inside.T}
         return blocks, np.array(compared).ravel()
 
     def tell(self, done: int, _: int) -> None:

@@ -21,7 +21,7 @@ from .html import facts
 from .pattern import pattern_sha256
 from .primitives import Array, Primitive, Shape
 from .program import Kind, LinearProgram
-from .record import Record
+from .record import Interior, Record
 from .region import Geometry, Region
 from .ties import Ties
 
@@ -530,12 +530,17 @@ class AffineMap:
             arrays |= {"W_data": self.W.data, "W_indices": self.W.indices, "W_indptr": self.W.indptr}
         if self.record is not None:
             arrays["bounds"] = self.record.bounds
+            if self.record.interior is not None:
+                arrays["inside_bounds"] = self.record.interior.bounds
         return arrays | {name: plain(value) for name, value in self._numbered()}
 
     def _numbered(self) -> Iterator[tuple[str, Array]]:
-        """The tensors among the members: x0, x1, …, y0, …, held0, …, and the fresh points z0, …"""
+        """The tensors among the members: x0, x1, …, y0, …, held0, …, and the points z0, …, inside0, …"""
         points = {} if self.record is None else self.record.points
-        for letter, values in (("x", self.inputs), ("y", self.outputs), ("held", self.held), ("z", points)):
+        interior = None if self.record is None else self.record.interior
+        inside = {} if interior is None else interior.points
+        members = {"x": self.inputs, "y": self.outputs, "held": self.held, "z": points, "inside": inside}
+        for letter, values in members.items():
             yield from ((f"{letter}{i}", value) for i, value in enumerate(values.values()))
 
     def header(self) -> dict[str, Any]:
@@ -552,6 +557,7 @@ class AffineMap:
             "held": list(self.held),
             "dtypes": {name: value.dtype.name for name, value in self._numbered()},
             "convex": self.record is not None and self.record.convex,
+            **self._interior(),
             "shape": [len(self.b), sum(value.size for value in self.inputs.values())],
             "layers": [
                 {"name": a.name, "op": a.op, "output": a.output, "shape": list(a.shape), "kind": str(a.kind)}
@@ -563,6 +569,14 @@ class AffineMap:
             "provenance": dict(self.provenance),
             "notes": list(self.notes),
         }
+
+    def _interior(self) -> dict[str, Any]:
+        """The header's `inside`, where the map has it."""
+        if self.record is None or self.record.interior is None:
+            return {}
+        kept = self.record.interior
+        about = {"products": kept.products, "windows": kept.windows, "left_out": kept.left_out}
+        return {"inside": about}
 
     def _position(self, row: int) -> int:
         if isinstance(row, bool) or not isinstance(row, int | np.integer):
@@ -701,7 +715,11 @@ def map_of(header: Mapping[str, Any], stored: Mapping[str, Array]) -> AffineMap:
     )
     if "bounds" in arrays:
         points = {name: arrays[f"z{i}"] for i, name in enumerate(header["inputs"])}
-        affine.__dict__["record"] = Record(points, arrays["bounds"], header["convex"])
+        interior = None
+        if "inside" in header:
+            inside = {name: arrays[f"inside{i}"] for i, name in enumerate(header["inputs"])}
+            interior = Interior(inside, arrays["inside_bounds"], **header["inside"])
+        affine.__dict__["record"] = Record(points, arrays["bounds"], header["convex"], interior)
     affine.__dict__["certificate"] = certificate  # known already: nothing is left to be made
     affine.region.keep(header.get("region", {}))
     if "ties" in header:

@@ -9,9 +9,21 @@ from .arrays import Array
 
 
 @dataclass(frozen=True, eq=False)
+class Interior:
+    """Points inside a region by its geometry, to compare a map's slopes with the model in float64."""
+
+    points: Mapping[str, Array]  # input name to (Q, *shape) in float64
+    bounds: Array  # (Q, K): what rounding may do to W (z - x) - (F(z) - F(x)), F being evaluated in float64
+    products: int  # multiply-adds that evaluating the model once takes
+    windows: int  # windows of pools, likewise
+    left_out: str = ""  # why Q = 0, if so
+
+
+@dataclass(frozen=True, eq=False)
 class Record:
     """Points of a region, and how far its map may be from a run of the model there."""
 
     points: Mapping[str, Array]  # input name to (P, *shape): fresh points; P = 0 where it is smooth
     bounds: Array  # (1 + P, K): what rounding may do to W z + b - F(z), at x and at these points
     convex: bool  # whether what lies between two points of the region is of the region
+    interior: Interior | None = None  # None on maps of a file that was written before there were any
