@@ -13,7 +13,7 @@ from itertools import islice
 import numpy as np
 
 from ..runtime.errors import UnsupportedError
-from ..runtime.operator import unstacked
+from ..runtime.operator import unstacked, walked
 from ..runtime.primitives import Array
 from ..runtime.program import Kind, LinearProgram
 from ..runtime.rounding import Arithmetic, growth, running_errors, step_rounding
@@ -26,6 +26,7 @@ from .sweep import Magnitudes
 from .trace import Trace
 
 _MOST_BYTES = 16 << 20  # of points that are kept; at least one is
+_ROWS = 4096  # of W in float64 at once
 
 # Operators whose weights come out of float32 arithmetic, in the model or in an evaluator: of other weights in
 # float64, the answer is another one.
@@ -94,6 +95,7 @@ class Points:
     """Where a model is to be compared in float64."""
 
     inside: Array  # (Q, N) in float64
+    moved: Array  # (Q, all outputs): the map in float64 along z - x
     left_out: str = ""  # why Q = 0, if so
 
 
@@ -112,9 +114,11 @@ def points_of(
     most = max(1, _MOST_BYTES // max(1, program.in_size * np.dtype(np.float64).itemsize))
     try:
         require_comparable(graph, program)
-        return Points(interior(survey(), trace, min(count, most)))
+        known = survey()
+        inside = interior(known, trace, min(count, most))
     except (LeftOutError, UnsupportedError) as error:
-        return Points(np.zeros((0, program.in_size)), str(error))
+        return Points(np.zeros((0, program.in_size)), np.zeros((0, program.out_size)), str(error))
+    return Points(inside, walked(known.program, unstacked(known.program, inside - known.x), weight=0.0))
 
 
 def directions_from(program: LinearProgram, trace: Trace) -> Iterator[Array]:
@@ -135,10 +139,7 @@ def work_of(program: LinearProgram) -> tuple[int, int]:
 def rounding_along(
     program: LinearProgram, x: Array, points: Array, arithmetic: Arithmetic, plan: Plan
 ) -> Magnitudes:
-    """What rounding may do at each step to W (z - x) - (F(z) - F(x)), where F is evaluated in float64.
-
-    A step's share is what composing may do to it along z - x, whatever its offset, and what evaluating it
-    may do at z and at x.
+    """What rounding may do at each step on the way from x to points inside the region.
 
     Args:
         program: the network at x, in the type that W is composed in.
@@ -146,25 +147,58 @@ def rounding_along(
         points: z, (Q, N).
         arithmetic: that W was composed in.
         plan: that it was composed by.
+
+    Returns:
+        At 2 Q places: for each point what float64 may do to F(z) - F(x) and to the map along z - x; then for
+        each what composing W may do along z - x, whatever the offsets are.
     """
-    double = Arithmetic.of(np.float64)
+    double, count = Arithmetic.of(np.float64), len(points)
     dtype = np.float32 if arithmetic.u > double.u else np.float64
     held = unstacked(program, (points - x).astype(dtype))
     places = unstacked(program, np.concatenate([x[None], points]).astype(dtype))
     errors: dict[str, Array] = {}
-    along = program.walk(dict(held), [0.0] * len(points))
-    at = program.walk(places, [1.0] * (1 + len(points)))
+    along = program.walk(dict(held), [0.0] * count)
+    at = program.walk(places, [1.0] * (1 + count))
     for (step, tangents), (_, values) in zip(along, at, strict=True):
         if step.output in plan.joints:
             held[step.output] = tangents[step.output]
         if not program.has_slot(step):
             continue
-        evaluating = step_rounding(step, values, double)
-        errors[step.output] = evaluating[1:] + evaluating[:1]
+        at_x, at_points = np.split(step_rounding(step, values, double), [1])
+        evaluating, composing = at_points + at_x, np.zeros_like(at_points)
         if step.terms:
             linear = replace(step, offset=None, offset_size=None)
-            errors[step.output] += step_rounding(linear, tangents, arithmetic + double)
-    return Magnitudes(errors, held, len(points))
+            evaluating = evaluating + step_rounding(linear, tangents, double)
+            composing = step_rounding(linear, tangents, arithmetic)
+        errors[step.output] = np.concatenate([evaluating, composing])
+    # What joins a plan's legs is part of composing alone.
+    joined = {name: np.concatenate([np.zeros_like(value), value]) for name, value in held.items()}
+    return Magnitudes(errors, joined, 2 * count)
+
+
+def inside_bounds(rounding: Array, W: Array, points: Points, x: Array, rows: Array) -> Array:
+    """Bounds on |W (z - x) - (F(z) - F(x))| in float64 at points inside the region, (Q, K).
+
+    What W lost by being composed and stored in its own type is known along z - x: it is the difference from
+    the same in float64. It counts as far as rounding explains it, so that a W that is wrong shows.
+
+    Args:
+        rounding: (2 Q, K), of what `rounding_along` gives.
+        W: (K, N).
+        points: z.
+        x: (N,).
+        rows: (K,) flat output indices behind W's rows.
+    """
+    evaluating, composing = np.split(rounding, 2)
+    steps = points.inside - x
+    sizes = abs_products(W, steps)
+    lost = np.empty_like(composing)
+    for first in range(0, len(W), _ROWS):
+        block = slice(first, first + _ROWS)
+        lost[:, block] = np.abs(steps @ W[block].astype(np.float64).T - points.moved[:, rows[block]])
+    product = growth(W.shape[1], Arithmetic.of(np.float64).u) * sizes
+    explained = composing + Arithmetic.of(W.dtype).u * sizes
+    return np.asarray(evaluating + 2 * product + np.minimum(lost, explained) + np.finfo(np.float32).tiny)
 
 
 def _beyond(survey: Survey) -> int:
@@ -182,17 +216,6 @@ def _beyond(survey: Survey) -> int:
         if step.output in wanted:
             count += int(np.count_nonzero(values[step.output] < -errors[step.output]))
     return count
-
-
-def storing(W: Array, steps: Array) -> Array:
-    """What storing W may add to W (z - x) in float64, and what that product may round, (Q, K).
-
-    Args:
-        W: (K, N).
-        steps: z - x, (Q, N).
-    """
-    u = Arithmetic.of(W.dtype).u + growth(W.shape[1], Arithmetic.of(np.float64).u)
-    return np.asarray(u * abs_products(W, steps) + np.finfo(np.float32).tiny, np.float64)
 
 
 def _inside(survey: Survey, trace: Trace) -> Iterator[Array]:

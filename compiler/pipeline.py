@@ -33,7 +33,7 @@ from .compose import Composed, Progress, compose, compose_stacked
 from .engine import Engine
 from .graph import Graph, load
 from .in_blocks import InBlocks
-from .interior import Points, points_of, rounding_along, storing
+from .interior import Points, inside_bounds, points_of, rounding_along
 from .lower import Cache, lower
 from .many import answers, instances_of
 from .neighbours import Neighbour, Point, find_neighbours
@@ -501,7 +501,7 @@ class CompiledModel:
         here += last_rounding(program, composed, magnitudes, self.dtype)
         bounds = allowed(program, rows, evidence.places, here)
         fresh = kept(evidence.fresh)
-        inside += storing(composed.W, points.inside - asked.trace.stacked(program.inputs))
+        inside = inside_bounds(inside, composed.W, points, asked.trace.stacked(program.inputs), rows)
         return record_of(program, asked.trace, fresh, bounds[: 1 + len(fresh)], points, inside)
 
     def _interior(self, asked: Asked) -> Points:

@@ -36,7 +36,7 @@ from .answer import affine_map, require_representable
 from .bounds import last_rounding
 from .compose import Composed
 from .in_blocks import InBlocks, Table, Whole
-from .interior import storing
+from .interior import Points, inside_bounds
 from .pipeline import CompiledModel
 from .plan import BUDGET
 from .record import allowed, kept, record_of
@@ -77,14 +77,13 @@ def linearize_to(
     # Blocks keep the size they were begun with: a product's last bits depend on it.
     settings = settings_of(folder) or {"budget": min(limit_of(compiled.memory_limit) // 4, BUDGET)}
     work, evidence, inside = compiled.in_blocks(asked, settings["budget"])
-    x = asked.trace.stacked(program.inputs)
     points = [place.stacked(program.inputs) for place in evidence.places]
     identity = _identity(compiled, asked.trace.feeds, work, [*points, *inside.inside])
     entries = entries_of_map(program.in_size, len(program.steps), compiled.dtype)
     entries["bounds"] = doubles(1 + len(kept(evidence.fresh)))
     entries["inside_bounds"] = doubles(len(inside.inside))
     plan = Plan(identity, asked.rows, entries, settings)
-    checked = _Checked(work, evidence, inside.inside - x, folder, plan, progress)
+    checked = _Checked(work, evidence, inside, folder, plan, progress)
     block = max(1, min(work.most, _BLOCK // max(1, entries["W"].bytes)))
     written = write_rows(folder, plan, checked, block=block, progress=checked.tell)
 
@@ -111,7 +110,7 @@ class _Checked:
 
     work: InBlocks
     evidence: Evidence
-    steps: Array  # from x to the points inside the region, (Q, N)
+    inside: Points
     folder: Path
     plan: Plan
     progress: Progress | None
@@ -125,7 +124,8 @@ class _Checked:
         require_representable(W=composed.W, b=composed.b.astype(work.dtype))
         places = len(self.evidence.places)
         rounding = (found.rounding + last_rounding(work.program, composed, magnitudes, work.dtype))[:places]
-        inside = found.rounding[places:] + storing(composed.W, self.steps)
+        x = self.evidence.trace.stacked(work.program.inputs)
+        inside = inside_bounds(found.rounding[places:], composed.W, self.inside, x, rows)
         compared = deviations(composed.W, composed.b, work.program, rows, self.evidence, rounding)
         bounds = allowed(work.program, rows, self.evidence.places, rounding)
         bounds = bounds[: 1 + len(kept(self.evidence.fresh))]

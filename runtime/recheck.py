@@ -485,14 +485,19 @@ def _in_double(saved: _Saved, model: _Model, y: Array, wanted: bool | None) -> F
         return Finding(check, None, f"left out: {evaluator} is off by {apart.max():.2g} at x")
     moved = F[1:] - F[0]
     steps = np.array([_flat(z) for z in points]) - saved.x
-    what = f"{evaluator} at {len(points)} points inside the region"
-    found = _compared(check, what, np.abs(saved.slopes(steps) - moved), bounds)
-    ratio = float((np.abs(moved) / bounds).max(initial=0.0))
-    told = f"W (z - x) {found.told}, over which the outputs move {ratio:.2g} times"
-    constant = not moved.any()
-    if found.passed and not constant and ratio < 1:
-        return replace(found, passed=None, told=f"{told}, so this says little of W", moved_over_bound=ratio)
-    return replace(found, told=told, moved_over_bound=ratio)
+    deviation = np.abs(saved.slopes(steps) - moved)
+    off, ratio = (float((np.abs(each) / bounds).max(initial=0.0)) for each in (deviation, moved))
+    told = (
+        f"W (z - x) is within {deviation.max(initial=0.0):.2g} of {evaluator} at {len(points)} points inside"
+    )
+    told += f" the region{'' if off <= 1 else f', {off:.2g} × the bound'}"
+    if not moved.any():
+        told += "; the outputs do not move"
+        passed: bool | None = off <= 1
+    else:
+        told += f"; the outputs move by {ratio:.2g} × the bound"
+        passed = off <= 1 if ratio >= 1 or not off <= 1 else None
+    return Finding(check, passed, told, off, ratio)
 
 
 def _inside(saved: _Saved, interior: Interior) -> tuple[list[dict[str, Array]], Array]:
