@@ -18,7 +18,7 @@ from ..runtime.primitives import Array
 from ..runtime.program import Kind, LinearProgram
 from ..runtime.rounding import Arithmetic, growth, running_errors, step_rounding
 from .bounds import abs_products
-from .graph import Graph
+from .graph import Graph, Node
 from .neighbours import directions
 from .plan import Plan
 from .region import Survey
@@ -28,23 +28,17 @@ from .trace import Trace
 _MOST_BYTES = 16 << 20  # of points that are kept; at least one is
 _ROWS = 4096  # of W in float64 at once
 
-# Operators whose weights come out of float32 arithmetic, in the model or in an evaluator: of other weights in
-# float64, the answer is another one.
-_IN_SINGLE = frozenset(
-    {
-        "AffineGrid",
-        "CropAndResize",
-        "DFT",
-        "STFT",
-        "DeformConv",
-        "GridSample",
-        "MaxRoiPool",
-        "Resize",
-        "RoiAlign",
-        "Shrink",
-        "Upsample",
-    }
-)
+# Operators that an evaluator, or the model, computes in float32 when all else is in float64, and when so.
+_IN_SINGLE: dict[str, Callable[[Node], bool]] = {
+    # They interpolate between entries, and place them in the model's own type.
+    "DeformConv": lambda node: True,
+    "GridSample": lambda node: node.attributes.get("mode") != "nearest",
+    "Resize": lambda node: node.attributes.get("mode", "nearest") != "nearest",
+    "RoiAlign": lambda node: True,
+    # onnxruntime has kernels for float64 that compute in float32: 1/n of the inverse, and all of Shrink.
+    "DFT": lambda node: bool(node.attributes.get("inverse")),
+    "Shrink": lambda node: True,
+}
 
 
 class LeftOutError(Exception):
@@ -63,9 +57,9 @@ def require_comparable(graph: Graph, program: LinearProgram) -> None:
         raise LeftOutError("locally constant nodes, whose values are those that float32 gives")
     if any(step.slack is not None for step in program.steps):
         raise LeftOutError("it rounds to a grid, and W leaves that out")
-    single = next((node for node in graph.nodes if node.op_type in _IN_SINGLE), None)
-    if single is not None:
-        raise LeftOutError(f"{single.op_type} takes its weights in float32")
+    for node in graph.nodes:
+        if node.op_type in _IN_SINGLE and _IN_SINGLE[node.op_type](node):
+            raise LeftOutError(f"{node.op_type} is computed in float32")
 
 
 def interior(survey: Survey, trace: Trace, count: int) -> Array:

@@ -507,7 +507,8 @@ class CompiledModel:
     def _interior(self, asked: Asked) -> Points:
         """Points inside the region, to compare the map with the model in float64."""
         trace = asked.trace
-        return points_of(self.graph, asked.program, trace, partial(self.survey, trace), _DEEP)
+        graph = self.prepared(trace).graph
+        return points_of(graph, asked.program, trace, partial(self.survey, trace), _DEEP)
 
     def _along(self, asked: Asked, points: Points, magnitudes: Magnitudes) -> Magnitudes:
         """What rounding may do at each step, with that on the way to points inside the region behind."""
