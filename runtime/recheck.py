@@ -466,7 +466,7 @@ def _in_double(saved: _Saved, model: _Model, y: Array, wanted: bool | None) -> F
     """
     check, interior = "W in float64", saved.record.interior
     if wanted is False:
-        return Finding(check, None, "not asked for")
+        return Finding(check, None, "not wanted")
     if interior is None:
         return Finding(check, None, "no points for it in the file, which is of an older version")
     if not len(interior.bounds):
@@ -474,7 +474,7 @@ def _in_double(saved: _Saved, model: _Model, y: Array, wanted: bool | None) -> F
     points, bounds = _inside(saved, interior)
     expected = (1 + len(points)) * seconds(interior.products, interior.windows)
     if wanted is None and expected > _SECONDS:
-        return Finding(check, None, f"not asked for, as it may take about {expected:.0f} s (--double)")
+        return Finding(check, None, f"not made, as it may take about {expected:.0f} s; --double makes it")
     x = {name: value.astype(np.float64) for name, value in saved.affine.inputs.items()}
     try:
         evaluator, F = model.in_double(saved, [x, *points])
@@ -486,18 +486,20 @@ def _in_double(saved: _Saved, model: _Model, y: Array, wanted: bool | None) -> F
     moved = F[1:] - F[0]
     steps = np.array([_flat(z) for z in points]) - saved.x
     deviation = np.abs(saved.slopes(steps) - moved)
-    off, ratio = (float((np.abs(each) / bounds).max(initial=0.0)) for each in (deviation, moved))
+    off = float((deviation / bounds).max(initial=0.0))
+    far = f" ({off:.2g} × the bound)" if not off <= 1 else ""
+    largest = deviation.max(initial=0.0)
     told = (
-        f"W (z - x) is within {deviation.max(initial=0.0):.2g} of {evaluator} at {len(points)} points inside"
+        f"W (z - x) is within {largest:.2g} of {evaluator} at {len(points)} points inside the region{far}; "
     )
-    told += f" the region{'' if off <= 1 else f', {off:.2g} × the bound'}"
-    if not moved.any():
-        told += "; the outputs do not move"
-        passed: bool | None = off <= 1
-    else:
-        told += f"; the outputs move by {ratio:.2g} × the bound"
-        passed = off <= 1 if ratio >= 1 or not off <= 1 else None
-    return Finding(check, passed, told, off, ratio)
+    power = (np.abs(moved) / bounds).max(axis=0)[moved.any(axis=0)]  # of each row that moves at all
+    if not len(power):
+        return Finding(check, off <= 1, f"{told}the outputs do not move", off, 0.0)
+    told += f"the outputs move by up to {power.max():.2g} × the bound, none by less than {power.min():.2g}"
+    weak = int((power < 1).sum())
+    told += f", so this says little of {weak} of {len(bounds[0])} rows of W" if weak else ""
+    passed = None if off <= 1 and weak == len(power) else off <= 1
+    return Finding(check, passed, told, off, float(power.max()))
 
 
 def _inside(saved: _Saved, interior: Interior) -> tuple[list[dict[str, Array]], Array]:
