@@ -489,13 +489,11 @@ def _in_double(saved: _Saved, model: _Model, y: Array, wanted: bool | None) -> F
     off = float((deviation / bounds).max(initial=0.0))
     far = f" ({off:.2g} × the bound)" if not off <= 1 else ""
     largest = deviation.max(initial=0.0)
-    told = (
-        f"W (z - x) is within {largest:.2g} of {evaluator} at {len(points)} points inside the region{far}; "
-    )
+    told = f"W (z - x) is within {largest:.2g} of {evaluator} at {len(points)} points inside{far}; "
     power = (np.abs(moved) / bounds).max(axis=0)[moved.any(axis=0)]  # of each row that moves at all
     if not len(power):
         return Finding(check, off <= 1, f"{told}the outputs do not move", off, 0.0)
-    told += f"the outputs move by up to {power.max():.2g} × the bound, none by less than {power.min():.2g}"
+    told += f"the outputs move by {power.min():.2g} to {power.max():.2g} × the bound"
     weak = int((power < 1).sum())
     told += f", so this says little of {weak} of {len(bounds[0])} rows of W" if weak else ""
     passed = None if off <= 1 and weak == len(power) else off <= 1
