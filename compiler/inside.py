@@ -65,7 +65,9 @@ def evaluated_inside(
     expected = (count + 1) * seconds(*work_of(program))
     if expected > _SECONDS:
         raise LeftOutError(f"it would take about {expected:.0f} s")
-    points = np.array([survey.x, *interior(survey, trace, count)])
+    points = interior(survey, trace, count)
+    if (points[0] != survey.x).any():
+        raise LeftOutError("float64 puts units on the other side at x")
     blocks = unstacked(program, points)
     proto = graph.proto
     inner = set(scope.inputs) - {put.name for put in graph.inputs}

@@ -1,32 +1,32 @@
-"""Points inside the region of x, known to be so by its geometry, and what rounding may do to a map there.
+"""Points inside the region of x, known to be so by its geometry, where the model is evaluated in float64.
 
 A step half-way to the first boundary stays inside, however thin the region is; in float64 the model moves
-by far more than its rounding on the way. `runtime.in_double` evaluates it there.
+by far more than its rounding on the way.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
 
+from ..runtime.certificate import LISTED
 from ..runtime.errors import UnsupportedError
+from ..runtime.in_double import seconds
 from ..runtime.operator import unstacked, walked
 from ..runtime.primitives import Array
 from ..runtime.program import Kind, LinearProgram
-from ..runtime.rounding import Arithmetic, growth, running_errors, step_rounding
-from .bounds import abs_products
+from ..runtime.record import is_near
+from ..runtime.rounding import Arithmetic, running_errors
 from .graph import Graph, Node
 from .neighbours import directions
-from .plan import Plan
 from .region import Survey
-from .sweep import Magnitudes
 from .trace import Trace
 
 _MOST_BYTES = 16 << 20  # of points that are kept; at least one is
-_ROWS = 4096  # of W in float64 at once
+_SECONDS = 10.0  # that evaluating a model once may take, by the estimate
 
 # Operators that an evaluator, or the model, computes in float32 when all else is in float64, and when so.
 _IN_SINGLE: dict[str, Callable[[Node], bool]] = {
@@ -63,33 +63,35 @@ def require_comparable(graph: Graph, program: LinearProgram) -> None:
 
 
 def interior(survey: Survey, trace: Trace, count: int) -> Array:
-    """Points inside the region of x, in float64, (count or fewer, N).
+    """A base and points around it that are inside the region in float64, (1 + count or fewer, N).
+
+    The base is x, unless float64 puts units on the other side there: then the nearest point on theirs. Each
+    of the others is half-way from it to the first boundary along a direction.
 
     Args:
         survey: the geometry of the region.
         trace: x.
-        count: how many are wanted.
+        count: how many points are wanted beside the base.
 
     Raises:
         LeftOutError: there is none, or nobody knows.
     """
     if survey.faces.unknown:
         raise LeftOutError(f"nobody knows where {survey.faces.unknown[0]!r} jumps")
-    beyond = _beyond(survey)
-    if beyond:
-        raise LeftOutError(f"not comparable: units on the other side in float64: {beyond}")
-    points = list(islice(_inside(survey, trace), count))
-    if not points:
+    base, margins = _base(survey, trace)
+    found = [base, *islice(_around(survey, trace, base, margins), count)]
+    if len(found) == 1:
         raise LeftOutError("no direction from x stays inside the region")
-    return np.array(points)
+    return np.array(found)
 
 
 @dataclass(frozen=True)
 class Points:
     """Where a model is to be compared in float64."""
 
+    base: Array  # (N,) in float64: x, or the nearest point that float64 puts inside
     inside: Array  # (Q, N) in float64
-    moved: Array  # (Q, all outputs): the map in float64 along z - x
+    moved: Array  # (Q, all outputs): the map in float64 along the way from the base
     left_out: str = ""  # why Q = 0, if so
 
 
@@ -108,17 +110,22 @@ def points_of(
     most = max(1, _MOST_BYTES // max(1, program.in_size * np.dtype(np.float64).itemsize))
     try:
         require_comparable(graph, program)
+        expected = seconds(*work_of(program))
+        if expected > _SECONDS:
+            raise LeftOutError(f"evaluating the model once would take about {expected:.0f} s")
         known = survey()
-        inside = interior(known, trace, min(count, most))
+        base, *inside = interior(known, trace, min(count, most))
     except (LeftOutError, UnsupportedError) as error:
-        return Points(np.zeros((0, program.in_size)), np.zeros((0, program.out_size)), str(error))
-    return Points(inside, walked(known.program, unstacked(known.program, inside - known.x), weight=0.0))
+        x = trace.stacked(program.inputs).astype(np.float64)
+        return Points(x, np.zeros((0, program.in_size)), np.zeros((0, program.out_size)), str(error))
+    moved = walked(known.program, unstacked(known.program, np.array(inside) - base), weight=0.0)
+    return Points(base, np.array(inside), moved)
 
 
-def directions_from(program: LinearProgram, trace: Trace) -> Iterator[Array]:
+def directions_from(program: LinearProgram, trace: Trace, seed: int = 0) -> Iterator[Array]:
     """Directions of several families from x, (N,) each."""
     free = trace.free(program)
-    for direction in islice(directions(free, seed=0), 0, None, 2):  # every other one is the opposite
+    for direction in islice(directions(free, seed), 0, None, 2):  # every other one is the opposite
         ahead = np.concatenate([np.ravel(direction[name]) for name in free]).astype(np.float64)
         if ahead.any():
             yield ahead
@@ -130,92 +137,65 @@ def work_of(program: LinearProgram) -> tuple[int, int]:
     return products, sum(step.size for step in program.steps if "Pool" in step.op_type)
 
 
-def rounding_along(
-    program: LinearProgram, x: Array, points: Array, arithmetic: Arithmetic, plan: Plan
-) -> Magnitudes:
-    """What rounding may do at each step on the way from x to points inside the region.
-
-    Args:
-        program: the network at x, in the type that W is composed in.
-        x: (N,).
-        points: z, (Q, N).
-        arithmetic: that W was composed in.
-        plan: that it was composed by.
-
-    Returns:
-        At 2 Q places: for each point what float64 may do to F(z) - F(x) and to the map along z - x; then for
-        each what composing W may do along z - x, whatever the offsets are.
-    """
-    double, count = Arithmetic.of(np.float64), len(points)
-    dtype = np.float32 if arithmetic.u > double.u else np.float64
-    held = unstacked(program, (points - x).astype(dtype))
-    places = unstacked(program, np.concatenate([x[None], points]).astype(dtype))
-    errors: dict[str, Array] = {}
-    along = program.walk(dict(held), [0.0] * count)
-    at = program.walk(places, [1.0] * (1 + count))
-    for (step, tangents), (_, values) in zip(along, at, strict=True):
-        if step.output in plan.joints:
-            held[step.output] = tangents[step.output]
-        if not program.has_slot(step):
-            continue
-        at_x, at_points = np.split(step_rounding(step, values, double), [1])
-        evaluating, composing = at_points + at_x, np.zeros_like(at_points)
-        if step.terms:
-            linear = replace(step, offset=None, offset_size=None)
-            evaluating = evaluating + step_rounding(linear, tangents, double)
-            composing = step_rounding(linear, tangents, arithmetic)
-        errors[step.output] = np.concatenate([evaluating, composing])
-    # What joins a plan's legs is part of composing alone.
-    joined = {name: np.concatenate([np.zeros_like(value), value]) for name, value in held.items()}
-    return Magnitudes(errors, joined, 2 * count)
-
-
-def inside_bounds(rounding: Array, W: Array, points: Points, x: Array, rows: Array) -> Array:
-    """Bounds on |W (z - x) - (F(z) - F(x))| in float64 at points inside the region, (Q, K).
-
-    What W lost by being composed and stored in its own type is known along z - x: it is the difference from
-    the same in float64. It counts as far as rounding explains it, so that a W that is wrong shows.
-
-    Args:
-        rounding: (2 Q, K), of what `rounding_along` gives.
-        W: (K, N).
-        points: z.
-        x: (N,).
-        rows: (K,) flat output indices behind W's rows.
-    """
-    evaluating, composing = np.split(rounding, 2)
-    steps = points.inside - x
-    sizes = abs_products(W, steps)
-    lost = np.empty_like(composing)
-    for first in range(0, len(W), _ROWS):
-        block = slice(first, first + _ROWS)
-        lost[:, block] = np.abs(steps @ W[block].astype(np.float64).T - points.moved[:, rows[block]])
-    product = growth(W.shape[1], Arithmetic.of(np.float64).u) * sizes
-    explained = composing + Arithmetic.of(W.dtype).u * sizes
-    return np.asarray(evaluating + 2 * product + np.minimum(lost, explained) + np.finfo(np.float32).tiny)
-
-
-def _beyond(survey: Survey) -> int:
-    """How many half-spaces x is outside of in float64, by more than its rounding; the model is another there.
+def _base(survey: Survey, trace: Trace) -> tuple[Array, Array]:
+    """X, or the nearest point on the side of the units that float64 puts on the other; the margins there.
 
     The pattern is the one that was observed in the model's own type.
     """
-    faces, double = survey.faces, Arithmetic.of(np.float64)
-    if not faces.count:
-        return 0
-    wanted = {face.step.output for face in faces.faces}
-    count = 0
-    block = unstacked(survey.program, survey.x[None])
-    for step, values, errors in running_errors(faces.program, block, double):
-        if step.output in wanted:
-            count += int(np.count_nonzero(values[step.output] < -errors[step.output]))
-    return count
+    margins, errors = _margins(survey, survey.x)
+    beyond = np.flatnonzero(margins < -errors)
+    if not len(beyond):
+        return survey.x, np.maximum(margins, 0.0)
+    told = f"units on the other side in float64: {len(beyond)}"
+    if len(beyond) > LISTED:
+        raise LeftOutError(told)
+    # As far inside as x is outside: the smallest step of which each of their margins grows by as much.
+    step, *_ = np.linalg.lstsq(survey.slopes(beyond), -2 * margins[beyond])
+    base = survey.x + step
+    margins, errors = _margins(survey, base)
+    apart = unstacked(survey.program, step[None])
+    near = all(is_near(trace.values[name], apart[name][0]) for name, _ in survey.program.inputs)
+    if not near or (margins < -errors).any():
+        raise LeftOutError(f"{told}, and no point near x is on theirs")
+    return base, np.maximum(margins, 0.0)
 
 
-def _inside(survey: Survey, trace: Trace) -> Iterator[Array]:
-    """Points half-way from x to the first boundary, (N,) each."""
-    for ahead in directions_from(survey.program, trace):
-        for way, crossing in zip((ahead, -ahead), survey.along(ahead), strict=True):
-            point = survey.x + min(1.0, 0.5 * crossing.t) * way
-            if (point != survey.x).any():
-                yield point
+def _margins(survey: Survey, z: Array) -> tuple[Array, Array]:
+    """The value of every half-space at a point, and what float64 may round of it, (rows,) each."""
+    faces = survey.faces
+    found: dict[str, tuple[Array, Array]] = {face.step.output: (z[:0], z[:0]) for face in faces.faces}
+    block = unstacked(survey.program, z[None])
+    if found:
+        for step, values, errors in running_errors(faces.program, block, Arithmetic.of(np.float64)):
+            if step.output in found:
+                found[step.output] = values[step.output].ravel(), errors[step.output].ravel()
+    pairs = [found[face.step.output] for face in faces.faces]
+    margins, errors_of = (np.concatenate([z[:0], *(pair[i] for pair in pairs)]) for i in (0, 1))
+    return margins, errors_of
+
+
+def _around(survey: Survey, trace: Trace, base: Array, margins: Array) -> Iterator[Array]:
+    """Points half-way from the base to the first boundary, each the way that goes farther, (N,) each."""
+    for ahead in (way for seed in (0, 1) for way in directions_from(survey.program, trace, seed)):
+        speed = survey.values(ahead[None], weight=0.0)[0]
+        ways = [_times(survey, margins, closing) for closing in (-speed, speed)]
+        farther = int(ways[1].min(initial=np.inf) > ways[0].min(initial=np.inf))
+        step = min(1.0, 0.5 * _first(survey, ways[farther])) * (-ahead if farther else ahead)
+        if (base + step != base).any():
+            yield base + step
+
+
+def _times(survey: Survey, margins: Array, closing: Array) -> Array:
+    """When each half-space is left, by speeds at which its margin falls, (rows,)."""
+    falls = (closing > 0) & ~survey.flat
+    return np.asarray(np.divide(margins, closing, out=np.full(closing.shape, np.inf), where=falls))
+
+
+def _first(survey: Survey, times: Array) -> float:
+    """The earliest time of a half-space that has a slope by more than rounding."""
+    while len(times) and np.isfinite(times.min()):
+        row = int(times.argmin())
+        if survey.limits(np.array([row]))[0]:
+            return float(times[row])
+        times[row] = np.inf
+    return float(np.inf)

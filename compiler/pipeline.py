@@ -33,7 +33,8 @@ from .compose import Composed, Progress, compose, compose_stacked
 from .engine import Engine
 from .graph import Graph, load
 from .in_blocks import InBlocks
-from .interior import Points, inside_bounds, points_of, rounding_along
+from .interior import Points, points_of
+from .interior_bounds import inside_bounds, rounding_along
 from .lower import Cache, lower
 from .many import answers, instances_of
 from .neighbours import Neighbour, Point, find_neighbours
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
 DTYPES = ("float32", "float64")
 MODES = ("tangent", "frozen")
 QUANTIZED = ("exact", "straight-through")
+_INSIDE = 2  # points inside the region, for float64, that a saved map holds
 _FRESH, _DEEP = 1, 4  # fresh points that a certificate asks for, by default and on the deep level
 
 
@@ -501,22 +503,21 @@ class CompiledModel:
         here += last_rounding(program, composed, magnitudes, self.dtype)
         bounds = allowed(program, rows, evidence.places, here)
         fresh = kept(evidence.fresh)
-        inside = inside_bounds(inside, composed.W, points, asked.trace.stacked(program.inputs), rows)
+        inside = inside_bounds(inside, composed.W, points, rows)
         return record_of(program, asked.trace, fresh, bounds[: 1 + len(fresh)], points, inside)
 
     def _interior(self, asked: Asked) -> Points:
         """Points inside the region, to compare the map with the model in float64."""
         trace = asked.trace
         graph = self.prepared(trace).graph
-        return points_of(graph, asked.program, trace, partial(self.survey, trace), _DEEP)
+        return points_of(graph, asked.program, trace, partial(self.survey, trace), _INSIDE)
 
     def _along(self, asked: Asked, points: Points, magnitudes: Magnitudes) -> Magnitudes:
         """What rounding may do at each step, with that on the way to points inside the region behind."""
         if not len(points.inside):
             return magnitudes
-        x = asked.trace.stacked(asked.program.inputs)
-        given = (asked.program, x, points.inside, Arithmetic.of(self.dtype), asked.plan)
-        return magnitudes.and_at(rounding_along(*given))
+        arithmetic = Arithmetic.of(self.dtype)
+        return magnitudes.and_at(rounding_along(asked.program, points, arithmetic, asked.plan))
 
     @overflow_refused_later()
     def _certify_operator(self, asked: Asked, W: Any, b: Array, level: Level) -> Certificate:

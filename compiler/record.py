@@ -59,13 +59,13 @@ def record_of(
         fresh: points of x's region, those that are `kept`.
         bounds: (1 + P, K), how far the map may be off at x and at these points.
         points: those inside the region, for the model in float64.
-        inside_bounds: (Q, K), how far W (z - x) may be off there.
+        inside_bounds: (Q, K), how far W (z - base) may be off there.
     """
     found = {
         name: np.concatenate([x[None][:0], *(near.point[name][None] for near in fresh)])
         for name, x in trace.free(program).items()
     }
     jumps = bool(program.discrete) or (trace.path is not None and trace.path.depends_on_x)
-    inside = unstacked(program, points.inside)
+    inside = unstacked(program, np.array([points.base, *points.inside]))
     interior = Interior(inside, inside_bounds, *work_of(program), points.left_out)
     return Record(found, bounds, program.kind is not Kind.SMOOTH and not jumps, interior)

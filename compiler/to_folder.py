@@ -36,7 +36,8 @@ from .answer import affine_map, require_representable
 from .bounds import last_rounding
 from .compose import Composed
 from .in_blocks import InBlocks, Table, Whole
-from .interior import Points, inside_bounds
+from .interior import Points
+from .interior_bounds import inside_bounds
 from .pipeline import CompiledModel
 from .plan import BUDGET
 from .record import allowed, kept, record_of
@@ -78,7 +79,7 @@ def linearize_to(
     settings = settings_of(folder) or {"budget": min(limit_of(compiled.memory_limit) // 4, BUDGET)}
     work, evidence, inside = compiled.in_blocks(asked, settings["budget"])
     points = [place.stacked(program.inputs) for place in evidence.places]
-    identity = _identity(compiled, asked.trace.feeds, work, [*points, *inside.inside])
+    identity = _identity(compiled, asked.trace.feeds, work, [*points, inside.base, *inside.inside])
     entries = entries_of_map(program.in_size, len(program.steps), compiled.dtype)
     entries["bounds"] = doubles(1 + len(kept(evidence.fresh)))
     entries["inside_bounds"] = doubles(len(inside.inside))
@@ -124,8 +125,7 @@ class _Checked:
         require_representable(W=composed.W, b=composed.b.astype(work.dtype))
         places = len(self.evidence.places)
         rounding = (found.rounding + last_rounding(work.program, composed, magnitudes, work.dtype))[:places]
-        x = self.evidence.trace.stacked(work.program.inputs)
-        inside = inside_bounds(found.rounding[places:], composed.W, self.inside, x, rows)
+        inside = inside_bounds(found.rounding[places:], composed.W, self.inside, rows)
         compared = deviations(composed.W, composed.b, work.program, rows, self.evidence, rounding)
         bounds = allowed(work.program, rows, self.evidence.places, rounding)
         bounds = bounds[: 1 + len(kept(self.evidence.fresh))]

@@ -25,7 +25,7 @@ from .errors import IlinError, ModelError, OutputError, UnknownTensorError
 from .in_double import evaluated, seconds
 from .model_file import ModelSource, read_model
 from .program import Kind
-from .record import Interior, Record
+from .record import Interior, Record, is_near
 from .session import ReferenceSession, Runner, Session, environment
 from .surgery import sort_topologically, with_inputs
 from .surroundings import Surroundings, digest, take_in_attributes
@@ -159,11 +159,6 @@ class _Saved:
         points = self.record.points
         count = len(self.record.bounds) - 1
         return [self.affine.inputs, *({name: points[name][i] for name in points} for i in range(count))]
-
-    @property
-    def x(self) -> Array:
-        """(N,) in float64."""
-        return _flat(self.affine.inputs)
 
     def slopes(self, steps: Array) -> Array:
         """W times (P, N) steps in float64, (P, K)."""
@@ -315,7 +310,7 @@ def _faults(saved: _Saved) -> Iterator[str]:
         Q = len(interior.bounds)
         shapes["inside_bounds"] = (interior.bounds.shape, (Q, K))
         for i, (name, value) in enumerate(affine.inputs.items()):
-            shapes[f"inside{i}"] = (interior.points[name].shape, (Q, *value.shape))
+            shapes[f"inside{i}"] = (interior.points[name].shape, (1 + Q, *value.shape))
     for name, (found, wanted) in shapes.items():
         if found != wanted:
             yield f"{name} has shape {list(found)}, where {list(wanted)} fits the others"
@@ -340,6 +335,11 @@ def _faults(saved: _Saved) -> Iterator[str]:
         if not (members[name] > 0).all():
             yield f"{name} are not all positive"
             return
+    if interior is not None:
+        for name, value in affine.inputs.items():
+            if not is_near(value, interior.points[name][0] - value.astype(np.float64)):
+                yield "the base of the points inside the region is not x"
+                return
     shares = arrays["bias_shares"]
     # Both are stored in their own types, and summed in an order that is not known here.
     most = (len(shares) + 1) * np.finfo(affine.b.dtype).eps * np.abs(shares).sum(axis=0)
@@ -471,25 +471,25 @@ def _in_double(saved: _Saved, model: _Model, y: Array, wanted: bool | None) -> F
         return Finding(check, None, "no points for it in the file, which is of an older version")
     if not len(interior.bounds):
         return Finding(check, None, f"left out: {interior.left_out}")
-    points, bounds = _inside(saved, interior)
-    expected = (1 + len(points)) * seconds(interior.products, interior.windows)
+    base, points, bounds = _inside(saved, interior)
+    expected = (2 + len(points)) * seconds(interior.products, interior.windows)
     if wanted is None and expected > _SECONDS:
         return Finding(check, None, f"not made, as it may take about {expected:.0f} s; --double makes it")
     x = {name: value.astype(np.float64) for name, value in saved.affine.inputs.items()}
     try:
-        evaluator, F = model.in_double(saved, [x, *points])
+        evaluator, (at_x, at_base, *F) = model.in_double(saved, [x, base, *points])
     except (ModelError, OutputError) as error:
         return Finding(check, None, f"left out: {error}")
-    apart = np.abs(F[0] - y)
+    apart = np.abs(at_x - y)
     if not (apart <= saved.record.bounds[0]).all():
         return Finding(check, None, f"left out: {evaluator} is off by {apart.max():.2g} at x")
-    moved = F[1:] - F[0]
-    steps = np.array([_flat(z) for z in points]) - saved.x
+    moved = np.array(F) - at_base
+    steps = np.array([_flat(z) for z in points]) - _flat(base)
     deviation = np.abs(saved.slopes(steps) - moved)
     off = float((deviation / bounds).max(initial=0.0))
     far = f" ({off:.2g} × the bound)" if not off <= 1 else ""
     largest = deviation.max(initial=0.0)
-    told = f"W (z - x) is within {largest:.2g} of {evaluator} at {len(points)} points inside{far}; "
+    told = f"W times a step is within {largest:.2g} of {evaluator} at {len(points)} points inside{far}; "
     power = (np.abs(moved) / bounds).max(axis=0)[moved.any(axis=0)]  # of each row that moves at all
     if not len(power):
         return Finding(check, off <= 1, f"{told}the outputs do not move", off, 0.0)
@@ -500,21 +500,21 @@ def _in_double(saved: _Saved, model: _Model, y: Array, wanted: bool | None) -> F
     return Finding(check, passed, told, off, float(power.max()))
 
 
-def _inside(saved: _Saved, interior: Interior) -> tuple[list[dict[str, Array]], Array]:
-    """The points inside the region, and one more between them and x; with their bounds, (Q + 1, K).
+def _inside(saved: _Saved, interior: Interior) -> tuple[dict[str, Array], list[dict[str, Array]], Array]:
+    """The base, the points inside the region and one more between all of them; bounds of these, (Q + 1, K).
 
-    A bound is a sum of |affine functions| of z, and that at x is within that at any z: so the combination of
-    the points' own, x left out, is one.
+    A bound is a sum of |affine functions| of z, and that at the base is within that at any z: so the
+    combination of the points' own, the base left out, is one.
     """
-    x = {name: value.astype(np.float64) for name, value in saved.affine.inputs.items()}
     count = len(interior.bounds)
-    points = [{name: interior.points[name][i] for name in x} for i in range(count)]
+    base, *points = ({name: z[i] for name, z in interior.points.items()} for i in range(1 + count))
     (weights,) = _weights(header_digest(saved.header), 1 + count, 1)
     between = {
-        name: value + np.tensordot(weights[1:], interior.points[name] - value, 1) for name, value in x.items()
+        name: value + np.tensordot(weights[1:], interior.points[name][1:] - value, 1)
+        for name, value in base.items()
     }
     bounds = np.asarray(interior.bounds)
-    return [*points, between], np.vstack([bounds, weights[1:] / weights[1:].sum() @ bounds])
+    return base, [*points, between], np.vstack([bounds, weights[1:] / weights[1:].sum() @ bounds])
 
 
 def _compared(check: str, with_what: str, deviation: Array, bounds: Array, note: str = "") -> Finding:

@@ -315,11 +315,18 @@ def test_a_point_picked_to_fit_a_wrong_w_is_caught_on_the_way_there(spoil, tmp_p
         shares = arrays["bias_shares"].copy()
         shares[0] -= (W - arrays["W"]) @ arrays["x0"].ravel()
         arrays.update(W=W.astype(np.float32), bias_shares=shares, b=shares.sum(axis=0).astype(np.float32))
-        arrays["inside0"] = point[None, None].astype(np.float64)
+        arrays["inside0"] = np.stack([arrays["x0"], point[None]]).astype(np.float64)
         arrays["inside_bounds"] = np.full((1, 10), 1e-4)
 
     assert spoil(change, right=EVERY, of=(model, x)) == ("W in float64",)
     assert in_float64(ilin.verify(tmp_path / "spoilt.npz", model)).over_bound > 100
+
+
+def test_a_base_in_another_region_is_caught_by_the_file_itself(spoil):
+    def change(arrays, header):
+        arrays["inside0"] = arrays["inside0"] + 1.0
+
+    assert spoil(change, right=EVERY) == ("file",)
 
 
 def test_bounds_that_allow_anything_are_caught_at_x(spoil):
