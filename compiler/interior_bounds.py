@@ -1,7 +1,7 @@
 """How far W may be from the model in float64, on the way from a base to points inside the region.
 
-W in float32 is off by what composing it rounds. How much that is along a known step, a sweep in float64 tells,
-and a bound on it is derived as in `bounds`; the smaller of the two counts.
+W in float32 is off by what composing it rounds. How much that is along a known step, a sweep in float64
+tells, and a bound on it is derived as in `bounds`; the smaller of the two counts.
 """
 
 from __future__ import annotations

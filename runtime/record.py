@@ -33,7 +33,7 @@ class Record:
 
 
 def is_near(x: Array, step: Array) -> bool:
-    """Whether a step from x is no larger than the spacing of the numbers of its type about its largest entry."""
+    """Whether a step from x is no larger than the spacing of its type's numbers about its largest entry."""
     spacing = 2 * Arithmetic.of(x.dtype).u
     largest = np.abs(x.astype(np.float64)).max(initial=0.0)
     return bool(np.abs(step).max(initial=0.0) <= spacing * largest)

@@ -342,6 +342,7 @@ def test_bounds_that_allow_anything_are_caught_at_x(spoil):
 def test_a_changed_input_is_caught_by_its_hash_and_by_the_run(spoil):
     def change(arrays, header):
         arrays["x0"] = arrays["x0"][..., ::-1].copy()
+        arrays["inside0"] = arrays["inside0"][..., ::-1].copy()
 
     assert spoil(change)[0] == "input hash"
     assert spoil(change, right=EVERY)[0] == "model at x"
