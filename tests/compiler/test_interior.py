@@ -43,7 +43,7 @@ def model(nodes, weights, inputs):
 LAYERS = [(f"w{i}", f"b{i}") for i in range(4)]
 SIZES = [5, 40, 40, 40, 3]
 WEIGHTS = {
-    w: array(m, n) / np.float32(m**0.5) for (w, _), m, n in zip(LAYERS, SIZES[:-1], SIZES[1:], strict=True)
+    w: array(m, n) / np.float32(m**0.5) for (w, _), (m, n) in zip(LAYERS, pairwise(SIZES), strict=True)
 }
 WEIGHTS |= {b: array(n) / 10 for (_, b), n in zip(LAYERS, SIZES[1:], strict=True)}
 
