@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,8 +23,10 @@ from ..runtime.record import is_near
 from ..runtime.rounding import Arithmetic, running_errors
 from .graph import Graph, Node
 from .neighbours import directions
-from .region import Survey
 from .trace import Trace
+
+if TYPE_CHECKING:
+    from .region import Survey
 
 _MOST_BYTES = 16 << 20  # of points that are kept; at least one is
 _SECONDS = 10.0  # that evaluating a model once may take, by the estimate

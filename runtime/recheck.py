@@ -331,8 +331,8 @@ def _faults(saved: _Saved) -> Iterator[str]:
         if not all(np.isfinite(block.astype(np.float64)).all() for block in blocks):
             yield f"{name} holds NaN or infinity"
             return
-    for name in members.keys() & {"bounds", "inside_bounds"}:
-        if not (members[name] > 0).all():
+    for name in ("bounds", "inside_bounds"):
+        if name in members and not (members[name] > 0).all():
             yield f"{name} are not all positive"
             return
     if interior is not None:
@@ -462,7 +462,7 @@ def _in_double(saved: _Saved, model: _Model, y: Array, wanted: bool | None) -> F
     """W against the model in float64, at points inside the region: those on record, and one made afresh.
 
     No b takes part, and float64 tells the slopes of a region apart that is thinner than float32's rounding.
-    That the points are inside needs no trust: outside, W (z - x) is not what F does.
+    That the points are inside needs no trust: on the way out of the region, W (z - base) is not what F does.
     """
     check, interior = "W in float64", saved.record.interior
     if wanted is False:
