@@ -66,7 +66,7 @@ def test_float64_is_made_where_it_is_quick_or_asked_for(ilin, saved, model, monk
 
     found = line()
     assert found["passed"]
-    assert found["told"].startswith("W (z - x) is within ")
+    assert found["told"].startswith("W times a step is within ")
     assert 0 <= found["over_bound"] <= 1
     assert found["moved_over_bound"] > 1e5
     assert line("--double") == found
