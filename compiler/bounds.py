@@ -85,7 +85,20 @@ def rounding_bounds(
     dtype: np.dtype[Any],
     magnitudes: Magnitudes,
 ) -> Array:
-    """Bounds on |W z + b - F(z)| at the P points that the magnitudes belong to, (P, K).
+    """Bounds on |W z + b - F(z)| at the P points that the magnitudes belong to, (P, K)."""
+    found = swept_bounds(program, rows, plan, engine, dtype, magnitudes)
+    return found + last_rounding(program, composed, magnitudes, dtype)
+
+
+def swept_bounds(
+    program: LinearProgram,
+    rows: Array,
+    plan: Plan,
+    engine: Engine,
+    dtype: np.dtype[Any],
+    magnitudes: Magnitudes,
+) -> Array:
+    """The same, but for what W z + b itself may round.
 
     The legs are swept once more, with the errors of their steps; W is not kept a second time.
     """
@@ -111,7 +124,7 @@ def rounding_bounds(
             total += abs_products(columns, bound[:, block] + joining)
             lower += columns @ found.W[:, : lower.shape[1]]
         upper = lower
-    return total + last_rounding(program, composed, magnitudes, dtype)
+    return total
 
 
 def last_rounding(

@@ -10,17 +10,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from ..runtime.arrays import overflow_refused_later
 from ..runtime.certificate import Certificate, Level
 from ..runtime.primitives import Array
 from ..runtime.record import Record
-from .bounds import last_rounding, rounding_at, rounding_bounds, running_bound
+from .bounds import last_rounding, rounding_at, rounding_bounds, running_bound, swept_bounds
 from .combined import combined_deviations, functional_of, rounding_by_norms
 from .compose import Composed
 from .evidence import DEEP, FRESH, Case, Evidence
+from .interior import Points, points_of
+from .interior_bounds import inside_bounds, rounding_along
 from .record import allowed, kept, record_of
 from .sweep import Magnitudes
 from .verify import Deviation, certificate_of, deviations, says_nothing, visible
+
+_INSIDE = 2  # points inside the region, for float64, that a saved map holds
 
 
 @overflow_refused_later()
@@ -85,10 +91,27 @@ def certificate_by_rows(case: Case, evidence: Evidence, compared: Sequence[Devia
 def record_for(case: Case, composed: Composed) -> Record:
     """Fresh points and bounds, to compare a map with the model again; made for maps that are saved."""
     program, trace, rows = case.asked.program, case.asked.trace, case.asked.rows
-    evidence = case.evidence(DEEP)
-    bounds = allowed(program, rows, evidence.places, _rounding(case, composed, evidence))
-    fresh = kept(evidence.fresh)
-    return record_of(program, trace, fresh, bounds[: 1 + len(fresh)])
+    evidence, points = case.evidence(DEEP), interior_of(case)
+    magnitudes = magnitudes_of(case, evidence)
+    both = with_interior(case, points, magnitudes)
+    rounding = swept_bounds(program, rows, case.asked.plan, case.engine, case.dtype, both)
+    here, inside = np.split(rounding, [magnitudes.count])
+    here += last_rounding(program, composed, magnitudes, case.dtype)
+    bounds, fresh = allowed(program, rows, evidence.places, here), kept(evidence.fresh)
+    within = inside_bounds(inside, composed.W, points, rows)
+    return record_of(program, trace, fresh, bounds[: 1 + len(fresh)], points, within)
+
+
+def interior_of(case: Case) -> Points:
+    """Points inside the region, where whoever reads a saved map evaluates the model in float64."""
+    return points_of(case.graph, case.asked.program, case.asked.trace, case.survey, _INSIDE)
+
+
+def with_interior(case: Case, points: Points, magnitudes: Magnitudes) -> Magnitudes:
+    """What rounding may do at each step, with that on the way to points inside the region behind."""
+    if not len(points.inside):
+        return magnitudes
+    return magnitudes.and_at(rounding_along(case.asked.program, points, case.ours, case.asked.plan))
 
 
 def magnitudes_of(case: Case, evidence: Evidence) -> Magnitudes:

@@ -20,7 +20,8 @@ from ..runtime.program import Kind
 from ..runtime.rounding import Arithmetic, step_rounding
 from .bounds import abs_products
 from .evidence import DEEP, Case, Evidence
-from .inside import LeftOutError, compared_inside, evaluated_inside, straight_from
+from .inside import compared_inside, evaluated_inside
+from .interior import LeftOutError, directions_from
 from .sweep import Magnitudes
 from .uncertain import uncertain_units
 from .wide import Wide, wide_of
@@ -98,7 +99,7 @@ def _along(W: Any, wide: Wide, arithmetic: Arithmetic) -> float:
         arithmetic: that the map was composed in.
     """
     program = wide.asked.program
-    D = np.array(list(straight_from(program, wide.asked.trace)))
+    D = np.array(list(directions_from(program, wide.asked.trace)))
     if not D.size:
         return 0.0
     arithmetic = arithmetic + Arithmetic.of(_DOUBLE)

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..runtime.operator import unstacked
 from ..runtime.primitives import Array
 from ..runtime.program import Kind, LinearProgram
-from ..runtime.record import Record
+from ..runtime.record import Interior, Record
+from .interior import Points, work_of
 from .neighbours import Neighbour
 from .trace import Trace
 
@@ -41,7 +43,14 @@ def allowed(program: LinearProgram, rows: Array, places: Sequence[Trace], roundi
     return np.asarray(rounding + np.asarray(written, np.float64) + np.finfo(np.float32).tiny)
 
 
-def record_of(program: LinearProgram, trace: Trace, fresh: Sequence[Neighbour], bounds: Array) -> Record:
+def record_of(
+    program: LinearProgram,
+    trace: Trace,
+    fresh: Sequence[Neighbour],
+    bounds: Array,
+    points: Points,
+    inside_bounds: Array,
+) -> Record:
     """The record of a map.
 
     Args:
@@ -49,10 +58,14 @@ def record_of(program: LinearProgram, trace: Trace, fresh: Sequence[Neighbour], 
         trace: x.
         fresh: points of x's region, those that are `kept`.
         bounds: (1 + P, K), how far the map may be off at x and at these points.
+        points: those inside the region, for the model in float64.
+        inside_bounds: (Q, K), how far W (z - base) may be off there.
     """
-    points = {
+    found = {
         name: np.concatenate([x[None][:0], *(near.point[name][None] for near in fresh)])
         for name, x in trace.free(program).items()
     }
     jumps = bool(program.discrete) or trace.decides
-    return Record(points, bounds, program.kind is not Kind.SMOOTH and not jumps)
+    inside = unstacked(program, np.array([points.base, *points.inside]))
+    interior = Interior(inside, inside_bounds, *work_of(program), points.left_out)
+    return Record(found, bounds, program.kind is not Kind.SMOOTH and not jumps, interior)

@@ -24,6 +24,12 @@ class Magnitudes:
     values: Mapping[str, Array]  # tensors between the plan's legs, and the inputs: their values, (P, *shape)
     count: int  # P
 
+    def and_at(self, others: Magnitudes) -> Magnitudes:
+        """The same with further points behind."""
+        errors = {name: np.concatenate([error, others.errors[name]]) for name, error in self.errors.items()}
+        values = {name: np.concatenate([value, others.values[name]]) for name, value in self.values.items()}
+        return Magnitudes(errors, values, self.count + others.count)
+
 
 @dataclass(frozen=True)
 class Swept:

@@ -34,10 +34,12 @@ from ..runtime.memory import limit_of
 from ..runtime.primitives import Array
 from .answer import affine_map, require_representable
 from .bounds import last_rounding
-from .certify import certificate_by_rows, magnitudes_of
+from .certify import certificate_by_rows, interior_of, magnitudes_of, with_interior
 from .compose import Composed
 from .evidence import FRESH, Evidence
 from .in_blocks import InBlocks, Table, Whole
+from .interior import Points
+from .interior_bounds import inside_bounds
 from .pipeline import CompiledModel
 from .plan import BUDGET
 from .record import allowed, kept, record_of
@@ -80,13 +82,16 @@ def linearize_to(
     asked = replace(asked, plan=compiled.planned(asked, settings["budget"]))
     case = compiled.case(asked)
     evidence = case.evidence(FRESH)
-    work = InBlocks(program, asked.rows, asked.plan, case.engine, case.dtype, magnitudes_of(case, evidence))
+    inside = interior_of(case)
+    magnitudes = with_interior(case, inside, magnitudes_of(case, evidence))
+    work = InBlocks(program, asked.rows, asked.plan, case.engine, case.dtype, magnitudes)
     points = [place.stacked(program.inputs) for place in evidence.places]
-    identity = _identity(compiled, asked.trace.feeds, work, points)
+    identity = _identity(compiled, asked.trace.feeds, work, [*points, inside.base, *inside.inside])
     entries = entries_of_map(program.in_size, len(program.steps), compiled.dtype)
     entries["bounds"] = doubles(1 + len(kept(evidence.fresh)))
+    entries["inside_bounds"] = doubles(len(inside.inside))
     plan = Plan(identity, asked.rows, entries, settings)
-    checked = _Checked(work, evidence, folder, plan, progress)
+    checked = _Checked(work, evidence, inside, folder, plan, progress)
     block = max(1, min(work.most, _BLOCK // max(1, entries["W"].bytes)))
     written = write_rows(folder, plan, checked, block=block, progress=checked.tell)
 
@@ -95,7 +100,8 @@ def linearize_to(
     given = (asked, W, b, shares)
     examine = partial(compiled.ties, asked)
     affine = affine_map(compiled.graph, compiled.scope, *given, lambda _: certificate, case.survey, examine)
-    record = record_of(program, asked.trace, kept(evidence.fresh), mapped(folder / "bounds.npy"))
+    bounds, inside_bounds = (mapped(folder / f"{name}.npy") for name in ("bounds", "inside_bounds"))
+    record = record_of(program, asked.trace, kept(evidence.fresh), bounds, inside, inside_bounds)
     provenance = {**affine.provenance, "nonzero": written.nonzero}
     affine = replace(affine, provenance=provenance, recorder=lambda: record)
     arrays = affine.members(shares)
@@ -110,6 +116,7 @@ class _Checked:
 
     work: InBlocks
     evidence: Evidence
+    inside: Points
     folder: Path
     plan: Plan
     progress: Progress | None
@@ -121,11 +128,14 @@ class _Checked:
         found = work.block(rows, self._kept)
         composed = Composed(found.W, found.shares.sum(axis=0), found.shares)
         require_representable(W=composed.W, b=composed.b.astype(work.dtype))
-        rounding = found.rounding + last_rounding(work.program, composed, magnitudes, work.dtype)
+        places = len(self.evidence.places)
+        rounding = (found.rounding + last_rounding(work.program, composed, magnitudes, work.dtype))[:places]
+        inside = inside_bounds(found.rounding[places:], composed.W, self.inside, rows)
         compared = deviations(composed.W, composed.b, work.program, rows, self.evidence, rounding)
         bounds = allowed(work.program, rows, self.evidence.places, rounding)
         bounds = bounds[: 1 + len(kept(self.evidence.fresh))]
-        blocks = {"W": composed.W, "b": composed.b, "bias_shares": found.shares.T, "bounds": bounds.T}
+        blocks = {"W": composed.W, "b": composed.b, "bias_shares": found.shares.T}
+        blocks |= {"bounds": bounds.T, "inside_bounds": inside.T}
         return blocks, np.array(compared).ravel()
 
     def tell(self, done: int, _: int) -> None:

@@ -187,10 +187,14 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Array]]:
     if header["format"] > 1:
         names += [f"z{i}" for i in range(len(header["inputs"]))]
         names += [f"held{i}" for i in range(len(header["held"]))]
+    if "inside" in header:
+        names += [f"inside{i}" for i in range(len(header["inputs"]))]
     arrays: dict[str, Array] = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in names}
     arrays["W"], arrays["b"], arrays["bias_shares"] = opened(folder)
     if header["format"] > 1:
         arrays["bounds"] = mapped(folder / "bounds.npy")
+    if "inside" in header:
+        arrays["inside_bounds"] = mapped(folder / "inside_bounds.npy")
     return header, arrays
 
 

@@ -1,7 +1,7 @@
 """Verify a saved map again: later, elsewhere, by onnxruntime and numpy alone.
 
 Nothing here lowers the model or knows a rule: whatever made the map, what is left of it is a file of numbers,
-and a model that can be run. docs/verify_standalone.py does the same without ilin.
+and a model that can be run. docs/verify_standalone.py does the same without ilin, but for float64.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,16 +21,18 @@ import onnx.inliner
 from .archive import DAMAGE, header_digest, part_digests
 from .arrays import Array, overflow_refused_later
 from .errors import IlinError, ModelError, OutputError, UnknownTensorError
+from .in_double import evaluated, seconds
 from .linearization import Linearization
 from .model_file import ModelSource, read_model
 from .program import Kind
-from .record import Record
+from .record import Interior, Record, is_near
 from .saved import damaged, map_of, read
 from .session import ReferenceSession, Runner, Session, environment
 from .surgery import sort_topologically, with_inputs
 from .surroundings import Surroundings, digest, take_in_attributes
 
 _BETWEEN = 3  # points between x and those on record that are made afresh
+_SECONDS = 5.0  # that float64 may take by the estimate, where it is not asked for
 _VISIBLE = 0.01  # of what goes in or comes out: a deviation that nobody would call rounding
 _ROWS = 4096  # of W at once
 _WORDS = {True: "pass", False: "FAIL", None: "-   "}
@@ -43,6 +45,8 @@ class Finding:
     check: str
     passed: bool | None  # None: there is nothing to be checked, for the reason told
     told: str  # what was compared, and how it came out
+    over_bound: float | None = None  # the largest deviation over its bound, where numbers are compared
+    moved_over_bound: float | None = None  # of points: the largest change of the output from x over it
 
     def __str__(self) -> str:
         return f"{_WORDS[self.passed]}  {self.check}: {self.told}"
@@ -88,6 +92,7 @@ def verify(
     model: ModelSource,
     x: Any = None,
     *,
+    double: bool | None = None,
     custom_ops: Sequence[str | os.PathLike[str]] = (),
     providers: Sequence[str] | None = None,
 ) -> Verification:
@@ -101,6 +106,8 @@ def verify(
         model: path of the ONNX file, its bytes, or an onnx.ModelProto.
         x: compared with the x of the map, if given: an array where the model has one input, else input name
             to array.
+        double: whether W is also compared with the model evaluated in float64, at points inside the region;
+            None for where that is estimated to take up to 5 s.
         custom_ops: shared libraries that implement operators of the model for onnxruntime.
         providers: onnxruntime execution providers; the CPU's by default.
 
@@ -128,7 +135,7 @@ def verify(
         findings.append(_given(saved, subject, x))
     if findings[0].passed:
         with overflow_refused_later():
-            findings += _numbers(saved, subject)
+            findings += _numbers(saved, subject, double)
     else:
         findings.append(Finding("numbers", None, "not compared, as the file does not fit together"))
     made_here = all(made.get(name) == value for name, value in environment().items())
@@ -154,14 +161,17 @@ class _Saved:
         count = len(self.record.bounds) - 1
         return [self.affine.inputs, *({name: points[name][i] for name in points} for i in range(count))]
 
+    def slopes(self, steps: Array) -> Array:
+        """W times (P, N) steps in float64, (P, K)."""
+        W: Any = self.affine.W
+        if not isinstance(W, np.ndarray):
+            return np.asarray(W @ steps.T).T
+        blocks = (steps @ W[first : first + _ROWS].astype(np.float64).T for first in range(0, len(W), _ROWS))
+        return np.concatenate([*blocks, np.zeros((len(steps), 0))], axis=1)
+
     def product(self, z: Mapping[str, Array]) -> Array:
         """W z + b in float64, (K,)."""
-        W: Any = self.affine.W
-        flat = _flat(z)
-        if not isinstance(W, np.ndarray):
-            return np.asarray(W @ flat + self.affine.b)
-        blocks = (W[first : first + _ROWS].astype(np.float64) @ flat for first in range(0, len(W), _ROWS))
-        return np.concatenate([*blocks, np.zeros(0)]) + self.affine.b
+        return np.asarray(self.slopes(_flat(z)[None])[0] + self.affine.b)
 
     def sizes(self) -> Array:
         """Σ |W| |x| + Σ |shares|: what a row adds up at x, (K,)."""
@@ -215,17 +225,7 @@ class _Model:
 
     def _prepared(self, saved: _Saved, feeds: Mapping[str, Array]) -> Runner:
         """What runs the model: onnxruntime, and where that lacks something, onnx's reference evaluator."""
-        proto = self.proto
-        if proto.functions and _missing(proto, [*feeds, *saved.affine.outputs]):  # it may be within one
-            try:
-                proto = onnx.inliner.inline_local_functions(proto)
-            except (onnx.checker.ValidationError, RuntimeError, ValueError) as error:
-                raise ModelError(f"its local functions cannot be inlined: {error}") from error
-        missing = _missing(proto, [*feeds, *saved.affine.outputs])
-        if missing:
-            raise UnknownTensorError(f"the model has no tensor {missing[0]!r}")
-        inner = {name: value.dtype for name, value in saved.affine.inputs.items() if name not in self.inputs}
-        proto = with_inputs(proto, inner) if inner else proto
+        proto = self._cut(saved, feeds)
         outputs = [*saved.affine.outputs]
         try:
             runner: Runner = Session(proto, outputs, self._providers, surroundings=self._surroundings)
@@ -240,6 +240,31 @@ class _Model:
                 raise refused from None
             self.note = ", by onnx's reference evaluator, as onnxruntime does not run the model"
         return runner
+
+    def in_double(self, saved: _Saved, points: Sequence[Mapping[str, Array]]) -> tuple[str, Array]:
+        """What evaluates the model in float64, and its outputs at the rows of the map, (points, K).
+
+        Raises:
+            ModelError, OutputError: nothing does.
+        """
+        feeds = {**saved.affine.held, **saved.affine.inputs}
+        proto, names = self._cut(saved, feeds), [*saved.affine.outputs]
+        evaluator, y = evaluated(proto, self._surroundings, [*saved.affine.inputs], names, feeds, points)
+        return evaluator, y[:, saved.affine.rows]
+
+    def _cut(self, saved: _Saved, feeds: Mapping[str, Array]) -> onnx.ModelProto:
+        """The model with the map's inputs among its own."""
+        proto = self.proto
+        if proto.functions and _missing(proto, [*feeds, *saved.affine.outputs]):  # it may be within one
+            try:
+                proto = onnx.inliner.inline_local_functions(proto)
+            except (onnx.checker.ValidationError, RuntimeError, ValueError) as error:
+                raise ModelError(f"its local functions cannot be inlined: {error}") from error
+        missing = _missing(proto, [*feeds, *saved.affine.outputs])
+        if missing:
+            raise UnknownTensorError(f"the model has no tensor {missing[0]!r}")
+        inner = {name: value.dtype for name, value in saved.affine.inputs.items() if name not in self.inputs}
+        return with_inputs(proto, inner) if inner else proto
 
 
 # -- the checks --------------------------------------------------------------------------------------
@@ -281,6 +306,12 @@ def _faults(saved: _Saved) -> Iterator[str]:
     shapes["bounds"] = (saved.record.bounds.shape, (count, K))
     for i, (name, value) in enumerate(affine.inputs.items()):
         shapes[f"z{i}"] = (saved.record.points[name].shape, (count - 1, *value.shape))
+    interior = saved.record.interior
+    if interior is not None:
+        Q = len(interior.bounds)
+        shapes["inside_bounds"] = (interior.bounds.shape, (Q, K))
+        for i, (name, value) in enumerate(affine.inputs.items()):
+            shapes[f"inside{i}"] = (interior.points[name].shape, (1 + Q, *value.shape))
     for name, (found, wanted) in shapes.items():
         if found != wanted:
             yield f"{name} has shape {list(found)}, where {list(wanted)} fits the others"
@@ -290,16 +321,26 @@ def _faults(saved: _Saved) -> Iterator[str]:
         return
     members = {"b": affine.b, "bias_shares": arrays["bias_shares"], "bounds": saved.record.bounds}
     members |= {"W": affine.W if isinstance(affine.W, np.ndarray) else affine.W.data}  # type: ignore[union-attr]
-    for letter, values in (("x", affine.inputs), ("y", affine.outputs), ("z", saved.record.points)):
+    inside: Mapping[str, Array] = {}
+    if interior is not None:
+        members["inside_bounds"], inside = interior.bounds, interior.points
+    every = {"x": affine.inputs, "y": affine.outputs, "z": saved.record.points, "inside": inside}
+    for letter, values in every.items():
         members |= {f"{letter}{i}": value for i, value in enumerate(values.values())}
     for name, value in members.items():
         blocks = [value] if not value.ndim else (value[i : i + _ROWS] for i in range(0, len(value), _ROWS))
         if not all(np.isfinite(block.astype(np.float64)).all() for block in blocks):
             yield f"{name} holds NaN or infinity"
             return
-    if not (saved.record.bounds > 0).all():
-        yield "bounds are not all positive"
-        return
+    for name in ("bounds", "inside_bounds"):
+        if name in members and not (members[name] > 0).all():
+            yield f"{name} are not all positive"
+            return
+    if interior is not None:
+        for name, value in affine.inputs.items():
+            if not is_near(value, interior.points[name][0] - value.astype(np.float64)):
+                yield "the base of the points inside the region is not x"
+                return
     shares = arrays["bias_shares"]
     # Both are stored in their own types, and summed in an order that is not known here.
     most = (len(shares) + 1) * np.finfo(affine.b.dtype).eps * np.abs(shares).sum(axis=0)
@@ -348,8 +389,8 @@ def _given(saved: _Saved, model: _Model, x: Any) -> Finding:
     return Finding("x", True, "the one given is that of the map")
 
 
-def _numbers(saved: _Saved, model: _Model) -> Iterator[Finding]:
-    """The map against runs of the model: at x, at the fresh points on record, and between those."""
+def _numbers(saved: _Saved, model: _Model, double: bool | None) -> Iterator[Finding]:
+    """The map against runs of the model: at x, around it, and in float64."""
     try:
         y = model.outputs_at(saved, saved.affine.inputs)
     except IlinError as error:
@@ -365,6 +406,13 @@ def _numbers(saved: _Saved, model: _Model) -> Iterator[Finding]:
         yield Finding("W x + b at x", False, "off by over 1 %, and its bound is too large to say anything")
     else:
         yield _compared("W x + b at x", "onnxruntime", deviation[None], bounds[:1])
+    yield from _fresh(saved, model, y)
+    yield _in_double(saved, model, y, double)
+
+
+def _fresh(saved: _Saved, model: _Model, y: Array) -> Iterator[Finding]:
+    """The map against runs of the model at the fresh points on record, and between those; it is y at x."""
+    bounds = np.asarray(saved.record.bounds)
     if len(bounds) == 1:
         smooth = saved.affine.kind is Kind.SMOOTH
         why = "the map is smooth, so it holds at x only" if smooth else "none was found when it was made"
@@ -374,7 +422,7 @@ def _numbers(saved: _Saved, model: _Model) -> Iterator[Finding]:
     if not saved.record.convex:
         yield Finding("points between", None, "the region need not be convex, as x also acts by jumps")
         return
-    weights = _weights(header_digest(saved.header), len(bounds))
+    weights = _weights(header_digest(saved.header), len(bounds), _BETWEEN)
     between = [_mixed(saved, some) for some in weights]
     yield _around(saved, model, "points between", "made afresh", between, weights @ bounds, y)
 
@@ -403,11 +451,71 @@ def _around(
     F, F_claimed = np.array(theirs), np.array(ours)
     found = _compared(check, f"onnxruntime at {len(points)} points {what}", np.abs(F - F_claimed), bounds)
     moved = np.abs(F - y)
+    found = replace(found, moved_over_bound=float((moved / bounds).max(initial=0.0)))
     told = f"{found.told}; the outputs move by {moved.max(initial=0.0):.2g}"
     constant = np.array_equal(F_claimed, np.broadcast_to(saved.affine.b, F.shape))
     if found.passed and not constant and (moved < bounds).all():
-        return Finding(check, None, f"{told}, less than the bound, so this says little of W")
-    return Finding(check, found.passed, told)
+        return replace(found, passed=None, told=f"{told}, less than the bound, so this says little of W")
+    return replace(found, told=told)
+
+
+def _in_double(saved: _Saved, model: _Model, y: Array, wanted: bool | None) -> Finding:
+    """W against the model in float64, at points inside the region: those on record, and one made afresh.
+
+    No b takes part, and float64 tells the slopes of a region apart that is thinner than float32's rounding.
+    That the points are inside needs no trust: on the way out of the region, W (z - base) is not what F does.
+    """
+    check, interior = "W in float64", saved.record.interior
+    if wanted is False:
+        return Finding(check, None, "not wanted")
+    if interior is None:
+        return Finding(check, None, "no points for it in the file, which is of an older version")
+    if not len(interior.bounds):
+        return Finding(check, None, f"left out: {interior.left_out}")
+    base, points, bounds = _inside(saved, interior)
+    expected = (2 + len(points)) * seconds(interior.products, interior.windows)
+    if wanted is None and expected > _SECONDS:
+        return Finding(check, None, f"not made, as it may take about {expected:.0f} s; --double makes it")
+    x = {name: value.astype(np.float64) for name, value in saved.affine.inputs.items()}
+    try:
+        evaluator, (at_x, at_base, *F) = model.in_double(saved, [x, base, *points])
+    except (ModelError, OutputError) as error:
+        return Finding(check, None, f"left out: {error}")
+    apart = np.abs(at_x - y)
+    if not (apart <= saved.record.bounds[0]).all():
+        return Finding(check, None, f"left out: {evaluator} is off by {apart.max():.2g} at x")
+    moved = np.array(F) - at_base
+    steps = np.array([_flat(z) for z in points]) - _flat(base)
+    deviation = np.abs(saved.slopes(steps) - moved)
+    off = float((deviation / bounds).max(initial=0.0))
+    far = f" ({off:.2g} × the bound)" if not off <= 1 else ""
+    largest = deviation.max(initial=0.0)
+    told = f"W times a step is within {largest:.2g} of {evaluator} at {len(points)} points inside{far}; "
+    power = (np.abs(moved) / bounds).max(axis=0)[moved.any(axis=0)]  # of each row that moves at all
+    if not len(power):
+        return Finding(check, off <= 1, f"{told}the outputs do not move", off, 0.0)
+    told += f"the outputs move by {power.min():.2g} to {power.max():.2g} × the bound"
+    weak = int((power < 1).sum())
+    told += f", so this says little of {weak} of {len(bounds[0])} rows of W" if weak else ""
+    passed = None if off <= 1 and weak == len(power) else off <= 1
+    return Finding(check, passed, told, off, float(power.max()))
+
+
+def _inside(saved: _Saved, interior: Interior) -> tuple[dict[str, Array], list[dict[str, Array]], Array]:
+    """The base, the points inside the region and one more between all of them; bounds of these, (Q + 1, K).
+
+    A bound is a sum of |affine functions| of z, and that at the base is within that at any z: so the
+    combination of the points' own, the base left out, is one.
+    """
+    count = len(interior.bounds)
+    base, *points = ({name: z[i] for name, z in interior.points.items()} for i in range(1 + count))
+    (weights,) = _weights(header_digest(saved.header), 1 + count, 1)
+    between = {
+        name: value + np.tensordot(weights[1:], interior.points[name][1:] - value, 1)
+        for name, value in base.items()
+    }
+    bounds = np.asarray(interior.bounds)
+    return base, [*points, between], np.vstack([bounds, weights[1:] / weights[1:].sum() @ bounds])
 
 
 def _compared(check: str, with_what: str, deviation: Array, bounds: Array, note: str = "") -> Finding:
@@ -415,13 +523,13 @@ def _compared(check: str, with_what: str, deviation: Array, bounds: Array, note:
     largest = float(deviation.max(initial=0.0))
     ratio = float((deviation / bounds).max(initial=0.0))
     told = f"within {largest:.2g} of {with_what}, {100 * ratio:.2g} % of the bound{note}"
-    return Finding(check, ratio <= 1, told)  # NaN is not within
+    return Finding(check, ratio <= 1, told, ratio)  # NaN is not within
 
 
-def _weights(seed: str, places: int) -> Array:
-    """Convex combinations of x and the fresh points, (_BETWEEN, places); the same for the same map."""
+def _weights(seed: str, places: int, count: int) -> Array:
+    """Convex combinations of x and other points, (count, places); the same for the same map."""
     random = np.random.default_rng(int(seed[:16], 16))
-    return random.dirichlet(np.ones(places), _BETWEEN)
+    return random.dirichlet(np.ones(places), count)
 
 
 def _mixed(saved: _Saved, weights: Array) -> dict[str, Array]:

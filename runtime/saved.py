@@ -21,7 +21,7 @@ from .errors import MemoryLimitError, OutputError
 from .layer import Layer
 from .linearization import Linearization, constantly
 from .program import Kind
-from .record import Record
+from .record import Interior, Record
 from .ties import Ties
 
 Map = TypeVar("Map", bound=Linearization)
@@ -44,6 +44,8 @@ def to_members(affine: Linearization, shares: Array | None = None) -> dict[str, 
         arrays |= {"W_data": affine.W.data, "W_indices": affine.W.indices, "W_indptr": affine.W.indptr}
     if affine.record is not None:
         arrays["bounds"] = affine.record.bounds
+        if affine.record.interior is not None:
+            arrays["inside_bounds"] = affine.record.interior.bounds
     return arrays | {name: plain(value) for name, value in _numbered(affine)}
 
 
@@ -61,6 +63,7 @@ def to_header(affine: Linearization) -> dict[str, Any]:
         "held": list(affine.held),
         "dtypes": {name: value.dtype.name for name, value in _numbered(affine)},
         "convex": affine.record is not None and affine.record.convex,
+        **_interior(affine.record),
         "shape": [len(affine.b), sum(value.size for value in affine.inputs.values())],
         "layers": [
             {"name": a.name, "op": a.op, "output": a.output, "shape": list(a.shape), "kind": str(a.kind)}
@@ -74,10 +77,21 @@ def to_header(affine: Linearization) -> dict[str, Any]:
     }
 
 
+def _interior(record: Record | None) -> dict[str, Any]:
+    """The header's `inside`, where the map has it."""
+    if record is None or record.interior is None:
+        return {}
+    kept = record.interior
+    return {"inside": {"products": kept.products, "windows": kept.windows, "left_out": kept.left_out}}
+
+
 def _numbered(affine: Linearization) -> Iterator[tuple[str, Array]]:
-    """The tensors among the members: x0, x1, …, y0, …, held0, …, and the fresh points z0, …"""
+    """The tensors among the members: x0, x1, …, y0, …, held0, …, and the points z0, …, inside0, …"""
     points = {} if affine.record is None else affine.record.points
-    for letter, values in (("x", affine.inputs), ("y", affine.outputs), ("held", affine.held), ("z", points)):
+    interior = None if affine.record is None else affine.record.interior
+    inside = {} if interior is None else interior.points
+    members = {"x": affine.inputs, "y": affine.outputs, "held": affine.held, "z": points, "inside": inside}
+    for letter, values in members.items():
         yield from ((f"{letter}{i}", value) for i, value in enumerate(values.values()))
 
 
@@ -150,7 +164,11 @@ def map_of(made: type[Map], header: Mapping[str, Any], stored: Mapping[str, Arra
     )
     if "bounds" in arrays:
         points = {name: arrays[f"z{i}"] for i, name in enumerate(header["inputs"])}
-        vars(affine)["record"] = Record(points, arrays["bounds"], header["convex"])
+        interior = None
+        if "inside" in header:
+            inside = {name: arrays[f"inside{i}"] for i, name in enumerate(header["inputs"])}
+            interior = Interior(inside, arrays["inside_bounds"], **header["inside"])
+        vars(affine)["record"] = Record(points, arrays["bounds"], header["convex"], interior)
     vars(affine)["certificate"] = certificate  # known already: nothing is left to be made
     affine.region.keep(header.get("region", {}))
     if "ties" in header:

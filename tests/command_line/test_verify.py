@@ -33,7 +33,7 @@ def changed(model, tmp_path):
 
 CHECKS = (
     *("file", "header hash", "input hash", "result hash", "evidence hash", "certificate", "model hash", "x"),
-    *("model at x", "W x + b at x", "fresh points", "points between"),
+    *("model at x", "W x + b at x", "fresh points", "points between", "W in float64"),
 )
 
 
@@ -57,6 +57,26 @@ def test_a_document(ilin, saved, model):
     assert document["shape"] == [3, 4]
     assert [one["check"] for one in document["checks"]] == [name for name in CHECKS if name != "x"]
     assert all(one["passed"] for one in document["checks"])
+
+
+def test_float64_is_made_where_it_is_quick_or_asked_for(ilin, saved, model, monkeypatch):
+    def line(*options):
+        document = json.loads(ilin("verify", saved, model, "--json", *options).stdout)
+        return document["checks"][-1]
+
+    found = line()
+    assert found["passed"]
+    assert found["told"].startswith("W times a step is within ")
+    assert 0 <= found["over_bound"] <= 1
+    assert found["moved_over_bound"] > 1e5
+    assert line("--double") == found
+    skipped = line("--no-double")
+    assert (skipped["passed"], skipped["told"], skipped["over_bound"]) == (None, "not wanted", None)
+
+    monkeypatch.setattr("ilin.runtime.recheck._SECONDS", -1.0)
+    assert line("--double") == found
+    assert line()["passed"] is None
+    assert line()["told"] == "not made, as it may take about 0 s; --double makes it"
 
 
 def test_another_model_fails_by_name_and_is_run_all_the_same(ilin, saved, changed):

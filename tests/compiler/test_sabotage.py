@@ -17,6 +17,8 @@ from ilin.runtime.archive import header_digest, part_digests, write_archive
 from ilin.runtime.primitives import Chain, Scale
 from ilin.runtime.program import Kind
 
+from ..conformance.oracle import onnxruntime_of
+
 DIGITS = Path(__file__).parents[2] / "examples" / "digits"
 MODEL = DIGITS / "model.onnx"
 IN_REGION = "W z + b differs from onnxruntime's output at a fresh point of the region"
@@ -182,6 +184,7 @@ def spoil(map_file, tmp_path):
 
 
 EVERY = ("input", "result", "evidence", "header")
+NUMBERS = ("W x + b at x", "fresh points", "points between")
 
 
 def test_the_file_as_it_was_written_holds(map_file, spoil):
@@ -222,7 +225,7 @@ def test_an_edited_w_with_that_hash_put_right_is_caught_by_the_header(spoil):
 
 
 def test_an_edited_w_with_every_hash_put_right_is_caught_by_the_numbers(spoil):
-    assert spoil(edit_w, right=EVERY) == ("W x + b at x", "fresh points", "points between")
+    assert spoil(edit_w, right=EVERY) == (*NUMBERS, "W in float64")
 
 
 def test_an_observed_output_as_offset_is_caught_at_the_fresh_points(spoil):
@@ -230,7 +233,100 @@ def test_an_observed_output_as_offset_is_caught_at_the_fresh_points(spoil):
     assert spoil(observed_output_as_offset, right=EVERY, of=(RESIDUAL, AT)) == (
         "fresh points",
         "points between",
+        "W in float64",
     )
+
+
+def thin():
+    """Six dense layers of 256 with random weights, and x; its region is thinner than float32's rounding."""
+    random = np.random.default_rng(0)
+    nodes, weights, name, width = [], {}, "x", 4
+    for layer in range(6):
+        weights[f"w{layer}"] = random.standard_normal((width, 256)) * (2 / width) ** 0.5
+        weights[f"b{layer}"] = 0.1 * random.standard_normal(256)
+        nodes.append(("MatMul", [name, f"w{layer}"], f"m{layer}"))
+        nodes.append(("Add", [f"m{layer}", f"b{layer}"], f"a{layer}"))
+        nodes.append(("Relu", [f"a{layer}"], f"r{layer}"))
+        name, width = f"r{layer}", 256
+    weights["w"] = random.standard_normal((width, 10)) / 16
+    return net([*nodes, ("MatMul", [name, "w"], "y")], weights), random.standard_normal((1, 4), np.float32)
+
+
+def in_float64(found):
+    return next(finding for finding in found.findings if finding.check == "W in float64")
+
+
+@pytest.mark.parametrize("row", [0, 9])
+def test_a_slope_off_by_one_in_a_thousand_is_caught_in_float64_alone(spoil, tmp_path, row):
+    """With the offset, its shares and every hash put right, where float32 tells nothing."""
+
+    def change(arrays, header):
+        W, shares = arrays["W"].copy(), arrays["bias_shares"].copy()
+        moved = 0.001 * (arrays["W"][row] @ arrays["x0"].ravel())
+        W[row] *= np.float32(1.001)
+        shares[0, row] -= moved
+        b = shares.sum(axis=0).astype(np.float32)
+        arrays.update(W=W, bias_shares=shares, b=b)
+
+    model, x = thin()
+    assert spoil(lambda arrays, header: None, of=(model, x)) == ()
+    assert spoil(change, right=EVERY, of=(model, x)) == ("W in float64",)
+    found = ilin.verify(tmp_path / "spoilt.npz", model)
+    assert [finding.passed for finding in found.findings[-3:]] == [None, None, False]
+    assert 100 < in_float64(found).over_bound < 0.1 * in_float64(found).moved_over_bound
+
+
+def test_a_single_entry_of_w_is_caught_in_float64_alone(spoil):
+    """Off by one in ten thousand, and b made up for it."""
+
+    def change(arrays, header):
+        W, shares = arrays["W"].copy(), arrays["bias_shares"].copy()
+        W[3, 2] *= np.float32(1.0001)
+        shares[0, 3] -= (W[3, 2] - arrays["W"][3, 2]) * arrays["x0"].ravel()[2]
+        arrays.update(W=W, bias_shares=shares, b=shares.sum(axis=0).astype(np.float32))
+
+    assert spoil(change, right=EVERY, of=thin()) == ("W in float64",)
+
+
+def test_bounds_that_allow_anything_in_float64_say_nothing_of_w(spoil, tmp_path):
+    def change(arrays, header):
+        arrays["inside_bounds"] = np.full_like(arrays["inside_bounds"], 1e9)
+
+    model, x = thin()
+    assert spoil(change, of=(model, x)) == ("evidence hash",)
+    assert spoil(change, right=EVERY, of=(model, x)) == ()
+    found = in_float64(ilin.verify(tmp_path / "spoilt.npz", model))
+    assert found.passed is None
+    assert found.told.endswith(", so this says little of 10 of 10 rows of W")
+
+
+def test_a_point_picked_to_fit_a_wrong_w_is_caught_on_the_way_there(spoil, tmp_path):
+    """Beyond the region another W has the same value; between x and there it has not."""
+    model, x = thin()
+    run = onnxruntime_of(model)
+
+    def change(arrays, header):
+        ahead = 3 * np.random.default_rng(1).standard_normal(4)
+        point = (arrays["x0"].ravel() + ahead).astype(np.float32)
+        reached = run({"x": point[None]})["y"].ravel() - arrays["y0"].ravel()
+        step = point.astype(np.float64) - arrays["x0"].ravel()
+        missing = reached - arrays["W"] @ step
+        W = arrays["W"] + np.outer(missing, step / (step @ step))
+        shares = arrays["bias_shares"].copy()
+        shares[0] -= (W - arrays["W"]) @ arrays["x0"].ravel()
+        arrays.update(W=W.astype(np.float32), bias_shares=shares, b=shares.sum(axis=0).astype(np.float32))
+        arrays["inside0"] = np.stack([arrays["x0"], point[None]]).astype(np.float64)
+        arrays["inside_bounds"] = np.full((1, 10), 1e-4)
+
+    assert spoil(change, right=EVERY, of=(model, x)) == ("W in float64",)
+    assert in_float64(ilin.verify(tmp_path / "spoilt.npz", model)).over_bound > 100
+
+
+def test_a_base_in_another_region_is_caught_by_the_file_itself(spoil):
+    def change(arrays, header):
+        arrays["inside0"] = arrays["inside0"] + 1.0
+
+    assert spoil(change, right=EVERY) == ("file",)
 
 
 def test_bounds_that_allow_anything_are_caught_at_x(spoil):
@@ -239,13 +335,14 @@ def test_bounds_that_allow_anything_are_caught_at_x(spoil):
         arrays["W"][:] *= 2
         arrays["bounds"] = np.full_like(arrays["bounds"], 1e9)
 
-    assert spoil(change) == ("result hash", "evidence hash", "W x + b at x")
-    assert spoil(change, right=EVERY) == ("W x + b at x",)
+    assert spoil(change) == ("result hash", "evidence hash", "W x + b at x", "W in float64")
+    assert spoil(change, right=EVERY) == ("W x + b at x", "W in float64")
 
 
 def test_a_changed_input_is_caught_by_its_hash_and_by_the_run(spoil):
     def change(arrays, header):
         arrays["x0"] = arrays["x0"][..., ::-1].copy()
+        arrays["inside0"] = arrays["inside0"][..., ::-1].copy()
 
     assert spoil(change)[0] == "input hash"
     assert spoil(change, right=EVERY)[0] == "model at x"
@@ -266,7 +363,10 @@ def test_a_changed_y_is_caught_by_the_run(spoil):
     assert spoil(change, right=EVERY) == ("model at x",)
 
 
-@pytest.mark.parametrize("name", ["W", "b", "rows", "bias_shares", "bounds", "z0"])
+MEMBERS = ("W", "b", "bias_shares", "bounds", "z0", "inside0", "inside_bounds")
+
+
+@pytest.mark.parametrize("name", [*MEMBERS, "rows"])
 def test_members_of_other_shapes_are_caught_by_the_file_itself(spoil, name):
     def change(arrays, header):
         arrays[name] = arrays[name][..., :-1].copy()
@@ -274,7 +374,7 @@ def test_members_of_other_shapes_are_caught_by_the_file_itself(spoil, name):
     assert spoil(change, right=EVERY) == ("file",)
 
 
-@pytest.mark.parametrize("name", ["W", "b", "bias_shares", "bounds", "x0", "y0", "z0"])
+@pytest.mark.parametrize("name", [*MEMBERS, "x0", "y0"])
 def test_not_a_number_is_caught_by_the_file_itself(spoil, name):
     def change(arrays, header):
         arrays[name] = arrays[name].copy()
@@ -317,7 +417,7 @@ def test_a_changed_weight_is_caught_by_the_models_hash_and_by_the_run(map_file, 
     weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.float32(1.01), weight.name))
     onnx.save(proto, tmp_path / "changed.onnx")
     found = ilin.verify(map_file, tmp_path / "changed.onnx").failed
-    assert found == ("model hash", "model at x", "W x + b at x", "fresh points", "points between")
+    assert found == ("model hash", "model at x", *NUMBERS, "W in float64")
 
 
 def test_another_file_of_the_same_network_fails_by_its_hash_alone(map_file, tmp_path):

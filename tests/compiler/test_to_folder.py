@@ -213,7 +213,8 @@ def test_the_way_through_costs_fewer_passes(tmp_path, narrow, monkeypatch):
         sweep = right(self, leg, *arguments)
 
         def back(rows):
-            seen.append((leg.first, len(rows)))
+            if arguments[-1] == np.float32:  # those of the region are in float64
+                seen.append((leg.first, len(rows)))
             return sweep(rows)
 
         return back
