@@ -62,7 +62,7 @@ def rendered(
     from .maps import colour_bar
 
     layouts = layouts_of(affine.input_shapes, layout)
-    names = Names.of(affine, layouts, class_names, feature_names)
+    names = Names.of(affine.output_shapes, affine.input_shapes, layouts, class_names, feature_names)
     content = content_of(affine, names, row, against, command)
     shown = [
         shown_of(name, layouts[name], affine.inputs[name], columns, content)

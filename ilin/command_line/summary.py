@@ -130,7 +130,7 @@ def _explained(facts: Facts) -> Iterator[str]:
     told = facts["explained"]
     entries = told["contributions"]
     name = label_of(told, facts["outputs"])
-    if told["row"] != facts["prediction"][0]["row"]:
+    if told["largest"] and told["row"] != facts["prediction"][0]["row"]:
         yield f"of the {plural(facts['map']['K'], 'row')} asked for, the largest is"
     heading = f"output {name}" + (f", row {told['row']}" if name.endswith("]") else "")
     yield click.style(_row(heading, "x", "weight", "contribution", margin=0), bold=True)

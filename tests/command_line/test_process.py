@@ -183,10 +183,10 @@ def test_cold_start():
 
 
 def raising(monkeypatch, error):
-    def at(*_arguments, **_options):
+    def compose(*_arguments, **_options):
         raise error
 
-    monkeypatch.setattr(CompiledModel, "at", at)
+    monkeypatch.setattr(CompiledModel, "compose", compose)
 
 
 @pytest.mark.parametrize("name", ["main", "compile_main"])

@@ -19,6 +19,7 @@ from onnx import TensorProto, helper, numpy_helper, save
 
 import ilin
 from ilin.command_line import compile_main
+from ilin.compiler.pipeline import CompiledModel
 from ilin.report.layouts import layouts_of
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits"
@@ -220,7 +221,8 @@ def test_a_region_that_takes_long_is_left_out(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--layout", "nchw"], "belong to --report or --plot"),
+        (["--layout", "nchw"], "--layout belongs to --report or --plot"),
+        (["--class-names", "two.txt"], "--class-names belongs to --report or --plot"),
         (["--report", "p.html", "--layout", "XYZ"], "layout 'XYZ' is not understood"),
         (["--report", "p.html", "--layout", "nlc"], "layout 'nlc' fits no input"),
         (["--report", "p.html", "--class-names", "none.txt"], "no such file: none.txt"),
@@ -231,11 +233,13 @@ def test_a_region_that_takes_long_is_left_out(tmp_path, monkeypatch):
         (["--report", "no/p.html"], "no such folder"),
         (["--report", "x.npy"], "refusing to overwrite the input"),
         (["--plot", "p.bmp"], "a plot is written as .png, .svg, .pdf"),
-        (["--against", "3"], "--against belongs to"),
-        (["--report", "p.html", "--rows", "3,4", "--against", "5"], "none of the rows that are explained"),
+        (["--report", "p.html", "--feature-names", "two.txt"], "2 feature names are given, but the input"),
+        (["--report", "p.html", "--rows", "3,4", "--against", "5"], "--against 5 is not among --rows"),
+        (["--report", "p.html", "--explain", "10"], "--explain 10: the outputs are 0 to 9; -1 is the last"),
     ],
 )
 def test_refusals(tmp_path, monkeypatch, arguments, message):
+    monkeypatch.setattr(CompiledModel, "compose", lambda *_: pytest.fail("W was composed"))
     monkeypatch.chdir(tmp_path)
     shutil.copy(DIGITS / "x.npy", "x.npy")
     Path("two.txt").write_text("one\ntwo\n")
@@ -243,6 +247,7 @@ def test_refusals(tmp_path, monkeypatch, arguments, message):
     assert result.exit_code == 2
     assert message in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
+    assert len(result.stderr.replace(str(tmp_path), "")) <= 81
     assert not Path("p.html").exists()
 
 
