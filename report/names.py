@@ -65,6 +65,11 @@ class Names:
         _require_count("feature", "input", features, inputs)
         return cls(outputs, layouts, classes, features)
 
+    @property
+    def alike(self) -> bool:
+        """Whether the inputs' values are likely to be in one unit: not where entries are features with names."""
+        return self.features is None or all(each.form != "entries" for each in self.layouts.values())
+
     def output(self, row: int) -> str:
         """The output behind a flat index."""
         name, position = _tensor_of(row, self.outputs)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ..runtime.affine_map import AffineMap
 from ..runtime.errors import OptionError
 from ..runtime.files import write_whole
+from ..runtime.text import shortened
 from .content import content_of
 from .layouts import AUTO, layouts_of
 from .names import Names
@@ -18,6 +19,7 @@ from .names import Names
 if TYPE_CHECKING:
     from jinja2 import Environment
 
+_NAME = 64  # characters of a layer's name that a table shows; the data at the page's end hold all
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -105,6 +107,7 @@ def _templates() -> Environment:
         keep_trailing_newline=True,
     )
     environment.filters.update(data=numbers.data, number=numbers.number, percent=numbers.percent)
+    environment.filters["short"] = lambda name: shortened(name, _NAME)
     environment.globals.update(words=words)
     return environment
 
