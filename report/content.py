@@ -25,7 +25,7 @@ from .yardstick import Yardstick
 LISTED = 15  # entries of a table
 LAYERS = 25
 PREDICTED = 5
-_SHOWN = 1e-4  # of the largest share, below which one would show as zero
+_SHOWN = 1e-4  # of the largest number, below which a layer's share does not get a line of its own
 _UNITS = 20_000  # that choose; with more of them, what takes the region takes long
 _SWEEPS = 256  # through the network, after which the search for the nearest boundary is given up
 
@@ -264,12 +264,13 @@ def _account(names: Names, ledger: Ledger, constant: float) -> Account:
         inputs=total,
         constant=constant,
         value=ledger.value,
-        layers=_layers(ledger, constant),
+        layers=_layers(ledger, constant, max(map(abs, (total, constant, *amounts[order[:1]])))),
     )
 
 
-def _layers(ledger: Ledger, constant: float) -> Layers:
-    least = _SHOWN * max((abs(share.value) for share in ledger.shares), default=0.0)
+def _layers(ledger: Ledger, constant: float, scale: float) -> Layers:
+    """What layers add to the constant; scale is the largest other number of the account."""
+    least = _SHOWN * max(scale, *(abs(share.value) for share in ledger.shares), 0.0)
     speaking = [share for share in ledger.shares if share.value and abs(share.value) >= least]
     largest = sorted(speaking, key=lambda share: -abs(share.value))[:LAYERS]
     kept = [share for share in speaking if any(share is each for each in largest)]

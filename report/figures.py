@@ -87,7 +87,7 @@ def _images(
             x,
             added,
             spot,
-            f"What each place adds to {what}",
+            "What each place adds",
             f"Red adds, blue takes away, white does neither{across}.",
             "The stronger the colour, the more a place adds or takes away.",
             f"Map of what each place adds to {what}",
@@ -121,7 +121,7 @@ def _images(
             x,
             against,
             of_both,
-            f"{what} against {rival}",
+            "What each place speaks for",
             f"Red speaks for {what}, blue for {rival}{across}.",
             "The stronger the colour, the more a place speaks for one of them.",
             f"Map of what speaks for {what} against {rival}",
@@ -209,7 +209,7 @@ def _drawings(
     )
     total, closer = _bars_and_closer(
         added,
-        f"What each {unit} adds to {what}",
+        f"What each {unit} adds",
         f"Bars up add, bars down take away{across}.",
         f"Bars of what each {unit} adds to {what}",
         units,
@@ -237,7 +237,7 @@ def _drawings(
         rival = content.against.name
         drawn, framed = _bars_and_closer(
             contrast.sum(axis=0),
-            f"{what} against {rival}",
+            f"What each {unit} speaks for",
             f"Bars up speak for {what}, bars down for {rival}{across}.",
             f"Bars of what speaks for {what} against {rival}",
             units,

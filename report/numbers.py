@@ -7,6 +7,7 @@ import math
 from markupsafe import Markup
 
 _DIGITS = 4  # significant, of the largest in a column
+_NOISE = 1e-9  # of the largest in a column, up to which a number shows as zero
 _ZEROS = -12  # exponent, down to which zeros are written out
 _THIN = "\u202f"  # a narrow space that does not break
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -18,7 +19,8 @@ def number(value: float, scale: float | None = None, *, signed: bool = False) ->
 
     Args:
         value: the number.
-        scale: the largest of its column, which decides how many decimals all of it show.
+        scale: the largest of its column, which decides how many decimals all of it show; a number that
+            would show as zero, and is more than rounding, has its own.
         signed: with a plus, too.
     """
     size = abs(value if scale is None else scale)
@@ -30,6 +32,8 @@ def number(value: float, scale: float | None = None, *, signed: bool = False) ->
     form = f".{max(0, _DIGITS - 1 - exponent)}f" if -4 <= exponent < 6 else f".{_DIGITS - 1}e"
     text = f"{value:{'+' if signed else ''}{form}}"
     if float(text) == 0:
+        if scale is not None and abs(value) > _NOISE * size:
+            return number(value, signed=signed)
         text = text.lstrip("+-")  # no sign where nothing of it is shown
     mantissa, _, power = text.partition("e")
     if power:

@@ -28,7 +28,7 @@ _FROZEN = (
 )
 _NORMS = {
     "1": "all changes together",
-    "2": "the straight line (square root of the sum of squares)",
+    "2": "the straight line (root of the sum of squares)",
     "inf": "each value by at most this, all at once",
 }
 

@@ -26,8 +26,18 @@ class Yardstick:
         low, high = float(self.x.min()), float(self.x.max())
         return f"from {number(low)} to {number(high)}" if self.alike and high > low else ""
 
+    @property
+    def header(self) -> str:
+        """What stands above several `shares`."""
+        return "of the input’s range" if self.range else "for its size"
+
     def told(self, distance: float, step: Array | None) -> str:
-        """A distance beside something known: "about one part in 8,300 of the input's range".
+        """A distance beside something known: "about one part in 8,300 of the input's range"; as `share`."""
+        share = self.share(distance, step)
+        return f"{share} {self.header}" if share and self.range else share
+
+    def share(self, distance: float, step: Array | None) -> str:
+        """How much of something known a distance is: "about one part in 8,300".
 
         Args:
             distance: of a change of the input, in any norm.
@@ -40,7 +50,7 @@ class Yardstick:
         if not 0 < distance < math.inf:
             return ""
         if self.range:
-            return f"{part(distance / float(np.ptp(self.x)))} of the input’s range"
+            return part(distance / float(np.ptp(self.x)))
         if self.alike or step is None:
             return ""
         shares = np.divide(np.abs(step), np.abs(self.x), out=np.zeros(len(self.x)), where=self.x != 0)
