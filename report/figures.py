@@ -214,7 +214,7 @@ def _drawings(
         f"Bars of what each {unit} adds to {what}",
         units,
     )
-    larger = () if closer is None else (closer,)
+    larger: tuple[Figure, ...] = () if closer is None else (closer,)
     if closer is not None and closer.chart is not None and len(x) == 1:
         start, end = closer.chart.first, closer.chart.last + 1
         alt = f"Curve of the input {name} from {unit} {start} to {end - 1}"

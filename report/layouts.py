@@ -109,9 +109,7 @@ def parsed(text: str) -> tuple[str, Shape | None]:
     letters = match[1] if match else ""
     named = sorted(letters.replace("N", "").replace("C", ""))
     if match is None or len(set(letters)) != len(letters) or named not in (["H", "W"], ["L"]):
-        raise OptionError(
-            f"layout {text!r} is not understood; try nchw, nhwc, ncl, hw=28x28 or entries"
-        )
+        raise OptionError(f"layout {text!r} is not understood; try nchw, nhwc, ncl, hw=28x28 or entries")
     shape = tuple(int(d) for d in re.split("[x×]", match[2])) if match[2] else None
     return letters, shape
 

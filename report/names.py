@@ -67,7 +67,7 @@ class Names:
 
     @property
     def alike(self) -> bool:
-        """Whether the inputs' values are likely to be in one unit: not where entries are features with names."""
+        """Whether the inputs' values are likely to be in one unit: not where plain entries have names."""
         return self.features is None or all(each.form != "entries" for each in self.layouts.values())
 
     def output(self, row: int) -> str:

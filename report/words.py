@@ -183,7 +183,8 @@ def decision(content: Content) -> str:
         return f"No change of the input brings {a} and {b} level by these weights."
     if nearest.distance == 0:
         return f"{a} and {b} are level at this very input."
-    text = f"By these weights, {a} and {b} are level once the input moves by {_distance(nearest.distance, nearest.step, content.yardstick)}"
+    way = _distance(nearest.distance, nearest.step, content.yardstick)
+    text = f"By these weights, {a} and {b} are level once the input moves by {way}"
     if content.kind is Kind.SMOOTH:
         return (
             f"{text}. The weights change on the way there, so the model's own draw may be nearer or farther."

@@ -29,12 +29,7 @@ class Yardstick:
     @property
     def header(self) -> str:
         """What stands above several `shares`."""
-        return "of the input’s range" if self.range else "for its size"
-
-    def told(self, distance: float, step: Array | None) -> str:
-        """A distance beside something known: "about one part in 8,300 of the input's range"; as `share`."""
-        share = self.share(distance, step)
-        return f"{share} {self.header}" if share and self.range else share
+        return "of the input’s range" if self.range else "changes most for its size"
 
     def share(self, distance: float, step: Array | None) -> str:
         """How much of something known a distance is: "about one part in 8,300".
@@ -56,3 +51,10 @@ class Yardstick:
         shares = np.divide(np.abs(step), np.abs(self.x), out=np.zeros(len(self.x)), where=self.x != 0)
         most = int(np.argmax(shares))
         return f"{self.entry(most)} by {part(float(shares[most]))}" if shares[most] else ""
+
+    def told(self, distance: float, step: Array | None) -> str:
+        """A `share` as a phrase: about one part in 8,300 of the input’s range."""
+        share = self.share(distance, step)
+        if not share:
+            return ""
+        return f"{share} {self.header}" if self.range else f"most of all {share}"

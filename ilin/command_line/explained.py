@@ -30,10 +30,8 @@ class Explained:
         Raises:
             RowsError: an index outside the output, one that is not among the rows, or one against itself.
         """
-        if self.row is None:
-            top = int(np.argmax(y[rows]))
-        else:
-            top = _position("--explain", self.row, rows, len(y))
+        largest = int(np.argmax(y[rows]))
+        top = largest if self.row is None else _position("--explain", self.row, rows, len(y))
         if self.against is None:
             return top, None
         rival = _position("--against", self.against, rows, len(y))

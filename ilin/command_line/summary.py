@@ -255,8 +255,13 @@ def _extent(radius: Facts) -> str:
 
 
 def _check(what: str, deviation: str, ratio: float | None) -> str:
-    share = "over any bound" if ratio is None else f"{100 * ratio:.2g} %"
+    share = "over any bound" if ratio is None else _percent(100 * ratio)
     return labelled("", f"{what:<36} {deviation:>10} {share:>13}")
+
+
+def _percent(size: float) -> str:
+    """Two digits, and all of those before the point."""
+    return f"{size:.2g} %" if size < 99.5 else f"{size:,.0f} %"
 
 
 def small(value: float | None) -> str:
