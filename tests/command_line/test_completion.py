@@ -1,4 +1,4 @@
-"""Completion in the shell, as docs/reference/command-line.md tells to switch it on: the words that are offered."""
+"""Completion in the shell, switched on as docs/reference/command-line.md says: the words that are offered."""
 
 from __future__ import annotations
 
