@@ -5,7 +5,7 @@ A drawing is WIDTH units wide and 2 · HEIGHT high, zero in the middle where num
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -26,10 +26,22 @@ class Chart:
     up: str = ""  # bars above zero
     down: str = ""  # and below
     steps: int = 1  # that one bar stands for
+    first: int = 0  # step
     length: int = 0  # steps in all
+    frame: tuple[float, float] | None = None  # a part of the width: where it starts, and how wide it is
+
+    @property
+    def last(self) -> int:
+        """The last step."""
+        return self.first + self.length - 1
+
+    def framed(self, start: int, end: int) -> Chart:
+        """The same with a frame around steps from `start` up to `end`."""
+        unit = WIDTH / self.length
+        return replace(self, frame=(start * unit, (end - start) * unit))
 
 
-def curve(values: Array, alt: str) -> Chart:
+def curve(values: Array, alt: str, first: int = 0) -> Chart:
     """Values (L,) from the least, at the bottom, to the largest; of many, the band that they fill."""
     values = values.astype(np.float64)
     low, high = float(values.min()), float(values.max())
@@ -44,10 +56,10 @@ def curve(values: Array, alt: str) -> Chart:
         for xs, ys in outline
         for a, b in zip(xs, ys, strict=True)
     ]
-    return Chart(alt, low, high, "M" + "L".join(points), steps=steps, length=len(values))
+    return Chart(alt, low, high, "M" + "L".join(points), steps=steps, first=first, length=len(values))
 
 
-def bars(values: Array, limit: float, alt: str) -> Chart:
+def bars(values: Array, limit: float, alt: str, first: int = 0) -> Chart:
     """Signed numbers (L,) as bars; of many, what neighbours add up to, ups and downs apart."""
     values = values.astype(np.float64)
     steps = _steps(values)
@@ -60,6 +72,7 @@ def bars(values: Array, limit: float, alt: str) -> Chart:
         up=_bars(ups * HEIGHT / limit, wide),
         down=_bars(downs * HEIGHT / limit, wide),
         steps=steps,
+        first=first,
         length=len(values),
     )
 

@@ -20,10 +20,12 @@ from ..runtime.program import Kind
 from ..runtime.region import NORMS, Radius
 from ..runtime.text import one_line
 from .names import Names
+from .yardstick import Yardstick
 
 LISTED = 15  # entries of a table
 LAYERS = 25
 PREDICTED = 5
+_SHOWN = 1e-4  # of the largest number, below which a layer's share does not get a line of its own
 _UNITS = 20_000  # that choose; with more of them, what takes the region takes long
 _SWEEPS = 256  # through the network, after which the search for the nearest boundary is given up
 
@@ -115,18 +117,25 @@ class Content:
     rows: tuple[int, ...]  # of them that were asked for
     prediction: tuple[Output, ...]
     explained: Output
+    size: float  # of the largest output, without its sign
     against: Output | None
     account: Account
     contrast: Account | None
     nearest: tuple[Nearest, ...]  # where the map makes the two equal, in each norm
     boundary: DecisionBoundary | None
     slopes: Array  # (N,) W's row of the explained output
+    yardstick: Yardstick  # for distances from the input
     certificate: Certificate
     extent: Extent
     notes: tuple[str, ...]
     provenance: Mapping[str, str]
     command: str
     in_python: bool  # whether the command is Python's
+
+    @property
+    def what(self) -> str:
+        """What is explained, within a sentence."""
+        return self.explained.name if self.outputs > 1 else "the output"
 
 
 def content_of(
@@ -167,12 +176,14 @@ def content_of(
         rows=tuple(affine.rows.tolist()),
         prediction=tuple(output(int(flat)) for flat in largest),
         explained=output(int(affine.rows[top])),
+        size=float(np.abs(y).max()),
         against=None if other is None else output(int(affine.rows[other])),
         account=_account(names, own, constant),
         contrast=contrast,
         nearest=() if boundary is None else tuple(boundary.nearest(norm) for norm in NORMS),
         boundary=boundary,
         slopes=own.slopes,
+        yardstick=Yardstick(own.x, names.entry, names.alike),
         certificate=affine.certificate,
         extent=extent_of(affine),
         notes=tuple(map(one_line, affine.notes)),
@@ -253,17 +264,19 @@ def _account(names: Names, ledger: Ledger, constant: float) -> Account:
         inputs=total,
         constant=constant,
         value=ledger.value,
-        layers=_layers(ledger, constant),
+        layers=_layers(ledger, constant, max(map(abs, (total, constant, *amounts[order[:1]])))),
     )
 
 
-def _layers(ledger: Ledger, constant: float) -> Layers:
-    speaking = [share for share in ledger.shares if share.value]
+def _layers(ledger: Ledger, constant: float, scale: float) -> Layers:
+    """What layers add to the constant; scale is the largest other number of the account."""
+    least = _SHOWN * max(scale, *(abs(share.value) for share in ledger.shares), 0.0)
+    speaking = [share for share in ledger.shares if share.value and abs(share.value) >= least]
     largest = sorted(speaking, key=lambda share: -abs(share.value))[:LAYERS]
     kept = [share for share in speaking if any(share is each for each in largest)]
     return Layers(
         tuple(Share(one_line(share.node), share.op, share.value) for share in kept),
-        len(speaking) - len(kept),
+        sum(bool(share.value) for share in ledger.shares) - len(kept),
         math.fsum([constant, *(-share.value for share in kept)]),
         max((abs(share.value) for share in kept), default=0.0) or 1.0,
     )

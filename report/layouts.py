@@ -12,6 +12,7 @@ import numpy as np
 
 from ..runtime.arrays import Array, Shape
 from ..runtime.errors import OptionError
+from ..runtime.text import one_line
 
 Form = Literal["image", "sequence", "entries"]
 AUTO, ENTRIES = "auto", "entries"
@@ -93,10 +94,8 @@ def layouts_of(shapes: Mapping[str, Shape], asked: str = AUTO) -> dict[str, Layo
         if fits and ("N" not in letters or read[letters.index("N")] == 1):
             found[name] = Layout(read, letters)
     if not found:
-        given = ", ".join(f"{name!r} {list(shape)}" for name, shape in shapes.items())
-        raise OptionError(
-            f"layout {asked!r} fits no input; it names one axis with each letter, N an axis of 1: {given}"
-        )
+        given = ", ".join(f"{one_line(name)} {'×'.join(map(str, shape))}" for name, shape in shapes.items())
+        raise OptionError(f"layout {asked!r} fits no input: {given}")
     return {name: found.get(name) or recognised(shape) for name, shape in shapes.items()}
 
 
@@ -110,10 +109,7 @@ def parsed(text: str) -> tuple[str, Shape | None]:
     letters = match[1] if match else ""
     named = sorted(letters.replace("N", "").replace("C", ""))
     if match is None or len(set(letters)) != len(letters) or named not in (["H", "W"], ["L"]):
-        raise OptionError(
-            f"layout {text!r} is not understood; write auto, entries, a letter for each axis such as "
-            "NCHW, NHWC, NCL or NLC, or letters and a shape such as HW=28x28"
-        )
+        raise OptionError(f"layout {text!r} is not understood; try nchw, nhwc, ncl, hw=28x28 or entries")
     shape = tuple(int(d) for d in re.split("[x×]", match[2])) if match[2] else None
     return letters, shape
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import base64
 import io
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image
 
 from ..runtime.arrays import Array
+from .spots import Spot
 
 # ColorBrewer's 11-class RdBu (colorbrewer2.org), which people with any kind of colour vision tell apart,
 # from the most negative, blue, over nearly white at zero to the most positive, red.
@@ -38,6 +39,16 @@ _FAINT = 0.4  # how much of the input's contrast lies under the colours
 
 
 @dataclass(frozen=True)
+class Frame:
+    """A rectangle on a picture, in its pixels."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+
+
+@dataclass(frozen=True)
 class Picture:
     """A PNG for the page."""
 
@@ -46,6 +57,12 @@ class Picture:
     height: int
     alt: str
     block: int = 1  # entries a side that one pixel stands for
+    frame: Frame | None = None
+
+    def framed(self, spot: Spot) -> Picture:
+        """The same with a frame around a box of its entries."""
+        size = (spot.right - spot.left, spot.bottom - spot.top)
+        return replace(self, frame=Frame(*(n / self.block for n in (spot.left, spot.top, *size))))
 
 
 def palette() -> Array:

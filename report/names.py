@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ..runtime.affine_map import AffineMap
 from ..runtime.arrays import Shape
 from ..runtime.errors import InputError, OptionError
 from ..runtime.text import one_line
@@ -44,19 +43,32 @@ class Names:
     @classmethod
     def of(
         cls,
-        affine: AffineMap,
+        outputs: Mapping[str, Shape],
+        inputs: Mapping[str, Shape],
         layouts: Mapping[str, Layout],
         classes: Sequence[str] | None = None,
         features: Sequence[str] | None = None,
     ) -> Names:
-        """Names for one map.
+        """Names for the entries of one map.
+
+        Args:
+            outputs: shapes by name.
+            inputs: likewise.
+            layouts: of the inputs.
+            classes: names of outputs, or None.
+            features: names of input entries, or None.
 
         Raises:
             OptionError: as many names as there are neither entries nor places of a last axis.
         """
-        _require_count("class", "output", classes, affine.output_shapes)
-        _require_count("feature", "input", features, affine.input_shapes)
-        return cls(affine.output_shapes, layouts, classes, features)
+        _require_count("class", "output", classes, outputs)
+        _require_count("feature", "input", features, inputs)
+        return cls(outputs, layouts, classes, features)
+
+    @property
+    def alike(self) -> bool:
+        """Whether the inputs' values are likely to be in one unit: not where plain entries have names."""
+        return self.features is None or all(each.form != "entries" for each in self.layouts.values())
 
     def output(self, row: int) -> str:
         """The output behind a flat index."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ..runtime.affine_map import AffineMap
 from ..runtime.errors import OptionError
 from ..runtime.files import write_whole
+from ..runtime.text import shortened
 from .content import content_of
 from .layouts import AUTO, layouts_of
 from .names import Names
@@ -18,6 +19,7 @@ from .names import Names
 if TYPE_CHECKING:
     from jinja2 import Environment
 
+_NAME = 64  # characters of a layer's name that a table shows; the data at the page's end hold all
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -62,7 +64,7 @@ def rendered(
     from .maps import colour_bar
 
     layouts = layouts_of(affine.input_shapes, layout)
-    names = Names.of(affine, layouts, class_names, feature_names)
+    names = Names.of(affine.output_shapes, affine.input_shapes, layouts, class_names, feature_names)
     content = content_of(affine, names, row, against, command)
     shown = [
         shown_of(name, layouts[name], affine.inputs[name], columns, content)
@@ -105,6 +107,7 @@ def _templates() -> Environment:
         keep_trailing_newline=True,
     )
     environment.filters.update(data=numbers.data, number=numbers.number, percent=numbers.percent)
+    environment.filters["short"] = lambda name: shortened(name, _NAME)
     environment.globals.update(words=words)
     return environment
 

@@ -45,7 +45,7 @@ def plot(
     """Draw; see `AffineMap.plot`."""
     require_matplotlib()
     layouts = layouts_of(affine.input_shapes, layout)
-    names = Names.of(affine, layouts, class_names, feature_names)
+    names = Names.of(affine.output_shapes, affine.input_shapes, layouts, class_names, feature_names)
     y = np.concatenate([np.ravel(value) for value in affine.outputs.values()]).astype(np.float64)
     top, _ = chosen(affine, y, row, against)
     title = names.output(int(affine.rows[top]))
@@ -104,9 +104,7 @@ def require_format(path: Path) -> str:
     """
     suffix = path.suffix.lower()
     if suffix not in FORMATS:
-        raise OptionError(
-            f"a plot is written as {', '.join(FORMATS)}, by its suffix; {path} has none of these"
-        )
+        raise OptionError(f"a plot is written as {', '.join(FORMATS)}, not as {path.name!r}")
     return suffix
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 
+from ..runtime.arrays import Array
 from ..runtime.certificate import Certificate
 from ..runtime.program import Kind
 from ..runtime.region import Norm, Radius, name_of
 from .content import Account, Content
-from .numbers import number, percent
+from .numbers import number, part, percent, written_out
+from .yardstick import Yardstick
 
 _SUM = (
     "Here the model is a weighted sum: each value of the input times a weight, all added up, plus a "
@@ -26,7 +28,7 @@ _FROZEN = (
 )
 _NORMS = {
     "1": "all changes together",
-    "2": "the straight line (square root of the sum of squares)",
+    "2": "the straight line (root of the sum of squares)",
     "inf": "each value by at most this, all at once",
 }
 
@@ -51,7 +53,7 @@ def lead(content: Content) -> list[tuple[str, str]]:
     if content.against is not None and content.contrast is not None:
         told.append(("Instead", _instead(content)))
     told.append(("Holds", _holds(content)))
-    told.append(("Checked", checked(content.certificate)))
+    told.append(("Checked", checked(content)))
     return told
 
 
@@ -116,21 +118,31 @@ def _holds(content: Content) -> str:
     radii = [radius for radius in content.extent.radii if radius.norm == 2]
     if not radii:
         return same
-    return f"{same} {reach(radii[0])}"
+    return f"{same} {reach(radii[0], content.yardstick)}"
 
 
-def reach(radius: Radius) -> str:
+def reach(radius: Radius, yardstick: Yardstick) -> str:
     """How far it is to the nearest switch, in a sentence."""
     if radius.boundary is None and radius.exact:
         return "There is no other switch within reach: it holds everywhere."
     if radius.exact:
         return (
-            f"The nearest input at which one switches is at a distance of {number(radius.distance)}; "
-            "beyond it other weights may hold."
+            f"The nearest input at which one switches is at a distance of "
+            f"{_distance(radius.distance, radius.step, yardstick)}; beyond it other weights may hold."
         )
     if radius.at_least > 0:
-        return f"That is so within a distance of {number(radius.at_least)} at least."
+        return f"That is so within a distance of {_distance(radius.at_least, None, yardstick)} at least."
     return "How far the nearest switch is was not found out."
+
+
+def _distance(distance: float, step: Array | None, yardstick: Yardstick) -> str:
+    told = yardstick.told(distance, step)
+    return f"{written_out(distance)} ({told})" if told else written_out(distance)
+
+
+def in_range(yardstick: Yardstick) -> str:
+    """What distances are compared with, for a table's caption."""
+    return f" The input’s values range {yardstick.range}." if yardstick.range else ""
 
 
 def norm_words(norm: Norm) -> str:
@@ -138,21 +150,28 @@ def norm_words(norm: Norm) -> str:
     return _NORMS[name_of(norm)]
 
 
-def checked(certificate: Certificate) -> str:
+def checked(content: Content) -> str:
     """The verdict of the verification."""
+    certificate = content.certificate
     if not certificate.verified:
         return f"NOT verified, so do not rely on this page: {certificate.reason}."
-    parts = [
-        f"onnxruntime, which runs such models in production, computes the same to within "
-        f"{number(certificate.at_x)} here"
-    ]
+    text = "Yes: onnxruntime, which runs such models in production, computes the same here"
+    if certificate.at_x:
+        text = f"{text}, to within {_deviation(certificate.at_x, content.size)}"
     if certificate.points_held:
-        parts.append(
-            f"and to within {number(certificate.in_region)} at {certificate.points_held} other "
-            f"{'input' if certificate.points_held == 1 else 'inputs'} nearby"
-        )
+        others = f"{certificate.points_held} other {'input' if certificate.points_held == 1 else 'inputs'}"
+        text = f"{text}, and at {others} nearby"
+        if certificate.in_region:
+            text = f"{text} to within {written_out(certificate.in_region)}"
+    if not certificate.at_x:
+        return f"{text}."
     share = percent(certificate.at_x_over_bound)
-    return f"Yes: {' '.join(parts)}. That is {share} of what rounding alone may cause."
+    return f"{text}. The difference here is {share} of what rounding alone may cause."
+
+
+def _deviation(size: float, largest: float) -> str:
+    told = f" ({part(size / largest)} of the largest output)" if size < largest else ""
+    return f"{written_out(size)}{told}"
 
 
 def decision(content: Content) -> str:
@@ -164,7 +183,8 @@ def decision(content: Content) -> str:
         return f"No change of the input brings {a} and {b} level by these weights."
     if nearest.distance == 0:
         return f"{a} and {b} are level at this very input."
-    text = f"By these weights, {a} and {b} are level once the input moves by {number(nearest.distance)}"
+    way = _distance(nearest.distance, nearest.step, content.yardstick)
+    text = f"By these weights, {a} and {b} are level once the input moves by {way}"
     if content.kind is Kind.SMOOTH:
         return (
             f"{text}. The weights change on the way there, so the model's own draw may be nearer or farther."

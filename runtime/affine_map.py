@@ -133,18 +133,18 @@ class AffineMap(Linearization):
 
         return units(self, self._position(row), step, k)
 
-    def spectrum(self, k: int = 6, *, memory_limit: int | str | None = None) -> Spectrum:
+    def spectrum(self, k: int | None = None, *, memory_limit: int | str | None = None) -> Spectrum:
         """Leading singular values and vectors of W, how many directions it really has, and how rows lie.
 
         All in float64. Where W is small, by LAPACK (`numpy.linalg.svd`); else, or where W was not made, by
         ARPACK (`scipy.sparse.linalg.svds`) on its products, from a start vector that is always the same.
 
         Args:
-            k: singular values, largest first; min(K, N) where that is less.
+            k: singular values, largest first; None for six, or all of them where there are fewer.
             memory_limit: bytes, or a text such as "4GiB"; None for 80 % of what is available.
 
         Raises:
-            OptionError: k is no positive integer, or more than ARPACK finds.
+            OptionError: k is no positive integer, more than min(K, N), or more than ARPACK finds.
             MemoryLimitError: it would take more memory.
         """
         from .spectrum import spectrum_of

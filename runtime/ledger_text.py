@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _LABEL, _X, _WEIGHT, _AMOUNT = 24, 10, 10, 12
 _WIDTH = _LABEL + _X + _WEIGHT + _AMOUNT + 3  # 59: what is left of 80 columns is for a remark
+_LONGEST = 80  # columns of a name that has a line of its own
 
 
 class _Line(NamedTuple):
@@ -114,7 +115,7 @@ def _groups(ledger: Ledger, largest: int) -> Iterator[_Line]:
     names, sums = [*ledger.groups], np.array([*ledger.groups.values()])
     order = [int(j) for j in np.argsort(-np.abs(sums), kind="stable")[:largest]]
     for j in order:
-        yield _Line(f"  {shortened(names[j], _WIDTH - _AMOUNT - 3)}", sums[j])
+        yield _Line(f"  {shortened(names[j], _LONGEST - 2)}", sums[j])
     yield from _others(sums, order)
 
 
@@ -126,7 +127,7 @@ def _shares(shares: Sequence[Share], largest: int) -> Iterator[_Line]:
         share, channel, value = parts[j]
         place = "" if channel is None else f", channel {channel}"
         start = f"  {share.op} "
-        room = _WIDTH - _AMOUNT - 1 - len(start) - len(place)
+        room = _LONGEST - len(start) - len(place)
         yield _Line(f"{start}{shortened(share.node, max(8, room))}{place}", value)
     yield from _others(values, order)
 
@@ -168,4 +169,7 @@ def _row(label: str, x: str, weight: str, amount: str, remark: str = "") -> str:
     head = f"{label:<{_LABEL}}"
     if x or weight:
         head = f"{head} {x:>{_X}} {weight:>{_WEIGHT}}"
-    return f"{head:<{_WIDTH - _AMOUNT - 1}} {amount:>{_AMOUNT}}  {remark}".rstrip()
+    room = _WIDTH - _AMOUNT - 1
+    if len(head) > room:  # a long name has a line of its own
+        return f"{head}\n{'':{room}} {amount:>{_AMOUNT}}  {remark}".rstrip()
+    return f"{head:<{room}} {amount:>{_AMOUNT}}  {remark}".rstrip()

@@ -522,7 +522,7 @@ def _compared(check: str, with_what: str, deviation: Array, bounds: Array, note:
     """Deviations (P, K) against what is allowed."""
     largest = float(deviation.max(initial=0.0))
     ratio = float((deviation / bounds).max(initial=0.0))
-    told = f"within {largest:.2g} of {with_what}, {100 * ratio:.2g} % of the bound{note}"
+    told = f"within {largest:.2g} of {with_what}, {100 * ratio:.2g} % of its bound{note}"
     return Finding(check, ratio <= 1, told, ratio)  # NaN is not within
 
 

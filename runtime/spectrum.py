@@ -27,6 +27,7 @@ Limit = int | str | None  # of memory, as in `limit_of`
 
 _SMALL = 2**30  # min(K, N)² · max(K, N) up to which LAPACK finds all singular values within seconds
 _ROOM = 2**22  # entries of W in float64 at a time
+_LEADING = 6  # singular values where nobody says how many
 _CONVERGED = 1e-7  # residual, over σ₁, that ARPACK's vectors must stay below: several times √ε
 _SEED = 0
 
@@ -134,12 +135,16 @@ class Spectrum:
         return "\n".join(lines)
 
 
-def spectrum_of(W: Matrix, k: int, shaped: Shaped, memory_limit: Limit) -> Spectrum:
+def spectrum_of(W: Matrix, k: int | None, shaped: Shaped, memory_limit: Limit) -> Spectrum:
     """The spectrum of a map's W; `AffineMap.spectrum` documents it."""
-    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-        raise OptionError(f"k is how many singular values to find: a positive integer, not {k!r}")
     small, large = sorted(W.shape)
-    k = min(int(k), small)
+    if k is None:
+        k = min(_LEADING, small)
+    elif isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
+        raise OptionError(f"k is how many singular values to find: a positive integer, not {k!r}")
+    elif k > small:
+        raise OptionError(f"W {W.shape[0]} × {W.shape[1]} has {small} singular values, not {k}")
+    k = int(k)
     W = W.in_dtype(np.float64) if isinstance(W, ProgramOperator) else W
     every: Array | None = None
     if k == small or small**2 * large <= _SMALL:

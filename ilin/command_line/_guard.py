@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import shlex
 import sys
 import warnings
@@ -135,9 +136,10 @@ def _exit_code_of(call: Callable[[], Any]) -> int:
 
 def _usage(error: click.ClickException) -> str:
     """Click's message in one line, with where to read on."""
-    message = " ".join(error.format_message().split())
+    message = " ".join(error.format_message().split()).rstrip(".")
+    message = re.sub(r"^Invalid value for '(.+?)': ", r"\1: ", message)
     ctx = getattr(error, "ctx", None)
-    return f"{message.rstrip('.')} (see {ctx.command_path} --help)" if ctx else message
+    return f"{message} (see {ctx.command_path} --help)" if ctx else message
 
 
 def _never_fail_to_encode() -> None:

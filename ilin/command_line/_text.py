@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from typing import TextIO
 
@@ -15,6 +17,8 @@ from ..runtime.text import column as column
 from ..runtime.text import number as number
 from ..runtime.text import one_line as one_line
 from ..runtime.text import shortened as shortened
+
+MESSAGE_WIDTH = 80  # columns at most of a line for people
 
 
 class StandardOutputError(Exception):
@@ -39,7 +43,8 @@ def say(text: str) -> None:
 
 def note(text: str, stream: TextIO | None = None) -> None:
     """Write a line that is not the result to standard error, or to another stream."""
-    click.echo(f"note: {one_line(text)}", file=stream, err=stream is None, color=_colour())
+    told = _folded("note: ", one_line(text), stream or sys.stderr)
+    click.echo(f"note: {told}", file=stream, err=stream is None, color=_colour())
 
 
 def stderr_apart() -> TextIO:
@@ -60,7 +65,20 @@ def error_line(text: str, *, after_echo: bool = False) -> None:
     """
     if after_echo and sys.stderr is not None and sys.stderr.isatty():
         click.echo(err=True)
-    click.echo(click.style("error:", fg="red", bold=True) + " " + one_line(text), err=True, color=_colour())
+    told = _folded("error: ", one_line(text), sys.stderr)
+    click.echo(f"{click.style('error:', fg='red', bold=True)} {told}", err=True, color=_colour())
+
+
+def _folded(label: str, text: str, stream: TextIO | None) -> str:
+    """Text for behind a label: on a terminal in lines that fit, elsewhere in one, for machines.
+
+    Words that do not fit, such as paths, stay whole, so that they can be copied.
+    """
+    if stream is None or not stream.isatty():
+        return text
+    room = min(MESSAGE_WIDTH, shutil.get_terminal_size().columns) - len(label)
+    lines = textwrap.wrap(text, max(20, room), break_long_words=False, break_on_hyphens=False)
+    return f"\n{'':{len(label)}}".join(lines)
 
 
 def colourful() -> bool:

@@ -21,6 +21,7 @@ from ..report.layouts import AUTO
 from ..runtime.errors import RowsError
 from ._guard import GuardedCommand, native_messages, typed
 from .destination import check_destination, check_folder, numbered
+from .explained import Explained
 from .inputs import instances, read
 from .pages import Pages
 from .run import Job, Shown, run
@@ -30,8 +31,8 @@ _HELP = """From an ONNX model and one input x to the exact affine map F(z) = W z
 Runs MODEL once at X with onnxruntime, and composes W and b from the operators' own equations; on a
 piecewise-linear network the map is exact on the whole linear region around x, with smooth operators it is the
 tangent at x. Checks the answer against onnxruntime, at x and at a fresh point of the region; --deep checks
-step by step as well. Shows what each entry of x contributes to the largest output, and how closely all of
-that was verified.
+step by step as well. Shows what each entry of x contributes to one output, the largest where --explain names
+no other, and how closely all of that was verified.
 
 X.npy holds one instance, or several along axis 0; X.npz names several inputs, by graph input name.
 
@@ -44,6 +45,7 @@ Examples:
   ilin-compile model.onnx x.npy --region           how far it holds, and why
   ilin-compile model.onnx x.npy --ties             which ties matter
   ilin-compile model.onnx x.npy --ledger           every term of the output
+  ilin-compile model.onnx x.npy --explain 3        output 3, not the largest
   ilin-compile model.onnx x.npy --report page.html a page for people
   ilin-compile model.onnx several.npy --json       a document for machines
   ilin-compile model.onnx x.npy --out-dir MAP      a W too large for memory
@@ -101,7 +103,7 @@ def rows_of(_ctx: click.Context, _parameter: click.Parameter, text: str) -> Rows
         return int(match[1])
     if re.fullmatch(r"-?\d+(\s*,\s*-?\d+)*", text):
         return [int(row) for row in text.split(",")]
-    raise RowsError(f"--rows {text!r} is not understood; write all, top5, or flat output indices such as 3,5")
+    raise RowsError(f"--rows {text!r} is not understood; write all, top5, or indices such as 3,5")
 
 
 READING_OPTIONS = {  # what a verdict depends on, by the name that `compile` has for each
@@ -241,25 +243,31 @@ def gathered(command: Callable[..., Any], wanted: Mapping[str, Callable[..., Any
 @click.option(
     "--ledger",
     is_flag=True,
-    help="Show the largest output as a full sum: contributions, and b by step and channel.",
+    help="Show the explained output as a full sum: contributions, and b by step and channel.",
+)
+@click.option(
+    "--explain",
+    type=int,
+    metavar="K",
+    help="Output to explain, a flat index as in --rows.  [default: the largest of --rows]",
 )
 @click.option(
     "--against",
     type=int,
     metavar="K",
-    help="With --ledger, --report or --plot: against output K, a flat index as in --rows.",
+    help="Output to set it against, likewise, in --ledger, --report and --plot; alone it implies --ledger.",
 )
 @click.option(
     "--report",
     type=click.Path(path_type=Path),
     metavar="PAGE.html",
-    help="Write a page about the largest output that a stranger can read, complete in one file.",
+    help="Write a page about the explained output that a stranger can read, complete in one file.",
 )
 @click.option(
     "--plot",
     type=click.Path(path_type=Path),
     metavar="MAP.png",
-    help="Draw what the input adds to the largest output; .png, .svg or .pdf.",
+    help="Draw what the input adds to the explained output; .png, .svg or .pdf.",
 )
 @click.option(
     "--class-names",
@@ -303,6 +311,7 @@ def compile_main(
     ties: bool,
     deep: bool,
     ledger: bool,
+    explain: int | None,
     against: int | None,
     report: Path | None,
     plot: Path | None,
@@ -320,22 +329,17 @@ def compile_main(
     if output is not None and out_dir is not None:
         raise click.UsageError("-o and --out-dir exclude each other: one file, or a folder of blocks", ctx)
     pages = report is not None or plot is not None
-    if against is not None and not (ledger or pages):
-        raise click.UsageError("--against belongs to --ledger, --report or --plot: add one of them", ctx)
-    if not pages and (class_names or feature_names or layout != AUTO):
-        raise click.UsageError(
-            "--class-names, --feature-names and --layout belong to --report or --plot: add one of them", ctx
-        )
+    ledger = ledger or (against is not None and not pages)
+    settings = {"class-names": class_names, "feature-names": feature_names, "layout": layout != AUTO}
+    if not pages and any(settings.values()):
+        first = next(name for name, given in settings.items() if given)
+        raise click.UsageError(f"--{first} belongs to --report or --plot", ctx)
     pages_of = Pages.checked(report, plot, class_names, feature_names, layout, typed(ctx))
     for path in (output, report, plot):
         if path is not None:
             check_destination(path, sources=(model, x))
     if deep and out_dir is not None:
-        raise click.UsageError(
-            "--deep and --out-dir exclude each other: W in float64 would have to fit into memory; blocks on "
-            "disk are compared row by row anyway",
-            ctx,
-        )
+        raise click.UsageError("--deep and --out-dir exclude each other: float64 needs W in memory", ctx)
     if out_dir is not None:
         check_folder(out_dir)
     given = read(x)
@@ -343,9 +347,7 @@ def compile_main(
         compiled = compile(model, **options)
     points = instances(given, compiled.graph.inputs, whole=whole)
     if ledger and len(points) > 1 and shown.form == "text":
-        raise click.UsageError(
-            f"--ledger shows one instance, and {x} holds {len(points)}: add --json for all of them", ctx
-        )
+        raise click.UsageError(f"--ledger shows one instance, not {len(points)}: add --json", ctx)
     targets = numbered(output, len(points))
     for path in (output, report, plot):
         for target in numbered(path, len(points)):
@@ -358,7 +360,7 @@ def compile_main(
         ties=ties,
         deep=deep,
         ledger=ledger,
-        against=against,
+        explained=Explained(explain, against),
         pages=pages_of,
     )
     ctx.exit(run(job))

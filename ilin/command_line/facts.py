@@ -14,8 +14,6 @@ from ..compiler.graph import Graph, TensorInfo
 from ..compiler.pipeline import CompiledModel
 from ..runtime.affine_map import AffineMap
 from ..runtime.arrays import located
-from ..runtime.errors import RowsError
-from ..runtime.ledger import Ledger
 from ..runtime.primitives import Array, Shape
 
 Facts = dict[str, Any]
@@ -24,27 +22,33 @@ _SETTINGS = ("engine", "direction", "dtype", "mode", "quantized")
 
 
 def facts_of(
-    affine: AffineMap, seconds: float, *, layers: bool = False, region: bool = False, ties: bool = False
+    affine: AffineMap,
+    explained: int,
+    seconds: float,
+    *,
+    layers: bool = False,
+    region: bool = False,
+    ties: bool = False,
 ) -> Facts:
     """Everything the summary shows of one instance.
 
     Args:
         affine: the map.
+        explained: position among its rows of the output that is.
         seconds: that it took.
         layers: what each layer adds to b too.
         region: what is known of the region too.
         ties: which of the ties matter too.
     """
-    y = _flat(affine.outputs)
-    top = int(np.argmax(y[affine.rows]))
+    y = flat(affine.outputs)
     facts: Facts = strict(
         {
             "inputs": _tensors(affine.inputs),
             "outputs": _tensors(affine.outputs),
             "prediction": [_output(affine, int(row), y) for row in np.argsort(-y, kind="stable")[:LARGEST]],
             "map": _map(affine, len(y)),
-            "explained": _explained(affine, top, y),
-            **({"layers": _layers(affine, top)} if layers else {}),
+            "explained": _explained(affine, explained, y),
+            **({"layers": _layers(affine, explained)} if layers else {}),
             "certificate": affine.certificate.as_dict(),
             **({"region": affine.region.as_dict()} if region else {}),
             **({"ties": affine.ties.as_dict()} if ties else {}),
@@ -54,40 +58,6 @@ def facts_of(
         }
     )
     return facts
-
-
-def ledger_of_top(affine: AffineMap, against: int | None) -> Ledger:
-    """The ledger of the largest output, or of its difference from another.
-
-    Args:
-        affine: the map.
-        against: flat output index.
-
-    Raises:
-        RowsError: the other is not among the map's rows, or the largest itself.
-    """
-    y = _flat(affine.outputs)
-    top = int(np.argmax(y[affine.rows]))
-    other = None if against is None else position_of(affine, against)
-    if other == top:
-        raise RowsError(f"--against {against} is the largest output itself; name another one")
-    return affine.ledger(top, against=other)
-
-
-def position_of(affine: AffineMap, against: int) -> int:
-    """The position among the map's rows of a flat output index.
-
-    Raises:
-        RowsError: it is not among them.
-    """
-    y = _flat(affine.outputs)
-    found = np.flatnonzero(affine.rows == (against + len(y) if against < 0 else against))
-    if not len(found):
-        raise RowsError(
-            f"--against {against} is none of the rows that are explained: an output index below {len(y)}, "
-            "which --rows must list where it is given"
-        )
-    return int(found[0])
 
 
 def model_facts(compiled: CompiledModel) -> Facts:
@@ -169,12 +139,13 @@ def _output(affine: AffineMap, row: int, y: Array) -> Facts:
 def _explained(affine: AffineMap, position: int, y: Array) -> Facts:
     """The ledger of one row: Σ W[k, j] x[j] + b[k] = y[k], with its largest terms."""
     row = int(affine.rows[position])
-    x, weights = _flat(affine.inputs), _flat(affine.weights(position))
-    contributions = _flat(affine.contributions(position))
+    x, weights = flat(affine.inputs), flat(affine.weights(position))
+    contributions = flat(affine.contributions(position))
     total, b = float(contributions.sum()), float(affine.b[position])
     largest = [j for j in np.argsort(-np.abs(contributions), kind="stable")[:LARGEST] if contributions[j]]
     return {
         **_output(affine, row, y),
+        "largest": bool(y[row] == y[affine.rows].max()),
         "b": b,
         "b_share": b / float(y[row]) if y[row] else None,
         "contributions_sum": total,
@@ -209,7 +180,7 @@ def _layers(affine: AffineMap, position: int) -> list[Facts]:
     ]
 
 
-def _flat(values: Any) -> Array:
+def flat(values: Any) -> Array:
     """One array, or name to array, flattened and stacked in float64."""
     parts = values.values() if isinstance(values, Mapping) else [values]
     return np.concatenate([np.ravel(part).astype(np.float64) for part in parts])

@@ -39,7 +39,7 @@ Examples:
   ilin inspect model.onnx --outputs logits   only what leads to this tensor
   ilin inspect model.onnx --mode frozen      as it is read with gates held
   ilin inspect --operators                   all operators that have a rule
-  ilin inspect --operators --markdown        the same as the page docs/operators.md
+  ilin inspect --operators --markdown        the same as docs/operators.md
 
 \b
 Exit codes:

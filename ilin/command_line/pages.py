@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..report.layouts import AUTO, ENTRIES, parsed
-from ..report.names import read_names
+from ..report.layouts import AUTO, ENTRIES, layouts_of, parsed
+from ..report.names import Names, read_names
 from ..runtime.affine_map import AffineMap
+from ..runtime.primitives import Shape
 from .destination import numbered
-from .facts import position_of
 
 
 @dataclass(frozen=True)
@@ -56,25 +57,39 @@ class Pages:
         )
         return cls(report, plot, classes, features, layout, command)
 
-    def write(self, affine: AffineMap, index: int, count: int, against: int | None) -> list[Path]:
+    def require_fit(self, inputs: Mapping[str, Shape], outputs: Mapping[str, Shape]) -> None:
+        """Refuse names and a layout that do not fit the model.
+
+        Args:
+            inputs: shapes by name, at one point.
+            outputs: likewise.
+
+        Raises:
+            OptionError: which does not.
+        """
+        if self.report is not None or self.plot is not None:
+            layouts = layouts_of(inputs, self.layout)
+            Names.of(outputs, inputs, layouts, self.class_names, self.feature_names)
+
+    def write(self, affine: AffineMap, index: int, count: int, row: int, against: int | None) -> list[Path]:
         """Write what was asked for.
 
         Args:
             affine: the map.
             index: of the instance.
             count: of instances; several go to files with a number.
-            against: flat output index, or None for the runner-up.
+            row: position among the map's rows of the output to explain.
+            against: of its rival, or None for the runner-up.
 
         Returns:
             The paths.
 
         Raises:
-            RowsError: the rival is not among the map's rows.
-            OptionError: names or a layout that do not fit the model.
             OutputError: a path cannot be written.
         """
         settings: dict[str, Any] = {
-            "against": None if against is None else position_of(affine, against),
+            "row": row,
+            "against": against,
             "class_names": self.class_names,
             "feature_names": self.feature_names,
             "layout": self.layout,

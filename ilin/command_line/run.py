@@ -23,7 +23,8 @@ from ._guard import native_messages
 from ._progress import Meter, telling
 from ._text import error_line, note, say
 from .destination import numbered
-from .facts import Facts, facts_of, ledger_of_top, model_facts, strict
+from .explained import Explained
+from .facts import Facts, facts_of, flat, model_facts, strict
 from .inputs import Instances
 from .pages import Pages
 from .several import table_head, table_row, totals
@@ -60,8 +61,8 @@ class Job:
     region: bool = False  # whether to say how far a map holds
     ties: bool = False  # whether to say which ties matter
     deep: bool = False  # whether to verify deeply
-    ledger: bool = False  # whether to show the largest output as a full sum
-    against: int | None = None  # and as a difference from this one, a flat output index
+    ledger: bool = False  # whether to show the explained output as a full sum
+    explained: Explained = field(default_factory=Explained)
     pages: Pages = field(default_factory=Pages)  # for people
 
 
@@ -93,7 +94,7 @@ def _one(job: Job) -> Facts:
         affine, facts, ledger = _linearised(job, 0, meter)
     _notes(job, affine)
     saved = _saved(job, 0, affine)
-    written = [*([] if saved is None else [saved]), *job.pages.write(affine, 0, 1, job.against)]
+    written = [*([] if saved is None else [saved]), *_pages(job, 0, affine)]
     for path in () if job.shown.quiet else written:
         note(f"wrote {path}")
     document = {**model_facts(job.compiled), **facts, "saved": saved, **_cost(job)}
@@ -113,7 +114,7 @@ def _several(job: Job) -> list[Facts]:
             with naming(index):
                 affine, facts, _ = _linearised(job, index, meter)
                 saved = _saved(job, index, affine)
-                job.pages.write(affine, index, len(job.points), job.against)
+                _pages(job, index, affine)
             found.append({"instance": index, **facts, "saved": saved})
             meter.next_instance()
             with meter.aside():
@@ -139,27 +140,46 @@ def _linearised(job: Job, index: int, meter: Meter) -> tuple[AffineMap, Facts, L
             with meter.aside():
                 note(f"plan: {job.compiled.plan(point, job.rows)}")
         with native_messages(shown=job.shown.verbose):
-            if folder is None:
-                affine = job.compiled.at(point, job.rows, progress=meter)
-            else:
-                from ..compiler.to_folder import linearize_to
-
-                affine = linearize_to(job.compiled, folder.resolve(), point, job.rows, progress=meter)
+            affine = _map(job, point, folder, meter)
             # Made here, where messages are held back and the time is counted.
             _ = affine.certify_deeply() if job.deep else affine.certificate
             if job.region:
                 _survey(affine)
             if job.ties:
                 _ = affine.ties
-            ledger = ledger_of_top(affine, job.against) if job.ledger else None
+            row, against = _positions(job, affine)
+            ledger = affine.ledger(row, against=against) if job.ledger else None
             told = {} if ledger is None else {"ledger": strict(ledger.as_dict())}
     except MemoryLimitError as error:
+        what = str(error).split("; ")[0]  # what follows are remedies in Python's words
         raise MemoryLimitError(
-            f"{error} (here: --rows top3, --outputs NAME, --out-dir DIR, --memory-limit SIZE)"
+            f"{what}; try --rows top3, --outputs NAME, --out-dir DIR or --memory-limit SIZE"
         ) from error
     seconds = time.perf_counter() - started
-    facts = facts_of(affine, seconds, layers=job.shown.verbose, region=job.region, ties=job.ties)
+    facts = facts_of(affine, row, seconds, layers=job.shown.verbose, region=job.region, ties=job.ties)
     return affine, {**facts, **told}, ledger
+
+
+def _map(job: Job, point: Any, folder: Path | None, meter: Meter) -> AffineMap:
+    """The map at one point; what the pages and the ledger ask for is checked before it is composed."""
+    asked = job.compiled.asked(point, job.rows)
+    program = asked.program
+    job.explained.positions(asked.rows, asked.trace.answered(program.outputs))
+    job.pages.require_fit(dict(program.inputs), dict(program.outputs))
+    if folder is None:
+        return job.compiled.answer(asked, job.compiled.compose(asked, meter))
+    from ..compiler.to_folder import linearize_to  # which asks again: one more run of the model
+
+    return linearize_to(job.compiled, folder.resolve(), point, job.rows, progress=meter)
+
+
+def _positions(job: Job, affine: AffineMap) -> tuple[int, int | None]:
+    """Of the explained output and its rival, among the map's rows."""
+    return job.explained.positions(affine.rows, flat(affine.outputs))
+
+
+def _pages(job: Job, index: int, affine: AffineMap) -> list[Path]:
+    return job.pages.write(affine, index, len(job.points), *_positions(job, affine))
 
 
 def _survey(affine: AffineMap) -> None:

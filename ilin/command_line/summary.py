@@ -130,7 +130,7 @@ def _explained(facts: Facts) -> Iterator[str]:
     told = facts["explained"]
     entries = told["contributions"]
     name = label_of(told, facts["outputs"])
-    if told["row"] != facts["prediction"][0]["row"]:
+    if told["largest"] and told["row"] != facts["prediction"][0]["row"]:
         yield f"of the {plural(facts['map']['K'], 'row')} asked for, the largest is"
     heading = f"output {name}" + (f", row {told['row']}" if name.endswith("]") else "")
     yield click.style(_row(heading, "x", "weight", "contribution", margin=0), bold=True)
@@ -260,8 +260,13 @@ def _extent(radius: Facts) -> str:
 
 
 def _check(what: str, deviation: str, ratio: float | None) -> str:
-    share = "over any bound" if ratio is None else f"{100 * ratio:.2g} %"
+    share = "over any bound" if ratio is None else _percent(100 * ratio)
     return labelled("", f"{what:<36} {deviation:>10} {share:>13}")
+
+
+def _percent(size: float) -> str:
+    """Two digits, and all of those before the point."""
+    return f"{size:.2g} %" if size < 99.5 else f"{size:,.0f} %"
 
 
 def small(value: float | None) -> str:

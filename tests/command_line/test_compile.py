@@ -300,9 +300,9 @@ def test_several_named_instances(ilin_compile, two_inputs, tmp_path):
 @pytest.fixture
 def unverified(monkeypatch):
     """Every second answer fails its checks, as one with NaN and infinities would."""
-    original, calls = CompiledModel.at, []
+    original, calls = CompiledModel.answer, []
 
-    def at(self, *arguments, **options):
+    def answer(self, *arguments, **options):
         affine = original(self, *arguments, **options)
         calls.append(affine)
         if len(calls) % 2 == 0:
@@ -311,7 +311,7 @@ def unverified(monkeypatch):
         bad = dataclasses.replace(bad, at_x_over_bound=float("nan"))
         return dataclasses.replace(affine, certify=lambda _: bad)
 
-    monkeypatch.setattr(CompiledModel, "at", at)
+    monkeypatch.setattr(CompiledModel, "answer", answer)
 
 
 def test_computed_but_not_verified(ilin_compile, unverified, model, x):

@@ -7,6 +7,8 @@ import json
 import numpy as np
 import pytest
 
+from ilin.compiler.pipeline import CompiledModel
+
 from .models import C, W, X, write
 
 
@@ -35,15 +37,37 @@ def test_several_instances_as_json(ilin_compile, refused, model, tmp_path):
 
     document = json.loads(ilin_compile(model, several, "--ledger", "--json").stdout)
     assert [one["ledger"]["value"] for one in document["instances"]] == [18.5, 36]
-    assert "--ledger shows one instance" in refused(model, several, "--ledger")
+    assert "--ledger shows one instance, not 2: add --json" in refused(model, several, "--ledger")
+
+
+def test_another_output_than_the_largest(ilin_compile, model, x):
+    document = json.loads(ilin_compile(model, x, "--explain", "-2", "--json").stdout)
+    assert (document["explained"]["row"], document["explained"]["largest"]) == (1, False)
+    text = ilin_compile(model, x, "--explain", "1", "--rows", "top2").stdout
+    assert "\noutput 1 " in text
+    told = json.loads(ilin_compile(model, x, "--explain", "1", "--against", "0", "--json").stdout)["ledger"]
+    np.testing.assert_array_equal(told["contributions"]["x"], (W[[1]] - W[[0]]) * X)
+
+
+def test_against_alone_shows_the_ledger(ilin_compile, model, x):
+    alone, both = (ilin_compile(model, x, *more, "--against", "0").stdout for more in ([], ["--ledger"]))
+    assert alone.partition("\ntook")[0] == both.partition("\ntook")[0]
+
+
+def test_nothing_is_composed_for_what_is_refused(monkeypatch, refused, model, x):
+    monkeypatch.setattr(CompiledModel, "compose", lambda *_: pytest.fail("W was composed"))
+    refused(model, x, "--explain", "3")
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--against", "0"], "--against belongs to --ledger"),
-        (["--ledger", "--against", "3"], "--against 3 is none of the rows that are explained"),
-        (["--ledger", "--against", "0", "--rows", "1,2"], "which --rows must list where it is given"),
+        (["--explain", "3"], "--explain 3: the outputs are 0 to 2; -1 is the last"),
+        (["--ledger", "--against", "-4"], "--against -4: the outputs are 0 to 2; -1 is the last"),
+        (["--against", "0", "--rows", "1,2"], "--against 0 is not among --rows; add it there, or leave"),
+        (["--explain", "0", "--rows", "top2"], "--explain 0 is not among --rows; add it there, or leave"),
+        (["--against", "2"], "--against 2 is the explained output itself; name another one"),
+        (["--explain", "1", "--against", "-2"], "--against -2 is the explained output itself"),
     ],
 )
 def test_refusals(refused, model, x, arguments, message):

@@ -148,6 +148,27 @@ def test_colours_on_terminals_only(model, x):
     assert "\x1b" not in shown
 
 
+def test_messages_are_folded_on_terminals_only(model, x):
+    arguments = (model, x, "--memory-limit", "1")
+    code, shown = on_a_terminal(COMPILE, *arguments, env={"NO_COLOR": "1"})
+    lines = shown.replace("\r", "").rstrip("\n").split("\n")
+    assert code == 2
+    assert len(lines) > 1
+    assert max(map(len, lines)) <= 80
+    assert lines[1].startswith("       ")
+    piped = process(COMPILE, *arguments, capture_output=True).stderr
+    assert piped.count("\n") == 1
+    assert " ".join(shown.split()) == piped.strip()
+
+
+@pytest.mark.parametrize("command", ["compile", "inspect", "plan", "verify"])
+def test_every_command_shows_examples_within_a_terminal(ilin, command):
+    text = ilin(command, "--help").stdout
+    assert "Examples:" in text and "Exit codes:" in text
+    assert "-h, --help" in text
+    assert max(map(len, text.split("\n"))) <= 80
+
+
 def test_a_table_on_a_terminal(model):
     code, shown = on_a_terminal(MAIN, "inspect", model, env={"NO_COLOR": "1"})
     assert code == 0
@@ -183,10 +204,10 @@ def test_cold_start():
 
 
 def raising(monkeypatch, error):
-    def at(*_arguments, **_options):
+    def compose(*_arguments, **_options):
         raise error
 
-    monkeypatch.setattr(CompiledModel, "at", at)
+    monkeypatch.setattr(CompiledModel, "compose", compose)
 
 
 @pytest.mark.parametrize("name", ["main", "compile_main"])

@@ -19,7 +19,11 @@ from onnx import TensorProto, helper, numpy_helper, save
 
 import ilin
 from ilin.command_line import compile_main
+from ilin.compiler.pipeline import CompiledModel
 from ilin.report.layouts import layouts_of
+from ilin.report.numbers import number, part, written_out
+from ilin.report.page import TEMPLATES
+from ilin.report.spots import spot_of
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits"
 HOSTILE = '</script><script>alert(1)</script><img src="https://example.org/x" onerror=alert(2)>&'
@@ -220,7 +224,8 @@ def test_a_region_that_takes_long_is_left_out(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--layout", "nchw"], "belong to --report or --plot"),
+        (["--layout", "nchw"], "--layout belongs to --report or --plot"),
+        (["--class-names", "two.txt"], "--class-names belongs to --report or --plot"),
         (["--report", "p.html", "--layout", "XYZ"], "layout 'XYZ' is not understood"),
         (["--report", "p.html", "--layout", "nlc"], "layout 'nlc' fits no input"),
         (["--report", "p.html", "--class-names", "none.txt"], "no such file: none.txt"),
@@ -231,11 +236,13 @@ def test_a_region_that_takes_long_is_left_out(tmp_path, monkeypatch):
         (["--report", "no/p.html"], "no such folder"),
         (["--report", "x.npy"], "refusing to overwrite the input"),
         (["--plot", "p.bmp"], "a plot is written as .png, .svg, .pdf"),
-        (["--against", "3"], "--against belongs to"),
-        (["--report", "p.html", "--rows", "3,4", "--against", "5"], "none of the rows that are explained"),
+        (["--report", "p.html", "--feature-names", "two.txt"], "2 feature names are given, but the input"),
+        (["--report", "p.html", "--rows", "3,4", "--against", "5"], "--against 5 is not among --rows"),
+        (["--report", "p.html", "--explain", "10"], "--explain 10: the outputs are 0 to 9; -1 is the last"),
     ],
 )
 def test_refusals(tmp_path, monkeypatch, arguments, message):
+    monkeypatch.setattr(CompiledModel, "compose", lambda *_: pytest.fail("W was composed"))
     monkeypatch.chdir(tmp_path)
     shutil.copy(DIGITS / "x.npy", "x.npy")
     Path("two.txt").write_text("one\ntwo\n")
@@ -243,6 +250,7 @@ def test_refusals(tmp_path, monkeypatch, arguments, message):
     assert result.exit_code == 2
     assert message in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
+    assert len(result.stderr.replace(str(tmp_path), "")) <= 81
     assert not Path("p.html").exists()
 
 
@@ -262,6 +270,175 @@ def test_several_instances_have_a_page_each(tmp_path):
     result = command(DIGITS / "model.onnx", tmp_path / "s.npy", "--report", tmp_path / "p.html")
     assert result.exit_code == 0, result.output
     assert sorted(path.name for path in tmp_path.glob("*.html")) == ["p.0.html", "p.1.html"]
+
+
+def contrast_of(a, b):
+    """WCAG 2.2's contrast ratio of two colours such as #a0b1c2."""
+
+    def luminance(colour):
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    light, dark = sorted((luminance(a), luminance(b)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark", "print"])
+def test_colours_have_contrast(theme):
+    assert contrast_of("#ffffff", "#000000") == pytest.approx(21)
+    css = (TEMPLATES / "style.css").read_text()
+    start = {"light": 0, "dark": css.index("prefers-color-scheme: dark"), "print": css.index("@media print")}
+    block = css[start[theme] : css.index("}", start[theme])]
+    colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", block))
+    texts = [
+        (text, ground) for text in ("ink", "soft", "link", "good", "bad") for ground in ("ground", "panel")
+    ]
+    for text, ground in [*texts, ("bad", "bad-ground")]:
+        assert contrast_of(colours[text], colours[ground]) >= 4.5, (text, ground)  # AA for text
+    for shape in ("up", "down"):
+        assert contrast_of(colours[shape], colours["ground"]) >= 3, shape  # AA for graphics
+        assert contrast_of(colours[shape], colours["panel"]) >= 3, shape
+
+
+def test_what_scrolls_can_be_reached_and_shows_it(written):
+    page = Page((written / "page.html").read_text())
+    regions = [attrs for attrs in page.all("div") if attrs.get("class") == "scroll"]
+    assert regions
+    assert all(
+        each["tabindex"] == "0" and each["role"] == "region" and each["aria-label"] for each in regions
+    )
+    css = (TEMPLATES / "style.css").read_text()
+    assert re.search(r"a:focus-visible, \[tabindex\]:focus-visible \{ outline: \d+px solid", css)
+    assert "outline: none" not in css
+
+
+def spotted(tmp_path, shape, rows, columns):
+    """A map of an image that is 0 but for a box of ones, with one small entry far away."""
+    W = np.zeros((*shape, 2))
+    W[rows, columns, 0] = 1
+    W[0, 0, 0] = 0.5
+    path = dense(tmp_path / "spot.onnx", [1, 1, *shape], W.reshape(-1, 2))
+    return ilin.compile(path).at(np.ones((1, 1, *shape), np.float32))
+
+
+def test_a_small_place_is_framed_and_shown_larger(tmp_path):
+    affine = spotted(tmp_path, (224, 224), slice(100, 120), slice(150, 180))
+    affine.report(tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text()
+    page = Page(text)
+    found = re.search(r"rows (\d+) to (\d+), columns (\d+) to (\d+)", text)
+    top, bottom, left, right = map(int, found.groups())
+    assert top <= 100 and bottom >= 117 and left <= 150 and right >= 177  # nine tenths of its rows at least
+    assert bottom - top < 40 and right - left < 50
+    larger = [image for image in page.all("img") if "larger" in image["alt"]]
+    assert {(image["width"], image["height"]) for image in larger} == {
+        (str(right - left + 1), str(bottom - top + 1))
+    }
+    assert all(found[0] in image["alt"] for image in larger)
+    frames = [rect for rect in page.all("rect") if rect.get("class") == "over"]
+    sides = {tuple(float(rect[side]) for side in ("x", "y", "width", "height")) for rect in frames}
+    assert sides == {(left, top, right - left + 1, bottom - top + 1)}
+    assert [script["type"] for script in page.all("script")] == ["application/json"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "box"),
+    [((32, 32), (slice(3, 5), slice(3, 5))), ((224, 224), (slice(None), slice(10, 200)))],
+    ids=["small", "spread out"],
+)
+def test_no_place_is_framed(tmp_path, shape, box):
+    spotted(tmp_path, shape, *box).report(tmp_path / "page.html")
+    page = Page((tmp_path / "page.html").read_text())
+    assert not [rect for rect in page.all("rect") if rect.get("class") == "over"]
+
+
+@pytest.mark.parametrize("length", [64, 1000, 44_100])
+def test_the_place_holds_what_it_says(length):
+    rng = np.random.default_rng(length)
+    values = 1e-6 * rng.normal(size=(1, length))
+    values[0, length // 2 : length // 2 + 9] += 5
+    spot = spot_of(values)
+    share = np.abs(values[0, spot.left : spot.right]).sum() / np.abs(values).sum()
+    assert spot.share == pytest.approx(share, rel=1e-12)
+    assert share > 0.8
+    assert length // 2 - spot.left <= 9 and spot.right - length // 2 <= 18
+    np.testing.assert_array_equal(spot.of(values), values[:, spot.left : spot.right])
+    assert spot_of(np.zeros((1, length))) is None
+
+
+def test_a_curve_tells_its_range_once(tmp_path):
+    rng = np.random.default_rng(1)
+    path = dense(tmp_path / "m.onnx", [1, 2, 90], rng.normal(size=(180, 2)))
+    x = rng.normal(size=(1, 2, 90)).astype(np.float32)
+    ilin.compile(path).at(x).report(tmp_path / "page.html")
+    body = re.sub(r'aria-label="[^"]*"|<data value="[^"]*">', "", (tmp_path / "page.html").read_text())
+    for channel in x[0]:
+        low, high = (number(float(each)) for each in (channel.min(), channel.max()))
+        assert body.count(f"from {low}, at the bottom, to {high}") == 1
+        assert f"{low} to {high}" not in body
+
+
+@pytest.mark.parametrize(
+    ("value", "text", "sentence"),
+    [
+        (1.251e-8, "1.251×10⁻⁸", "0.000\u202f000\u202f013"),
+        (1.2e-13, "1.200×10⁻¹³", "1.200×10⁻¹³"),
+        (0.0001202, "0.0001202", "0.000\u202f12"),
+        (27.754, "27.75", "27.75"),
+        (1.5e7, "1.500×10⁷", "1.500×10⁷"),
+        (0.0, "0", "0"),
+    ],
+)
+def test_numbers(value, text, sentence):
+    assert (number(value), written_out(value)) == (text, sentence)
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [
+        (1.25e-8, "about one part in 80 million"),
+        (1 / 8319, "about one part in 8,300"),
+        (0.0316, "3.2 %"),
+        (2.53, "253 %"),
+        (1e-17, "less than one part in a million billion"),
+    ],
+)
+def test_parts(share, text):
+    assert part(share) == text
+
+
+def test_a_number_too_small_for_its_column_is_no_zero():
+    assert number(2.5e-5, 0.9, signed=True) == "+2.500×10⁻⁵"
+    assert number(-1e-17, 0.9, signed=True) == "0.0000"  # rounding
+
+
+def test_distances_stand_beside_something_known(tmp_path, digits):
+    digits.report(tmp_path / "a.html", row=4, against=7)
+    text = (tmp_path / "a.html").read_text()
+    radius, span = digits.region.radius(2).distance, float(np.ptp(digits.x))
+    assert (
+        f"{written_out(radius)} (about one part in {float(f'{span / radius:.2g}'):,.0f} of the input’s"
+        in text
+    )
+    W = np.array([[1.0, -1], [0, 2], [3, 1]])
+    affine = ilin.compile(dense(tmp_path / "m.onnx", [1, 3], W)).at(np.array([[100, 2, 5]], np.float32))
+    affine.report(tmp_path / "b.html", feature_names=["age", "dose", "time"])  # in three units: no range
+    text = (tmp_path / "b.html").read_text()
+    shares = np.abs(affine.ledger(0, against=1).boundary.nearest(2).step) / np.abs([100, 2, 5])
+    name = ["age", "dose", "time"][int(np.argmax(shares))]
+    assert f"(most of all {name} by {part(float(shares.max()))})" in text
+    assert "the input’s range" not in text
+
+
+def test_the_command_explains_the_output_that_is_named(tmp_path):
+    result = command(
+        *(DIGITS / "model.onnx", DIGITS / "x.npy", "--explain", "3", "--against", "-1", "-q"),
+        *("--report", tmp_path / "p.html", "--plot", tmp_path / "p.svg"),
+    )
+    assert result.exit_code == 0, result.output
+    document = Page((tmp_path / "p.html").read_text()).document
+    assert (document["explained"]["row"], document["against"]["row"]) == (3, 9)
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,9 @@ def test_more_rows_than_columns(monkeypatch, materialize):
     np.testing.assert_allclose(found.singular_values, values[:2])
     assert found.every is None
     assert found.effective_rank == pytest.approx(np.exp(entropy(values)), rel=1e-6)
-    assert len(affine.spectrum(100).singular_values) == 6
+    assert len(affine.spectrum(6).singular_values) == 6
+    with pytest.raises(ilin.OptionError, match=r"W \d+ × \d+ has 6 singular values, not 100"):
+        affine.spectrum(100)
     assert found.cosines.shape == (40, 40)
 
 
