@@ -2,12 +2,12 @@
 
     python benchmarks/half_spaces.py
 
-relucent (`pip install relucent==1.0.0`) reads sequential PyTorch networks; both sides get the same weights
-in float64 and the same fresh points. Times are medians over the points of everything from the point to the
-half-spaces, networks prepared before: by `compiled.region(x)`, which runs the model once, as relucent does,
-and by `compiled.at(x).region`, which composes W and b too. relucent's walk ends with its W and b. Names of
-rows, of which relucent has none, are left out: ilin makes them when they are read. Facets are compared where
-relucent's solver, Gurobi, takes them without a licence.
+relucent (`pip install relucent==1.0.0`) reads sequential PyTorch networks; both sides get the same weights in
+float64 and the same fresh points. Times are medians over the points of everything from the point to the
+half-spaces, networks prepared before: by `compiled.region(x)`, and by `compiled.at(x).region`, which composes
+W and b too. Either side runs the model once; relucent's walk ends with its W and b. Names of rows, of which
+relucent has none, are left out: ilin makes them when they are read. Facets are compared where relucent's
+solver, Gurobi, takes them without a licence.
 """
 
 from __future__ import annotations

@@ -13,18 +13,20 @@ import numpy as np
 
 from ..runtime.errors import OptionError
 from ..runtime.primitives import Array
+from ..runtime.region import Progress
 
 _EPSILON = 1e-9  # relative to a row of length 1 and distances from x: what the solver's tolerances leave
 _UNBOUNDED = 3  # scipy's status
 
 
-def facets(A: Array, c: Array, x: Array) -> Array:
+def facets(A: Array, c: Array, x: Array, progress: Progress | None = None) -> Array:
     """Positions of the rows that none of the others imply, ascending; of equal rows the first.
 
     Args:
         A: (rows, N), no row zero.
         c: (rows,).
         x: (N,) a point of the region.
+        progress: called with the rows decided and their number, before each linear program and at the end.
 
     Raises:
         OptionError: the region has no inner point, so that none of its inequalities can be told apart.
@@ -40,6 +42,8 @@ def facets(A: Array, c: Array, x: Array) -> Array:
     found = _by_rays(A, c, distinct, inner)
     left = [int(row) for row in _not_outside(A, c, distinct, found, inner)]
     while left:
+        if progress:
+            progress(len(c) - len(left), len(c))
         row = left[-1]
         beyond = _furthest(A, c, A[row], [*found, row], 1.0)
         assert beyond is not None  # the row itself is an end
@@ -52,6 +56,8 @@ def facets(A: Array, c: Array, x: Array) -> Array:
             continue
         found.append(facet)
         left.remove(facet)
+    if progress:
+        progress(len(c), len(c))
     return np.sort(np.array(found, dtype=np.intp))
 
 

@@ -93,6 +93,7 @@ class CompiledModel:
             return self._operator(asked)
         return self.answer(asked, self.compose(asked, progress))
 
+    @overflow_refused_later()
     def region(self, x: Given) -> Region:
         """The linear region of a point by itself: one run of the model there, and no W.
 

@@ -18,7 +18,7 @@ from ..runtime.memory import readable
 from ..runtime.operator import unstacked, walked
 from ..runtime.primitives import Array
 from ..runtime.program import Discrete, Guard, Kind, LinearProgram, Step
-from ..runtime.region import NORMS, Boundary, Crossing, Inequalities, Norm, Radius, Unit
+from ..runtime.region import NORMS, Boundary, Crossing, Inequalities, Norm, Progress, Radius, Unit
 from .distances import dual_norms
 from .engine import Engine
 from .faces import Faces, faces_of
@@ -343,9 +343,9 @@ class Survey:
                 f"{readable(self._limit)}; take them in blocks (region.blocks()), or raise memory_limit"
             )
 
-    def minimal(self, every: Inequalities) -> Inequalities:
+    def minimal(self, every: Inequalities, progress: Progress | None = None) -> Inequalities:
         """The facets among all half-spaces."""
-        return every.select(facets(every.A, every.c, self.x))
+        return every.select(facets(every.A, every.c, self.x, progress))
 
 
 def _sloping(A: Array) -> Array:

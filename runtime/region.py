@@ -16,6 +16,7 @@ from .pattern import pattern_sha256
 from .program import Kind, LinearProgram
 
 Norm = float  # 1, 2 or math.inf
+Progress = Callable[[int, int], None]  # (done, of)
 NORMS: tuple[Norm, ...] = (1, 2, math.inf)
 SECONDS = 60.0  # that a search may take where nobody says
 
@@ -163,7 +164,7 @@ class Geometry(Protocol):
     def blocks(self, rows: int) -> Iterator[Inequalities]:
         """See `Region.blocks`."""
 
-    def minimal(self, every: Inequalities) -> Inequalities:
+    def minimal(self, every: Inequalities, progress: Progress | None = None) -> Inequalities:
         """See `Region.minimal`; given all half-spaces."""
 
 
@@ -284,13 +285,16 @@ class Region:
             raise OptionError(f"a block has at least one row, not {rows}")
         return self._geometry("half_spaces").blocks(rows)
 
-    def minimal(self) -> Inequalities:
+    def minimal(self, progress: Progress | None = None) -> Inequalities:
         """The inequalities that none of the others imply: the region's facets.
 
         By linear programs, about one for each inequality: for small networks.
+
+        Args:
+            progress: called with the inequalities decided so far and their number.
         """
         every = self.half_spaces()
-        return self._geometry("minimal").minimal(every)
+        return self._geometry("minimal").minimal(every, progress)
 
     @property
     def pattern_sha256(self) -> str:

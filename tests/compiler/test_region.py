@@ -157,7 +157,8 @@ def test_facets_are_those_that_qhull_finds():
     proto, _ = perceptron((3, 12, 10, 2), seed=3)
     x = np.random.default_rng(1).standard_normal((1, 3))
     region = ilin.compile(proto, dtype="float64").at(x).region
-    every, minimal = region.half_spaces(), region.minimal()
+    told = []
+    every, minimal = region.half_spaces(), region.minimal(progress=lambda *now: told.append(now))
     box = np.concatenate([np.eye(3), -np.eye(3)]), np.full(6, 1e6)  # qhull takes bounded sets alone
     A, c = np.concatenate([every.A, box[0]]), np.concatenate([every.c, box[1]])
 
@@ -166,6 +167,8 @@ def test_facets_are_those_that_qhull_finds():
     facets = {i for i in hull.dual_vertices if i < len(every)}
     assert 0 < len(facets) < len(every)
     assert set(minimal.boundaries) == {every.boundaries[i] for i in facets}
+    assert told == sorted(told)
+    assert (len(told) > 2, told[-1]) == (True, (len(every), len(every)))
 
 
 @pytest.fixture(scope="module")
