@@ -309,7 +309,7 @@ def unverified(monkeypatch):
             return affine
         bad = dataclasses.replace(affine.certificate, reason="node 'first' is wrong", at_x=float("inf"))
         bad = dataclasses.replace(bad, at_x_over_bound=float("nan"))
-        return dataclasses.replace(affine, certify=lambda _: bad)
+        return dataclasses.replace(affine, _certify=lambda _: bad)
 
     monkeypatch.setattr(CompiledModel, "at", at)
 

@@ -426,7 +426,7 @@ def test_scalars_are_features_and_units():
     units = affine.units(0, "x")
     assert units.index.shape == (1, 0)
     assert (units.contribution, units.total) == ([6.0], 6.0)
-    assert "[]" in repr(units)
+    assert "[]" in str(units)
 
 
 def test_features_are_found_by_position_and_by_input():
