@@ -107,7 +107,9 @@ def test_reprs_are_short(affine, tmp_path):
         assert repr(value).startswith(type(value).__name__)
 
 
-def test_notebooks_show_regions_and_ties(affine):
+def test_notebooks_show_regions_ties_plans_and_spectra(affine, compiled, x):
+    assert "multiply-adds" in compiled.plan(x)._repr_html_()
+    assert "σ1" in affine.spectrum()._repr_html_()
     affine.region.radius(2)
     assert "radius L2" in affine.region._repr_html_()
     assert "<table>" in affine.ties._repr_html_()
