@@ -107,7 +107,7 @@ def affine_map(
         survey,
         program,
         held={name: value for name, value in asked.trace.feeds.items() if name not in scope.inputs},
-        examine=examine,
+        _examine=examine,
     )
 
 

@@ -23,7 +23,7 @@ from ..runtime.surgery import with_outputs
 from ..runtime.surroundings import embedded
 from .adjoint import sweep_back
 from .graph import Graph, Node
-from .rows import Rows, choose_rows
+from .rows import Rows, choose_rows, largest_of
 from .scope import Scope
 
 _DESCRIPTION = """Explains every x of the given shapes: besides the outputs y of the model it was made from,
@@ -44,7 +44,7 @@ def export_explainer(
         graph: the model.
         scope: what is explained.
         program: the program at any point; only its structure and its fixed steps are used.
-        rows: "all", flat output indices, or an integer k for the k largest outputs at each x.
+        rows: "all", flat output indices, or "top3" or 3 for the largest outputs at each x.
         dtype: floating type of W and b.
 
     Raises:
@@ -79,7 +79,7 @@ def _explanation(
 ) -> dict[str, tuple[str, int, list[int | str]]]:
     """Tensor, element type and shape of W, b and rows."""
     element = int(helper.np_dtype_to_tensor_dtype(graph.dtype))
-    chosen = _rows(graph, program, rows)
+    chosen = _rows(graph, program, largest_of(rows))
     swept = sweep_back(
         graph, program, given=_seeds(graph, program, chosen), supply=_supplier(graph, scope, program)
     )

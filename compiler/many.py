@@ -94,19 +94,19 @@ def _in_batches(
         try:
             for index, point in batch:
                 with naming(index):
-                    asked.append(compiled.asked(point, rows))
+                    asked.append(compiled._asked(point, rows))
         except IlinError as error:  # raised in its turn, behind the maps of the points before
             failure = error
         together: list[Composed] | None = None
         if len(asked) > 1:
             try:
-                together = compiled.compose_together(asked)
+                together = compiled._compose_together(asked)
             except NotStackable:
                 size = 0
         for position, ((index, _), one) in enumerate(zip(batch, asked, strict=False)):
             with naming(index):
-                composed = together[position] if together else compiled.compose(one)
-            yield compiled.answer(one, composed)
+                composed = together[position] if together else compiled._compose(one)
+            yield compiled._answer(one, composed)
         if failure:
             raise failure
         size = min(size and _points_at_once(asked[0].plan), _MOST)

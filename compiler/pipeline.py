@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
@@ -33,7 +33,7 @@ from .lower import Cache, lower
 from .many import answers, instances_of
 from .neighbours import Point
 from .observer import Observer
-from .options import require_options
+from .options import DType, Mode, Options, Quantized, dtype_named, require_options
 from .paths import OffPath, Path, PathObserver, PathTrace
 from .plan import Direction, EngineName, Plan, checks_of, machine_speed, plan_of
 from .rows import Rows, choose_rows, wording
@@ -48,7 +48,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False, eq=False)
 class CompiledModel:
-    """A model, checked and prepared once, to be asked at many points. Made by `compile`."""
+    """A model, checked and prepared once, to be asked at many points. Made by `compile`.
+
+    Methods with an underscore are the stages by themselves, for the package's own modules.
+    """
 
     graph: Graph
     scope: Scope
@@ -72,7 +75,8 @@ class CompiledModel:
             x: an array where the model has one input, else a mapping from graph input name to array.
                 Inputs that are not differentiated are held at their values. A missing leading batch axis
                 of 1 is added.
-            rows: "all"; an integer k for the k largest outputs; or flat output indices.
+            rows: "all"; "top3" or 3 for the three largest outputs; or a list of flat output indices, so that
+                [3] is output 3. (On the command line, where all is text, `--rows 3` is output 3.)
             materialize: make W. Without it `W` is a scipy LinearOperator, which multiplies by one sweep
                 through the network for each vector, and b is not split by layers.
             progress: called with the passes done and their number.
@@ -88,10 +92,10 @@ class CompiledModel:
             NonFiniteError: a value at x, or an entry of W or b, outside the range of its type.
             UnsupportedError: a use of an operator that cannot be lowered exactly.
         """
-        asked = self.asked(x, rows)
+        asked = self._asked(x, rows)
         if not materialize:
             return self._operator(asked)
-        return self.answer(asked, self.compose(asked, progress))
+        return self._answer(asked, self._compose(asked, progress))
 
     @overflow_refused_later()
     def region(self, x: Given) -> Region:
@@ -114,8 +118,8 @@ class CompiledModel:
         return region_of(kind_of(trace, program), at_x, partial(self._surveyed, trace, program), program)
 
     @overflow_refused_later()
-    def asked(self, x: Given, rows: Rows) -> Asked:
-        """Observe and lower at a point, and plan its rows. For the other stages, as `answer` is."""
+    def _asked(self, x: Given, rows: Rows) -> Asked:
+        """Observe and lower at a point, and plan its rows."""
         feeds, notes = feeds_of(self.graph, x)
         trace = self._observer.trace(feeds)
         for name in self.scope.inputs:
@@ -126,7 +130,7 @@ class CompiledModel:
         return Asked(trace, program, chosen, plan, (*self.notes, *notes, *jumps_of(program)), wording(rows))
 
     @overflow_refused_later()
-    def compose(self, asked: Asked, progress: Progress | None = None) -> Composed:
+    def _compose(self, asked: Asked, progress: Progress | None = None) -> Composed:
         """W and b, by the plan.
 
         Raises:
@@ -134,13 +138,13 @@ class CompiledModel:
             NonFiniteError: entries outside the range of the type.
         """
         asked.plan.require_fit()
-        engine = self.prepared(asked.trace)._engine
+        engine = self._prepared(asked.trace)._engine
         composed = compose(asked.program, asked.rows, asked.plan, engine, self.dtype, progress)
         require_representable(W=composed.W, b=composed.b.astype(self.dtype))
         return composed
 
     @overflow_refused_later()
-    def compose_together(self, asked: Sequence[Asked]) -> list[Composed]:
+    def _compose_together(self, asked: Sequence[Asked]) -> list[Composed]:
         """W and b of several points in one sweep.
 
         Raises:
@@ -148,17 +152,17 @@ class CompiledModel:
             NonFiniteError: entries outside the range of the type.
         """
         programs, rows = [one.program for one in asked], [one.rows for one in asked]
-        kept = self.prepared(asked[0].trace)
-        if any(self.prepared(one.trace) is not kept for one in asked):
+        kept = self._prepared(asked[0].trace)
+        if any(self._prepared(one.trace) is not kept for one in asked):
             raise NotStackable
         found = compose_stacked(programs, rows, kept._engine, self.dtype)
         for composed in found:
             require_representable(W=composed.W, b=composed.b.astype(self.dtype))
         return found
 
-    def answer(self, asked: Asked, composed: Composed) -> AffineMap:
+    def _answer(self, asked: Asked, composed: Composed) -> AffineMap:
         """The map, with a certificate to be made when it is read."""
-        case = self.case(asked)
+        case = self._case(asked)
         affine = affine_map(
             self.graph,
             self.scope,
@@ -168,13 +172,13 @@ class CompiledModel:
             composed.shares,
             partial(certificate_for, case, composed),
             case.survey,
-            partial(self.ties, asked),
+            partial(self._ties, asked),
         )
-        return replace(affine, recorder=partial(record_for, case, composed))
+        return replace(affine, _recorder=partial(record_for, case, composed))
 
-    def case(self, asked: Asked) -> Case:
-        """What an answer is verified with. For the other stages."""
-        trace, way = asked.trace, self.prepared(asked.trace)
+    def _case(self, asked: Asked) -> Case:
+        """What an answer is verified with."""
+        trace, way = asked.trace, self._prepared(asked.trace)
         return Case(
             asked,
             way.graph,
@@ -186,7 +190,7 @@ class CompiledModel:
             self.scope.outputs,
             partial(self._look, trace),
             lambda: self._lowering_in_double(trace)(trace),
-            partial(self.survey, trace),
+            partial(self._survey, trace),
         )
 
     @overflow_refused_later()
@@ -194,13 +198,13 @@ class CompiledModel:
         """The map with W as an operator."""
         from ..runtime.operator import bias_of
 
-        W = self.prepared(asked.trace)._engine.operator(self.engine, asked.program, asked.rows, self.dtype)
+        W = self._prepared(asked.trace)._engine.operator(self.engine, asked.program, asked.rows, self.dtype)
         b = bias_of(asked.program, asked.rows, self.dtype)
         require_representable(b=b)
-        case = self.case(asked)
+        case = self._case(asked)
         certify = partial(certificate_for_operator, case, W, b)
         given = (asked, W, b, None, certify, case.survey)
-        return affine_map(self.graph, self.scope, *given, partial(self.ties, asked))
+        return affine_map(self.graph, self.scope, *given, partial(self._ties, asked))
 
     def plan(self, x: Given = None, rows: Rows = "all") -> Plan:
         """What `at` would do and what it would cost: engine, passes, peak bytes, an estimate of the time.
@@ -213,7 +217,7 @@ class CompiledModel:
         Raises:
             As `at`.
         """
-        asked = anywhere(self.asked, self.graph, x, rows)
+        asked = anywhere(self._asked, self.graph, x, rows)
         plan = replace(asked.plan, speed=machine_speed())
         return replace(plan, checks=checks_of(plan, asked.program, self.dtype))
 
@@ -233,7 +237,7 @@ class CompiledModel:
         from .adjoint import save_adjoint
 
         facts = {"ilin.model": self.graph.name, "ilin.model_sha256": self.graph.sha256}
-        save_adjoint(on_the_only_way(self.asked, self.graph, x).program, self.dtype, path, facts)
+        save_adjoint(on_the_only_way(self._asked, self.graph, x).program, self.dtype, path, facts)
 
     def export_explainer(self, path: str | os.PathLike[str], rows: Rows = "all", x: Given = None) -> None:
         """Write one ONNX model x → (y, W, b, rows) that explains any x wherever onnxruntime runs.
@@ -242,7 +246,7 @@ class CompiledModel:
 
         Args:
             path: file to write, whole or not at all.
-            rows: as in `at`; for an integer k the largest outputs are found at each x.
+            rows: as in `at`; for "top3" the largest outputs are found at each x.
             x: as in `plan`: for the shapes only.
 
         Raises:
@@ -253,8 +257,8 @@ class CompiledModel:
         from .adjoint import require_runnable
         from .explainer import export_explainer
 
-        asked = on_the_only_way(self.asked, self.graph, x)
-        taken = self.prepared(asked.trace)
+        asked = on_the_only_way(self._asked, self.graph, x)
+        taken = self._prepared(asked.trace)
         model = export_explainer(taken.graph, taken.scope, asked.program, rows, self.dtype)
         require_runnable(model, self.dtype, surroundings=taken.graph.surroundings)
         write_model(path, model)
@@ -306,17 +310,17 @@ class CompiledModel:
         )
 
     def _lower(self, trace: Trace) -> LinearProgram:
-        kept = self.prepared(trace)
+        kept = self._prepared(trace)
         return lower(kept.scope, trace, self.dtype, kept._cache)
 
     def _lowering_in_double(self, trace: Trace) -> Callable[[Trace], LinearProgram]:
         """The same in float64, for points on the way of one; for regions and the deep certificate."""
-        kept = self.prepared(trace)
+        kept = self._prepared(trace)
         cache = self._double if kept is self else {}
         return lambda there: lower(kept.scope, there, np.float64, cache)
 
-    def prepared(self, trace: Trace) -> Path | CompiledModel:
-        """What is kept for the way of a point. For the other stages, as `answer` is."""
+    def _prepared(self, trace: Trace) -> Path | CompiledModel:
+        """What is kept for the way of a point."""
         return trace.path if isinstance(trace, PathTrace) else self
 
     def _look(self, trace: Trace, z: Point) -> tuple[Trace, LinearProgram] | None:
@@ -327,8 +331,8 @@ class CompiledModel:
             return None
         return there, self._lower(there)
 
-    def survey(self, trace: Trace, *, tied: bool = False) -> Survey:
-        """The geometry of the region at a point, of the network lowered in float64. For the other stages.
+    def _survey(self, trace: Trace, *, tied: bool = False) -> Survey:
+        """The geometry of the region at a point, of the network lowered in float64.
 
         Args:
             trace: the point.
@@ -354,24 +358,24 @@ class CompiledModel:
         def look(z: Point) -> LinearProgram:
             return double(self._observer.probe(trace, z))
 
-        engine = self.prepared(trace)._engine
+        engine = self._prepared(trace)._engine
         return Survey(program, trace, look, engine, limit_of(self.memory_limit), tied=tied)
 
     @overflow_refused_later()
-    def ties(self, asked: Asked) -> Ties:
-        """The ties at a point, examined in the network lowered in float64. For the other stages.
+    def _ties(self, asked: Asked) -> Ties:
+        """The ties at a point, examined in the network lowered in float64.
 
         Raises:
-            UnsupportedError: as `survey`.
+            UnsupportedError: as `_survey`.
         """
         from .ties import examine
 
-        kept = self.prepared(asked.trace)
-        survey = self.survey(asked.trace, tied=True)
+        kept = self._prepared(asked.trace)
+        survey = self._survey(asked.trace, tied=True)
         return examine(survey, kept.scope, asked, kept._engine, limit_of(self.memory_limit))
 
-    def planned(self, asked: Asked, budget: int) -> Plan:
-        """The plan whose blocks take so many bytes at most. For the other stages."""
+    def _planned(self, asked: Asked, budget: int) -> Plan:
+        """The plan whose blocks take so many bytes at most."""
         return self._plan(asked.program, len(asked.rows), budget)
 
     def _plan(self, program: LinearProgram, K: int, budget: int | None = None) -> Plan:
@@ -397,9 +401,9 @@ def compile(
     outputs: Sequence[str] | None = None,
     engine: EngineName = "auto",
     direction: Direction = "auto",
-    dtype: str = "float32",
-    mode: str = "tangent",
-    quantized: str = "exact",
+    dtype: DType = "float32",
+    mode: Mode = "tangent",
+    quantized: Quantized = "exact",
     memory_limit: int | str | None = None,
     providers: Sequence[str] | None = None,
     custom_ops: Sequence[str | os.PathLike[str]] = (),
@@ -417,7 +421,7 @@ def compile(
             what a model of the cost finds cheapest (`CompiledModel.plan` tells).
         direction: "reverse" carries rows back from the outputs, "forward" columns on from the inputs,
             "cut" joins two or more sweeps at narrow layers; "auto" takes the cheapest.
-        dtype: "float32" or "float64": the type that W and b are composed in.
+        dtype: "float32" or "float64", or numpy's types: what W and b are composed in.
         mode: how smooth operators are read. "tangent": by their Jacobian at x, so that W is the network's
             Jacobian and b = F(x) - W x. "frozen": gates, attention weights and normalisation denominators are
             held at their values, so that gated and attention networks become W x + b at x with b from
@@ -437,7 +441,7 @@ def compile(
     require_options(
         engine=engine,
         direction=direction,
-        dtype=dtype,
+        dtype=dtype_named(dtype),
         mode=mode,
         quantized=quantized,
         memory_limit=memory_limit,
@@ -455,6 +459,14 @@ def compile(
     )
 
 
-def linearize(model: ModelSource, x: Given, *, rows: Rows = "all", **options: Any) -> AffineMap:
-    """`compile(model, **options).at(x, rows)` in one call."""
-    return compile(model, **options).at(x, rows)
+def linearize(
+    model: ModelSource,
+    x: Given,
+    *,
+    rows: Rows = "all",
+    materialize: bool = True,
+    progress: Progress | None = None,
+    **options: Unpack[Options],
+) -> AffineMap:
+    """`compile(model, **options).at(x, rows, materialize=materialize, progress=progress)` in one call."""
+    return compile(model, **options).at(x, rows, materialize=materialize, progress=progress)

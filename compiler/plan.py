@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..runtime.errors import MemoryLimitError, OptionError
+from ..runtime.html import facts
 from ..runtime.memory import readable
 from ..runtime.primitives import Contract
 from ..runtime.program import Kind, LinearProgram
@@ -173,6 +174,17 @@ class Plan:
     @property
     def _products(self) -> int:
         return sum(self.rows * width(leg.above) * width(leg.below) for leg in self.legs[1:])
+
+    def _repr_html_(self) -> str:
+        about = {
+            "W": f"{self.rows:,} × {self.columns:,}, {readable(self.W_bytes)}",
+            "engine": self.engine,
+            "direction": self.direction,
+            "multiply-adds": counted(self.multiply_adds),
+            "memory": f"about {readable(self.peak_bytes)}",
+            "time": f"about {duration(self.seconds)}",
+        }
+        return facts("Plan", about)
 
     def __str__(self) -> str:
         how = "; then ".join(

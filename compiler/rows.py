@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,19 +12,28 @@ from ..runtime.primitives import Array
 
 Rows = str | int | Sequence[int]
 
+_TOP = re.compile(r"top([0-9]+)")
+_FORMS = '"all", "top5" or 5 for the 5 largest outputs, or a list of indices such as [5]'
+
+
+def largest_of(rows: Rows) -> Rows:
+    """The number k in place of "topK"; rows asked for in another way as they are."""
+    top = _TOP.fullmatch(rows) if isinstance(rows, str) else None
+    return int(top[1]) if top else rows
+
 
 def choose_rows(rows: Rows, y: Array) -> Array:
-    """Flat output indices for "all", the k largest outputs, or given indices.
+    """Flat output indices for "all", "top5" or 5 (the largest outputs), or given indices.
 
     Raises:
         RowsError: indices outside the output, or rows that are none of these.
     """
     if isinstance(rows, str):
-        if rows != "all":
-            raise RowsError(
-                f'rows {rows!r} is not understood; write "all", an integer k, or a list of indices'
-            )
-        return np.arange(len(y))
+        if rows == "all":
+            return np.arange(len(y))
+        if not _TOP.fullmatch(rows):
+            raise RowsError(f"rows {rows!r} is not understood; write {_FORMS}")
+        rows = largest_of(rows)
     if isinstance(rows, (int, np.integer)) and not isinstance(rows, bool):
         if not 1 <= rows <= len(y):
             least = "at least one must be asked for" if rows < 1 else f"there are only {len(y)}"
@@ -31,7 +41,7 @@ def choose_rows(rows: Rows, y: Array) -> Array:
         return np.argsort(-y.astype(np.float64), kind="stable")[: int(rows)]
     chosen = np.asarray(rows).ravel()
     if chosen.dtype.kind not in "iu":  # an empty list too, which numpy takes for floating point
-        raise RowsError(f'rows {rows!r} is not understood; write "all", an integer k, or a list of indices')
+        raise RowsError(f"rows {rows!r} is not understood; write {_FORMS}")
     outside = [int(row) for row in chosen if not -len(y) <= row < len(y)]
     if outside:
         raise RowsError(f"row {outside[0]} is outside the output's {len(y)} elements (0 to {len(y) - 1})")

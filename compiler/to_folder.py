@@ -32,6 +32,7 @@ from ..runtime.folder import (
 )
 from ..runtime.memory import limit_of
 from ..runtime.primitives import Array
+from ..runtime.saved import to_header, to_members
 from .answer import affine_map, require_representable
 from .bounds import last_rounding
 from .certify import certificate_by_rows, interior_of, magnitudes_of, with_interior
@@ -74,13 +75,13 @@ def linearize_to(
         OutputError: the folder holds something else, is in use, cannot be written, or is too small.
         InputError, NonFiniteError, RowsError, UnsupportedError: as `CompiledModel.at`.
     """
-    asked = compiled.asked(x, rows)
+    asked = compiled._asked(x, rows)
     program = asked.program
     # A quarter of the memory, as the sweep of a block's bounds takes up to three times what its rows take.
     # Blocks keep the size they were begun with: a product's last bits depend on it.
     settings = settings_of(folder) or {"budget": min(limit_of(compiled.memory_limit) // 4, BUDGET)}
-    asked = replace(asked, plan=compiled.planned(asked, settings["budget"]))
-    case = compiled.case(asked)
+    asked = replace(asked, plan=compiled._planned(asked, settings["budget"]))
+    case = compiled._case(asked)
     evidence = case.evidence(FRESH)
     inside = interior_of(case)
     magnitudes = with_interior(case, inside, magnitudes_of(case, evidence))
@@ -98,15 +99,15 @@ def linearize_to(
     certificate = certificate_by_rows(case, evidence, _by_place(written.worst))
     W, b, shares = opened(folder)
     given = (asked, W, b, shares)
-    examine = partial(compiled.ties, asked)
+    examine = partial(compiled._ties, asked)
     affine = affine_map(compiled.graph, compiled.scope, *given, lambda _: certificate, case.survey, examine)
     bounds, inside_bounds = (mapped(folder / f"{name}.npy") for name in ("bounds", "inside_bounds"))
     record = record_of(program, asked.trace, kept(evidence.fresh), bounds, inside, inside_bounds)
     provenance = {**affine.provenance, "nonzero": written.nonzero}
-    affine = replace(affine, provenance=provenance, recorder=lambda: record)
-    arrays = affine.members(shares)
+    affine = replace(affine, provenance=provenance, _recorder=lambda: record)
+    arrays = to_members(affine, shares)
     others = {name: value for name, value in arrays.items() if name not in entries}
-    finish(folder, sealed(affine.header(), arrays), others, needless=[table.name for table in work.tables])
+    finish(folder, sealed(to_header(affine), arrays), others, needless=[table.name for table in work.tables])
     return affine
 
 

@@ -18,6 +18,7 @@ from ._version import __version__
 
 if TYPE_CHECKING:
     from .compiler.pipeline import CompiledModel, compile, linearize
+    from .compiler.plan import Plan
     from .ops._rule import Local, Site, between, jumps, locally_constant, lowers, side_of, sign_of, threshold
     from .ops._smooth import elementwise, tangent
     from .runtime import primitives
@@ -36,27 +37,41 @@ if TYPE_CHECKING:
         UnsupportedError,
     )
     from .runtime.layer import Layer
+    from .runtime.ledger import Ledger
     from .runtime.program import Guard, HalfSpaces, Kind
     from .runtime.recheck import Verification, verify
+    from .runtime.region import Radius, Region
+    from .runtime.spectrum import Spectrum
+    from .runtime.ties import Ties
+    from .runtime.views import FeatureTrace, LayerView, Units
 
 __all__ = [
     "AffineMap",
     "Certificate",
     "CompiledModel",
+    "FeatureTrace",
     "Guard",
     "HalfSpaces",
     "IlinError",
     "InputError",
     "Kind",
     "Layer",
+    "LayerView",
+    "Ledger",
     "Local",
     "MemoryLimitError",
     "ModelError",
     "NonFiniteError",
     "OptionError",
     "OutputError",
+    "Plan",
+    "Radius",
+    "Region",
     "RowsError",
     "Site",
+    "Spectrum",
+    "Ties",
+    "Units",
     "UnknownTensorError",
     "UnsupportedError",
     "Verification",
@@ -79,14 +94,20 @@ __all__ = [
 
 _HOMES = {
     ".compiler.pipeline": {"CompiledModel", "compile", "linearize"},
+    ".compiler.plan": {"Plan"},
     ".ops._rule": {"Local", "Site", "jumps", "locally_constant", "lowers"}
     | {"between", "side_of", "sign_of", "threshold"},
     ".ops._smooth": {"elementwise", "tangent"},
     ".runtime.affine_map": {"AffineMap", "load"},
     ".runtime.certificate": {"Certificate"},
     ".runtime.layer": {"Layer"},
+    ".runtime.ledger": {"Ledger"},
     ".runtime.program": {"Guard", "HalfSpaces", "Kind"},
     ".runtime.recheck": {"Verification", "verify"},
+    ".runtime.region": {"Radius", "Region"},
+    ".runtime.spectrum": {"Spectrum"},
+    ".runtime.ties": {"Ties"},
+    ".runtime.views": {"FeatureTrace", "LayerView", "Units"},
 }
 
 

@@ -14,7 +14,6 @@ from .archive import DAMAGE, sealed, write_archive
 from .files import write_whole
 from .layer import Layer
 from .linearization import Linearization
-from .primitives import Array
 from .saved import damaged, map_of, read, to_header, to_members
 
 if TYPE_CHECKING:
@@ -29,16 +28,23 @@ if TYPE_CHECKING:
 class AffineMap(Linearization):
     """The exact affine map that a network computes at x, and on the linear region around it.
 
-    Rows are flattened, stacked outputs; columns are flattened, stacked inputs; both in C order.
+    Rows are flattened, stacked outputs; columns are flattened, stacked inputs; both in C order. Where methods
+    take a row they count positions among the rows that were asked for, `rows`, and None is the largest
+    output; `row_of` finds the position of an output by its index, which is what the command line takes.
     """
 
     def ledger(
-        self, row: int, *, against: int | None = None, groups: Any = None, baseline: Any = None
+        self,
+        row: int | None = None,
+        *,
+        against: int | None = None,
+        groups: Any = None,
+        baseline: Any = None,
     ) -> Ledger:
         """An output as a sum in which every term has a name: contributions, and b split by step and channel.
 
         Args:
-            row: position in `rows`.
+            row: position in `rows`; None for the largest output.
             against: another row b: the ledger of output a - b, with the ledgers of both and the distance to
                 where the map makes them equal.
             groups: which input entries to add up: "channels", an array of labels in the input's shape, or
@@ -53,7 +59,7 @@ class AffineMap(Linearization):
         """
         from .ledger import ledger_of
 
-        return ledger_of(self, row, against=against, groups=groups, baseline=baseline)
+        return ledger_of(self, self._position(row), against=against, groups=groups, baseline=baseline)
 
     def upto(self, step: str | Layer, *, memory_limit: int | str | None = None) -> LayerView:
         """The map from the inputs to a tensor on the way: t(z) = P z + p.
@@ -112,7 +118,7 @@ class AffineMap(Linearization):
 
         return trace_feature(self, feature, tensors)
 
-    def units(self, row: int, step: str | Layer, k: int | None = None) -> Units:
+    def units(self, row: int | None, step: str | Layer, k: int | None = None) -> Units:
         """Which units of a tensor carry an output at x: its slope in each, times the unit's value.
 
         They sum, with `others` and `rest`, to the output. `rest` is `onward(step).b[row]`: offsets of later
@@ -120,7 +126,7 @@ class AffineMap(Linearization):
         `contributions`; elsewhere the same for a hidden layer (layer gradient × activation).
 
         Args:
-            row: position in `rows`.
+            row: position in `rows`; None for the largest output.
             step: as in `upto`.
             k: units to list, those that carry most; None for all.
 
@@ -273,28 +279,16 @@ class AffineMap(Linearization):
             OutputError: the path cannot be written.
             MemoryLimitError: W was not made.
         """
-        arrays = self.members()
-        header = sealed(self.header(), arrays)
+        arrays = to_members(self)
+        header = sealed(to_header(self), arrays)
         write_whole(Path(path), lambda file: write_archive(file, header, arrays))
-
-    def members(self, shares: Array | None = None) -> dict[str, Array]:
-        """The arrays of the saved map by name, each of a type that every reader of .npy files has.
-
-        Args:
-            shares: `bias_shares`, where they lie on disk.
-
-        Raises:
-            MemoryLimitError: W was not made.
-        """
-        return to_members(self, shares)
-
-    def header(self) -> dict[str, Any]:
-        """All but the arrays and their hashes, as the saved file holds it: plain data for JSON."""
-        return to_header(self)
 
 
 def load(path: str | os.PathLike[str]) -> AffineMap:
     """Read a saved map. Its layers hold their bias shares but no matrices.
+
+    Nothing is checked: the certificate is what the file says of itself. `verify` compares the map with its
+    model again.
 
     Args:
         path: a file that `AffineMap.save` wrote; or a folder of blocks, whose W stays on disk: a read-only

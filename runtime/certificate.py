@@ -73,7 +73,7 @@ class Double:
     left_out: str = ""  # why there are no such points, if so
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Certificate:
     """Verification of one map against onnxruntime.
 
@@ -143,6 +143,9 @@ class Certificate:
         ties = {"ties": f"{self.ties:,} of {self.guards:,} units that choose{examined}"}
         title = "verified against onnxruntime" if self.verified else f"NOT verified: {self.reason}"
         return facts(title, compared | ties)
+
+    def __repr__(self) -> str:
+        return f"Certificate({self})"
 
     def __str__(self) -> str:
         if not self.verified:

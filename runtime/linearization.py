@@ -40,22 +40,24 @@ class Linearization:
     kind: Kind
     inputs: Mapping[str, Array]  # x, by input name
     outputs: Mapping[str, Array]  # F(x) as onnxruntime computes it, by output name
-    layers_of: Callable[[], tuple[Layer, ...]] = field(repr=False)  # `layers`, when they are first read
-    certify: Callable[[Level], Certificate] = field(repr=False)  # `certificate`, when it is first read
+    _layers_of: Callable[[], tuple[Layer, ...]] = field(repr=False)  # `layers`, when they are first read
+    _certify: Callable[[Level], Certificate] = field(repr=False)  # `certificate`, when it is first read
     model: str  # file name
     model_sha256: str
     provenance: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    survey: Callable[[], Geometry] | None = field(default=None, repr=False)  # what `region` works with
+    _survey: Callable[[], Geometry] | None = field(default=None, repr=False)  # what `region` works with
     program: LinearProgram | None = field(default=None, repr=False)  # the network at x; None if loaded
     held: Mapping[str, Array] = field(default_factory=dict)  # graph inputs that it is no function of
-    recorder: Callable[[], Record] | None = field(default=None, repr=False)  # `record`, when it is first read
-    examine: Callable[[], Ties] | None = field(default=None, repr=False)  # `ties`, when it is first read
+    _recorder: Callable[[], Record] | None = field(
+        default=None, repr=False
+    )  # `record`, when it is first read
+    _examine: Callable[[], Ties] | None = field(default=None, repr=False)  # `ties`, when it is first read
 
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
         """The steps of the network at x, in execution order, with what each adds to b."""
-        return self.layers_of()
+        return self._layers_of()
 
     @cached_property
     def certificate(self) -> Certificate:
@@ -65,7 +67,7 @@ class Linearization:
             ModelError: onnxruntime fails.
             NonFiniteError: a tensor that depends on x is NaN or infinite.
         """
-        return _with_ties(self.certify("default"), vars(self).get("ties"))
+        return _with_ties(self._certify("default"), vars(self).get("ties"))
 
     def certify_deeply(self) -> Certificate:
         """Verify as deeply as ilin can; what comes out takes the place of `certificate`.
@@ -80,7 +82,7 @@ class Linearization:
         Raises:
             As `certificate`; MemoryLimitError where W in float64 does not fit.
         """
-        found = _with_ties(self.certify("deep"), vars(self).get("ties"))
+        found = _with_ties(self._certify("deep"), vars(self).get("ties"))
         vars(self)["certificate"] = found
         return found
 
@@ -90,15 +92,15 @@ class Linearization:
 
         None where W was not made, and on maps loaded from a file of format 1.
         """
-        if self.recorder is None:
+        if self._recorder is None:
             return None
         _ = self.certificate  # before, as the record goes on with the fresh points that it has found
-        return self.recorder()
+        return self._recorder()
 
     @cached_property
     def region(self) -> Region:
         """How far the map holds, and what limits it. Nothing of it is computed before it is asked for."""
-        return region_of(self.kind, self.inputs, self.survey, self.program)
+        return region_of(self.kind, self.inputs, self._survey, self.program)
 
     @cached_property
     def ties(self) -> Ties:
@@ -110,12 +112,12 @@ class Linearization:
             OptionError: a map loaded from a file that was saved without them.
             UnsupportedError: x decides which way it takes through the model.
         """
-        if self.examine is None:
+        if self._examine is None:
             raise OptionError(
                 "this map was loaded from a file that was saved before its ties were examined; "
                 "linearize again, and read ties before saving"
             )
-        found = self.examine()
+        found = self._examine()
         if "certificate" in vars(self):
             vars(self)["certificate"] = _with_ties(self.certificate, found)
         return found
@@ -184,17 +186,39 @@ class Linearization:
             return value
         return alone(unstack(value, self.output_shapes))
 
-    def weights(self, row: int) -> Any:
-        """W[row] in the input's shape: the slope of that output in each input entry."""
+    def row_of(self, index: int) -> int:
+        """The position in `rows` of an output: what methods take as `row` and `against`.
+
+        Args:
+            index: flat output index, as the command line takes it; negative ones count from the end.
+
+        Raises:
+            RowsError: it is not among the rows that were asked for.
+        """
+        total = sum(value.size for value in self.outputs.values())
+        found = np.flatnonzero(self.rows == (index + total if index < 0 else index))
+        if not len(found):
+            raise RowsError(
+                f"output {index} is none of the {len(self.rows)} rows of this map; the model has {total} "
+                "outputs, and `rows` lists those that were asked for"
+            )
+        return int(found[0])
+
+    def weights(self, row: int | None = None) -> Any:
+        """W[row] in the input's shape: the slope of that output in each input entry.
+
+        Args:
+            row: position in `rows`; None for the largest output.
+        """
         return self._as_inputs(self._row(row))
 
-    def contributions(self, row: int) -> Any:
+    def contributions(self, row: int | None = None) -> Any:
         """W[row] ⊙ x: what each input entry adds to that output at x.
 
         They sum, with b[row], to the output itself.
 
         Args:
-            row: position in `rows`.
+            row: position in `rows`; None for the largest output.
 
         Returns:
             In the input's shape; input name to array where there are several inputs.
@@ -204,10 +228,25 @@ class Linearization:
         """
         return self._times_x(self._row(row))
 
-    def contrast(self, row_a: int, row_b: int) -> Any:
-        """(W[row_a] - W[row_b]) ⊙ x: what speaks for output a against output b, as `contributions`."""
+    def contrast(self, row: int | None = None, against: int | None = None) -> Any:
+        """(W[row] - W[against]) ⊙ x: what speaks for one output against another, as `contributions`.
+
+        Args:
+            row: position in `rows`; None for the largest output.
+            against: position of the other; None for the largest other.
+
+        Raises:
+            RowsError: no such row, or no other one.
+            NonFiniteError: as `contributions`.
+        """
+        row = self._position(row)
+        if against is None:
+            others = [k for k in self._by_size() if k != row]
+            if not others:
+                raise RowsError("this map has one row, so there is none to set it against")
+            against = others[0]
         with overflow_refused_later():
-            difference = self._row(row_a) - self._row(row_b)
+            difference = self._row(row) - self._row(against)
         return self._times_x(difference)
 
     @overflow_refused_later()
@@ -223,7 +262,13 @@ class Linearization:
     def _as_inputs(self, flat: Array) -> Any:
         return alone(unstack(flat, self.input_shapes))
 
-    def _position(self, row: int) -> int:
+    def _by_size(self) -> list[int]:
+        """Positions in `rows`, those of the largest outputs first."""
+        return [int(k) for k in np.argsort(-stack(self.outputs)[self.rows].astype(np.float64), kind="stable")]
+
+    def _position(self, row: int | None) -> int:
+        if row is None:
+            return self._by_size()[0]
         if isinstance(row, bool) or not isinstance(row, int | np.integer):
             raise RowsError(f"row {row!r} is no position in `rows`: an integer")
         if not -len(self.b) <= row < len(self.b):
@@ -235,7 +280,7 @@ class Linearization:
     def _positions(self, *rows: int | None) -> list[int | None]:
         return [None if row is None else self._position(row) for row in rows]
 
-    def _row(self, row: int) -> Array:
+    def _row(self, row: int | None) -> Array:
         row = self._position(row)
         if isinstance(self.W, np.ndarray):
             return np.asarray(self.W[row])
@@ -278,14 +323,14 @@ class Linearization:
     def __getstate__(self) -> dict[str, Any]:
         """Pickled and copied with its certificate made, as sessions cannot travel."""
         known: dict[str, Any] = {
-            "layers_of": partial(constantly, self.layers),
-            "certify": partial(constantly, self.certificate),
+            "_layers_of": partial(constantly, self.layers),
+            "_certify": partial(constantly, self.certificate),
             "record": self.record,
             "region": self.region.facts(),
         }
         if "ties" in vars(self):
             known["ties"] = self.ties.facts()
-        gone = {"survey": None, "program": None, "recorder": None, "examine": None}
+        gone = {"_survey": None, "program": None, "_recorder": None, "_examine": None}
         return {**vars(self), **gone, **known}
 
 

@@ -52,7 +52,7 @@ class Finding:
         return f"{_WORDS[self.passed]}  {self.check}: {self.told}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Verification:
     """What `verify` found out about a saved map."""
 
@@ -82,6 +82,10 @@ class Verification:
             "made_here": self.made_here,
             "checks": [asdict(finding) for finding in self.findings],
         }
+
+    def __repr__(self) -> str:
+        how = "holds" if self.holds else f"does not hold: {', '.join(self.failed)}"
+        return f"Verification({how}; {len(self.findings)} checks)"
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.findings))

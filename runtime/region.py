@@ -12,6 +12,7 @@ import numpy as np
 
 from .arrays import Array, Shape
 from .errors import InputError, NonFiniteError, OptionError, UnsupportedError
+from .html import facts
 from .pattern import pattern_sha256
 from .program import Kind, LinearProgram
 
@@ -347,6 +348,10 @@ class Region:
         if np.ndim(value) == 0 and not isinstance(value, Mapping):
             return np.full(self.x.size, float(value))
         return self._flat(value, "a bound of the box")
+
+    def _repr_html_(self) -> str:
+        radii = {f"radius L{name_of(norm)}": str(self.found[norm]) for norm in NORMS if norm in self.found}
+        return facts(f"Region ({self.kind})", radii or {"radius": "not yet asked for"})
 
     def __repr__(self) -> str:
         known = "; ".join(str(self.found[norm]) for norm in NORMS if norm in self.found)

@@ -30,7 +30,15 @@ Map = TypeVar("Map", bound=Linearization)
 
 
 def to_members(affine: Linearization, shares: Array | None = None) -> dict[str, Array]:
-    """The arrays by name; see `AffineMap.members`."""
+    """The arrays by name, each of a type that every reader of .npy files has.
+
+    Args:
+        affine: the map.
+        shares: its `bias_shares`, where they lie on disk.
+
+    Raises:
+        MemoryLimitError: W was not made.
+    """
     if not isinstance(affine.W, np.ndarray | sparse.csr_array):
         raise MemoryLimitError(
             "this map was asked for with materialize=False, so there is no W to save; ask without it, "
@@ -50,7 +58,7 @@ def to_members(affine: Linearization, shares: Array | None = None) -> dict[str, 
 
 
 def to_header(affine: Linearization) -> dict[str, Any]:
-    """All but the arrays and their hashes; see `AffineMap.header`."""
+    """All but the arrays and their hashes, as the saved file holds it: plain data for JSON."""
     if affine.program is not None:
         _ = affine.region.pattern_sha256  # known from here on, to be compared by whoever reads the file
     return {

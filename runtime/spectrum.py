@@ -17,6 +17,7 @@ from scipy.sparse.linalg import ArpackError, LinearOperator, aslinearoperator, s
 
 from .arrays import Array
 from .errors import MemoryLimitError, OptionError
+from .html import facts
 from .memory import limit_of, readable
 from .operator import ProgramOperator
 from .region import norm_of
@@ -120,6 +121,11 @@ class Spectrum:
     @cached_property
     def _gram(self) -> Array:
         return _gram(self.W, self.memory_limit)
+
+    def _repr_html_(self) -> str:
+        K, N = self.shape
+        values = enumerate(self.singular_values, start=1)
+        return facts(f"Spectrum of W, {K:,} × {N:,}", {f"σ{i}": f"{value:.6g}" for i, value in values})
 
     def __repr__(self) -> str:
         K, N = self.shape

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from .arrays import Array, Shape
 from .errors import OptionError
+from .html import table
 from .region import Unit, flattened
 
 STILL = "its margin does not move with x"
@@ -72,7 +73,7 @@ class Crossroads(Protocol):
         """See `Ties.along`; the direction flattened and stacked."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Ties:
     """The ties at x. Counts are of units; a tie matters where it is not shown to be harmless."""
 
@@ -155,6 +156,14 @@ class Ties:
         if not self.count:
             return "no ties"
         return f"{self.count:,} {'tie' if self.count == 1 else 'ties'}: {verdict(self.matter, self.genuine)}"
+
+    def __repr__(self) -> str:
+        return f"Ties({self})"
+
+    def _repr_html_(self) -> str:
+        columns = ("node", "op", "convention", "ties", "may matter")
+        rows = [(one.node, one.op_type, one.convention, one.ties, one.matter) for one in self.nodes]
+        return table(str(self), columns, rows)
 
 
 def verdict(matter: int | None, genuine: bool | None) -> str:

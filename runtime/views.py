@@ -196,6 +196,9 @@ class Units:
         return float(self.contribution.sum()) + self.others + self.rest
 
     def __repr__(self) -> str:
+        return f"Units({self.tensor!r}, {len(self.value):,} carry {self.total:.6g})"
+
+    def __str__(self) -> str:
         lines = [f"{clipped(self.tensor, 27):<28}{'value':>12}{'slope':>14}{'contribution':>14}"]
         listed = zip(self.index, self.value, self.slope, self.contribution, strict=True)
         for index, *numbers in islice(listed, _LINES):

@@ -17,18 +17,17 @@ from __future__ import annotations
 import argparse
 import importlib.util
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
-import torch
-from captum.attr import LRP, DeepLift, InputXGradient, IntegratedGradients
-from captum.attr._utils.lrp_rules import EpsilonRule
 from numpy.typing import NDArray
 from onnx import numpy_helper
-from sklearn.datasets import load_digits
 
 import ilin
+
+if TYPE_CHECKING:
+    import torch
 
 DIGITS = Path(__file__).parents[1] / "digits"
 Array = NDArray[np.float64]
@@ -40,6 +39,10 @@ def main() -> None:
     )
     parser.add_argument("--digits", type=int, default=100, help="images to explain (default: 100)")
     count = parser.parse_args().digits
+
+    import torch  # here, so that --help needs nothing but ilin
+    from sklearn.datasets import load_digits
+
     torch.manual_seed(0)
     torch.set_num_threads(1)
 
@@ -81,6 +84,8 @@ def main() -> None:
 
 def the_same_network() -> torch.nn.Sequential:
     """The network that examples/digits/train.py builds, with the weights of the ONNX file."""
+    import torch
+
     spec = importlib.util.spec_from_file_location("train", DIGITS / "train.py")
     assert spec is not None
     assert spec.loader is not None
@@ -98,6 +103,8 @@ def the_same_network() -> torch.nn.Sequential:
 
 def methods(net: torch.nn.Module) -> list[tuple[str, Any, dict[str, Any], bool]]:
     """Name, captum's method, its options, and whether it shares out F(x) - F(0)."""
+    from captum.attr import DeepLift, InputXGradient, IntegratedGradients
+
     integrated = IntegratedGradients(net)
     return [
         ("captum: gradient × input", InputXGradient(net), {}, False),
@@ -112,13 +119,14 @@ class Layerwise:
     """Captum's layer-wise relevance propagation, by its default rules."""
 
     def __init__(self, net: torch.nn.Module) -> None:
-        self.net, self.method = net, LRP(net)
+        from captum.attr import LRP
+        from captum.attr._utils.lrp_rules import EpsilonRule
+
+        self.net, self.method, self.rule = net, LRP(net), EpsilonRule
 
     def attribute(self, x: torch.Tensor, target: int) -> torch.Tensor:
         """The relevances of x's entries, in its shape."""
-        self.net.flatten.rule = (
-            EpsilonRule()
-        )  # there is none for Flatten, and each call removes what it finds
+        self.net.flatten.rule = self.rule()  # there is none for Flatten, and each call removes what it finds
         return self.method.attribute(x, target=target)
 
 

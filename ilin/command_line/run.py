@@ -162,12 +162,12 @@ def _linearised(job: Job, index: int, meter: Meter) -> tuple[AffineMap, Facts, L
 
 def _map(job: Job, point: Any, folder: Path | None, meter: Meter) -> AffineMap:
     """The map at one point; what the pages and the ledger ask for is checked before it is composed."""
-    asked = job.compiled.asked(point, job.rows)
+    asked = job.compiled._asked(point, job.rows)
     program = asked.program
     job.explained.positions(asked.rows, asked.trace.answered(program.outputs))
     job.pages.require_fit(dict(program.inputs), dict(program.outputs))
     if folder is None:
-        return job.compiled.answer(asked, job.compiled.compose(asked, meter))
+        return job.compiled._answer(asked, job.compiled._compose(asked, meter))
     from ..compiler.to_folder import linearize_to  # which asks again: one more run of the model
 
     return linearize_to(job.compiled, folder.resolve(), point, job.rows, progress=meter)

@@ -309,9 +309,9 @@ def unverified(monkeypatch):
             return affine
         bad = dataclasses.replace(affine.certificate, reason="node 'first' is wrong", at_x=float("inf"))
         bad = dataclasses.replace(bad, at_x_over_bound=float("nan"))
-        return dataclasses.replace(affine, certify=lambda _: bad)
+        return dataclasses.replace(affine, _certify=lambda _: bad)
 
-    monkeypatch.setattr(CompiledModel, "answer", answer)
+    monkeypatch.setattr(CompiledModel, "_answer", answer)
 
 
 def test_computed_but_not_verified(ilin_compile, unverified, model, x):

@@ -55,7 +55,7 @@ def test_against_alone_shows_the_ledger(ilin_compile, model, x):
 
 
 def test_nothing_is_composed_for_what_is_refused(monkeypatch, refused, model, x):
-    monkeypatch.setattr(CompiledModel, "compose", lambda *_: pytest.fail("W was composed"))
+    monkeypatch.setattr(CompiledModel, "_compose", lambda *_: pytest.fail("W was composed"))
     refused(model, x, "--explain", "3")
 
 

@@ -207,7 +207,7 @@ def raising(monkeypatch, error):
     def compose(*_arguments, **_options):
         raise error
 
-    monkeypatch.setattr(CompiledModel, "compose", compose)
+    monkeypatch.setattr(CompiledModel, "_compose", compose)
 
 
 @pytest.mark.parametrize("name", ["main", "compile_main"])

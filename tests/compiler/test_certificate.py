@@ -173,7 +173,7 @@ def tampered(monkeypatch):
             found = original(self, asked, progress)
             return change(replace(found, W=found.W.copy(), b=found.b.copy()))
 
-        monkeypatch.setattr(CompiledModel, "compose", compose)
+        monkeypatch.setattr(CompiledModel, "_compose", compose)
         return ilin.linearize(DIGITS / "model.onnx", np.load(DIGITS / "x.npy"))
 
     return tamper
@@ -366,7 +366,7 @@ def test_a_w_that_differs_from_its_float64_is_caught_whatever_b_hides_it(monkeyp
         b[3] -= 0.01 * (found.W[3] @ x.ravel())
         return replace(found, W=W, b=b)
 
-    monkeypatch.setattr(CompiledModel, "compose", compose)
+    monkeypatch.setattr(CompiledModel, "_compose", compose)
     found = ilin.linearize(proto, x).certify_deeply()
     assert max(found.at_x_over_bound, found.in_region_over_bound, found.double.over_bound) <= 1
     assert found.double.W_over_bound > 1

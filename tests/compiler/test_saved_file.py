@@ -21,6 +21,7 @@ import ilin
 from ilin.compiler.to_folder import linearize_to
 from ilin.runtime import recheck
 from ilin.runtime.archive import FORMAT, digest, sealed, write_archive
+from ilin.runtime.saved import to_header, to_members
 
 ROOT = Path(__file__).parents[2]
 DIGITS = ROOT / "examples" / "digits"
@@ -421,8 +422,8 @@ def test_what_is_no_map_is_refused_in_one_line(content, told, tmp_path):
 
 def test_format_1_is_read_but_holds_nothing_to_verify_it_by(affine, tmp_path):
     """As it was written before there were hashes and points."""
-    arrays = {name: value for name, value in affine.members().items() if name not in ("bounds", "z0")}
-    header = {**affine.header(), "format": 1}
+    arrays = {name: value for name, value in to_members(affine).items() if name not in ("bounds", "z0")}
+    header = {**to_header(affine), "format": 1}
     for name in ("held", "dtypes", "convex"):
         del header[name]
     with (tmp_path / "old.npz").open("wb") as file:

@@ -262,7 +262,7 @@ def test_margins_of_what_jumps(op_type):
     assert affine.kind == "locally constant"
     assert not affine.W.any()
     assert affine.certificate.verified
-    ((_, guard),) = compiled.asked(x, "all").program.guarded
+    ((_, guard),) = compiled._asked(x, "all").program.guarded
     np.testing.assert_allclose(guard.margin.ravel(), margins)
 
 
@@ -270,7 +270,7 @@ def test_an_entry_at_a_key_and_one_just_above_it_are_looked_up_apart():
     attributes = {"keys_floats": [1.0], "values_floats": [7.0]}
     compiled = ilin.compile(case_of("LabelEncoder", {"x": np.float32([1])}, 2, domain=ML, **attributes).model)
     choices = [
-        next(compiled.asked(np.float32([x]), "all").program.guarded)[1].choice.item() for x in (0.5, 1, 1.5)
+        next(compiled._asked(np.float32([x]), "all").program.guarded)[1].choice.item() for x in (0.5, 1, 1.5)
     ]
     assert len(set(choices)) == 3
 
@@ -313,7 +313,7 @@ def test_a_leaf_is_kept_just_where_onnxruntime_gives_the_same(mode, at):
     affine = compiled.at(x)
     np.testing.assert_array_equal(affine.b, run({"x": x})["y"].ravel())
     assert affine.certificate.verified
-    ((_, guard),) = compiled.asked(x, "all").program.guarded
+    ((_, guard),) = compiled._asked(x, "all").program.guarded
     margin = guard.margin[0, 0]
     assert guard.margin[0, 1] == np.inf
     for axis, sign in ((0, 1), (0, -1), (1, 1), (1, -1)):
@@ -371,7 +371,7 @@ def test_trees_of_opset_5(name):
     affine = compiled.at(x)
     np.testing.assert_array_equal(affine.b, onnxruntime_of(case.model)({"x": x})["y"].ravel())
     assert affine.certificate.verified
-    ((_, guard),) = compiled.asked(x, "all").program.guarded
+    ((_, guard),) = compiled._asked(x, "all").program.guarded
     np.testing.assert_allclose(guard.margin, [[margin]])
 
 
@@ -379,12 +379,12 @@ def test_the_half_spaces_of_a_tree_hold_where_its_leaf_is_kept():
     x = np.float32([[0.75, -3.0, 0.0], [0.25, 0.0, 0.0]])
     case = case_of("TreeEnsembleRegressor", {"x": x}, 1, domain=ML, **named_trees("LEQ"), **WEIGHTS)
     compiled = ilin.compile(case.model)
-    ((_, here),) = compiled.asked(x, "all").program.guarded
+    ((_, here),) = compiled._asked(x, "all").program.guarded
     spaces = here.half_spaces()
     kept = []
     for size in (0.1, 0.5, 2.0, 4.0) * 5:
         z = x + size * RANDOM.standard_normal(x.shape).astype(np.float32)
-        ((_, there),) = compiled.asked(z, "all").program.guarded
+        ((_, there),) = compiled._asked(z, "all").program.guarded
         sides = sum(L.apply(z[None])[0] for _, L in spaces.terms) + spaces.offset
         kept.append(bool((sides > 0).all()))
         assert kept[-1] == np.array_equal(here.choice, there.choice)

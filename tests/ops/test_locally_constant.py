@@ -69,7 +69,7 @@ def test_the_answer_is_constant_verified_and_knows_its_margins(proto, margins):
     assert affine.kind == "locally constant"
     assert not affine.W.any()
     np.testing.assert_array_equal(affine.b, onnxruntime_of(proto)({"x": X})["y"].ravel())
-    ((_, guard),) = compiled.asked(X, "all").program.guarded
+    ((_, guard),) = compiled._asked(X, "all").program.guarded
     np.testing.assert_allclose(np.ravel(guard.margin), margins, atol=1e-6)
     assert affine.certificate.verified
     assert affine.certificate.ties == sum(margin == 0 for margin in margins)
@@ -79,7 +79,7 @@ def test_the_answer_is_constant_verified_and_knows_its_margins(proto, margins):
 @pytest.mark.parametrize(("proto", "margins"), OPERATORS.values(), ids=OPERATORS)
 def test_the_half_spaces_are_the_inequalities_that_hold_at_x(proto, margins):
     """At x each is as far from its edge as the margin says."""
-    ((_, guard),) = ilin.compile(proto).asked(X, "all").program.guarded
+    ((_, guard),) = ilin.compile(proto)._asked(X, "all").program.guarded
     spaces = guard.half_spaces()
     slack = sum(L.apply(X[None])[0].ravel() for _, L in spaces.terms) + np.ravel(spaces.offset)
     assert (slack >= -1e-6).all()
@@ -114,7 +114,7 @@ def test_a_select_by_comparison_is_piecewise_linear_through_its_guard():
 def test_the_last_of_equals_is_the_one_that_the_node_asks_for():
     proto = model(make_node("ArgMax", ["x"], ["i"], axis=1, select_last_index=1), to_float("i"), out=(1, 1))
     tied = np.float32([[1, 3, 0, 3, 2, 2]])
-    ((_, guard),) = ilin.compile(proto).asked(tied, "all").program.guarded
+    ((_, guard),) = ilin.compile(proto)._asked(tied, "all").program.guarded
     assert np.ravel(guard.choice) == [3]
     assert np.ravel(guard.margin) == [0]
 

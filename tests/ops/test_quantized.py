@@ -160,7 +160,7 @@ def test_exactly_it_jumps_where_the_first_entry_leaves_its_cell(name):
     assert affine.kind == "locally constant"
     np.testing.assert_array_equal(affine.b, run({"x": x})["y"].ravel())
     assert affine.certificate.verified
-    ((_, guard),) = compiled.asked(x, "all").program.guarded
+    ((_, guard),) = compiled._asked(x, "all").program.guarded
     nearest = np.unravel_index(guard.margin.argmin(), x.shape)
     for sign in (-1, 1):
         z = x.copy()
@@ -170,7 +170,7 @@ def test_exactly_it_jumps_where_the_first_entry_leaves_its_cell(name):
     for sign in (-1, 1):
         z = x.copy()
         z[nearest] += sign * (1.01 * guard.margin.min() + 1e-6)
-        ((_, there),) = compiled.asked(z, "all").program.guarded
+        ((_, there),) = compiled._asked(z, "all").program.guarded
         changed.append(not np.array_equal(there.choice, guard.choice))
     assert changed.count(True) == 1
 
@@ -233,7 +233,7 @@ def test_each_channel_has_a_step_of_its_own():
         helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"], axis=1),
     ]
     compiled = ilin.compile(built(nodes, x, constants), quantized="straight-through")
-    (quantize, _) = compiled.asked(x, "all").program.steps
+    (quantize, _) = compiled._asked(x, "all").program.steps
     np.testing.assert_allclose(quantize.slack, 0.5)  # in units of the grid
     affine = compiled.at(x)
     assert affine.certificate.verified

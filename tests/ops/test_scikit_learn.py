@@ -168,7 +168,7 @@ def test_trees_are_constant_up_to_the_margins_of_their_leaves(name):
     assert not affine.W.any()
     assert affine.certificate.verified
     np.testing.assert_allclose(affine.b, value_of(model, POINT), rtol=SINGLE)
-    ((_, guard),) = compiled.asked(POINT, "all").program.guarded
+    ((_, guard),) = compiled._asked(POINT, "all").program.guarded
     trees = getattr(model, "estimators_", None)
     trees = [model] if trees is None else np.ravel(trees)
     assert guard.margin.shape == (1, len(trees))

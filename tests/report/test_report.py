@@ -242,7 +242,7 @@ def test_a_region_that_takes_long_is_left_out(tmp_path, monkeypatch):
     ],
 )
 def test_refusals(tmp_path, monkeypatch, arguments, message):
-    monkeypatch.setattr(CompiledModel, "compose", lambda *_: pytest.fail("W was composed"))
+    monkeypatch.setattr(CompiledModel, "_compose", lambda *_: pytest.fail("W was composed"))
     monkeypatch.chdir(tmp_path)
     shutil.copy(DIGITS / "x.npy", "x.npy")
     Path("two.txt").write_text("one\ntwo\n")

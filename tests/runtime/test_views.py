@@ -426,7 +426,7 @@ def test_scalars_are_features_and_units():
     units = affine.units(0, "x")
     assert units.index.shape == (1, 0)
     assert (units.contribution, units.total) == ([6.0], 6.0)
-    assert "[]" in repr(units)
+    assert "[]" in str(units)
 
 
 def test_features_are_found_by_position_and_by_input():
@@ -496,7 +496,7 @@ def test_rows_and_numbers_of_units_that_are_none(affine):
 def test_texts_fit_80_columns(affine):
     layer = affine.layers[1]  # with a long name
     texts = [repr(affine.upto(layer)), repr(affine.onward(layer)), repr(affine.trace_feature(44))]
-    texts += [repr(affine.units(4, layer)), repr(ilin.compile(residual_block()[0]).at(X).units(0, "h"))]
+    texts += [str(affine.units(4, layer)), str(ilin.compile(residual_block()[0]).at(X).units(0, "h"))]
     for text in texts:
         assert max(map(len, text.splitlines())) <= 80, text
     assert texts[0] == "LayerView(image → …lization_output_0, 1024×64 float64)"
