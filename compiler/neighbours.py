@@ -95,8 +95,9 @@ def _first_length(program: LinearProgram) -> float:
     for _, guard in program.guarded:
         margin = guard.margin[guard.margin > 0]  # neither ties nor what is not known
         if margin.size:
-            usual = float(np.linalg.norm(margin)) / math.sqrt(margin.size)
-            nearest = min(nearest, float(margin.min()) / usual)
+            parts = margin / margin.max()  # whose squares do not vanish where margins are tiny
+            usual = float(np.linalg.norm(parts)) / math.sqrt(margin.size)
+            nearest = min(nearest, float(parts.min()) / usual)
     return 0.5 * nearest
 
 

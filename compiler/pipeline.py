@@ -35,7 +35,7 @@ from .observer import Observer
 from .options import require_options
 from .paths import OffPath, Path, PathObserver, PathTrace
 from .plan import Direction, EngineName, Plan, checks_of, machine_speed, plan_of
-from .rows import Rows, choose_rows, wording
+from .rows import Rows, choose_rows, fewer, wording
 from .runnable import runnable
 from .scope import Scope, scope_of
 from .sweep import Progress
@@ -97,12 +97,13 @@ class CompiledModel:
         """Observe and lower at a point, and plan its rows. For the other stages, as `answer` is."""
         feeds, notes = feeds_of(self.graph, x)
         trace = self._observer.trace(feeds)
-        for name in self.scope.inputs:
-            require_within(name, trace.values[name], self.dtype)
+        for name in (*self.scope.inputs, *self.scope.outputs):
+            require_within(f"tensor {name!r}", trace.values[name], self.dtype)
         program = self._lower(trace)
         chosen = choose_rows(rows, trace.stacked(program.outputs))
         plan = self._plan(program, len(chosen))
-        return Asked(trace, program, chosen, plan, (*self.notes, *notes, *jumps_of(program)), wording(rows))
+        said = (*self.notes, *notes, *fewer(rows, chosen), *jumps_of(program))
+        return Asked(trace, program, chosen, plan, said, wording(rows))
 
     @overflow_refused_later()
     def compose(self, asked: Asked, progress: Progress | None = None) -> Composed:

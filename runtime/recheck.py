@@ -79,6 +79,9 @@ class Verification:
             "checks": [asdict(finding) for finding in self.findings],
         }
 
+    def __bool__(self) -> bool:
+        return self.holds
+
     def __str__(self) -> str:
         return "\n".join(map(str, self.findings))
 

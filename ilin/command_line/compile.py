@@ -20,7 +20,7 @@ from ..compiler.rows import Rows
 from ..report.layouts import AUTO
 from ..runtime.errors import RowsError
 from ._guard import GuardedCommand, native_messages, typed
-from .destination import check_destination, check_folder, numbered
+from .destination import check_apart, check_destination, check_folder, numbered
 from .inputs import instances, read
 from .pages import Pages
 from .run import Job, Shown, run
@@ -69,6 +69,7 @@ Exit codes:
   1  computed but not verified; standard error names the failure
   2  bad usage or bad input
   3  the model holds something unsupported; ilin inspect MODEL shows what
+  70  an internal error; ILIN_DEBUG=1 shows where it was
   130  interrupted
 """
 
@@ -327,6 +328,7 @@ def compile_main(
             "--class-names, --feature-names and --layout belong to --report or --plot: add one of them", ctx
         )
     pages_of = Pages.checked(report, plot, class_names, feature_names, layout, typed(ctx))
+    check_apart({"-o": output, "--out-dir": out_dir, "--report": report, "--plot": plot})
     for path in (output, report, plot):
         if path is not None:
             check_destination(path, sources=(model, x))
