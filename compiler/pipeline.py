@@ -97,9 +97,11 @@ class CompiledModel:
         """Observe and lower at a point, and plan its rows. For the other stages, as `answer` is."""
         feeds, notes = feeds_of(self.graph, x)
         trace = self._observer.trace(feeds)
-        for name in (*self.scope.inputs, *self.scope.outputs):
+        for name in self.scope.inputs:
             require_within(f"tensor {name!r}", trace.values[name], self.dtype)
         program = self._lower(trace)
+        for name, _ in program.outputs:
+            require_within(f"tensor {name!r}", trace.values[name], self.dtype)
         chosen = choose_rows(rows, trace.stacked(program.outputs))
         plan = self._plan(program, len(chosen))
         said = (*self.notes, *notes, *fewer(rows, chosen), *jumps_of(program))
