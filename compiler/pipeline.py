@@ -21,7 +21,7 @@ from ..runtime.model_file import ModelSource
 from ..runtime.program import LinearProgram
 from ..runtime.stack import NotStackable
 from ..runtime.ties import Ties
-from .answer import Asked, affine_map, jumps_of, require_representable
+from .answer import Asked, affine_map, jumps_of, require_representable, require_visible
 from .anywhere import anywhere, on_the_only_way
 from .certify import certificate_for, certificate_for_operator, record_for
 from .compose import Composed, compose, compose_stacked
@@ -100,8 +100,6 @@ class CompiledModel:
         for name in self.scope.inputs:
             require_within(f"tensor {name!r}", trace.values[name], self.dtype)
         program = self._lower(trace)
-        for name, _ in program.outputs:
-            require_within(f"tensor {name!r}", trace.values[name], self.dtype)
         chosen = choose_rows(rows, trace.stacked(program.outputs))
         plan = self._plan(program, len(chosen))
         said = (*self.notes, *notes, *fewer(rows, chosen), *jumps_of(program))
@@ -119,6 +117,7 @@ class CompiledModel:
         engine = self.prepared(asked.trace)._engine
         composed = compose(asked.program, asked.rows, asked.plan, engine, self.dtype, progress)
         require_representable(W=composed.W, b=composed.b.astype(self.dtype))
+        require_visible(asked, composed.W)
         return composed
 
     @overflow_refused_later()
@@ -134,8 +133,9 @@ class CompiledModel:
         if any(self.prepared(one.trace) is not kept for one in asked):
             raise NotStackable
         found = compose_stacked(programs, rows, kept._engine, self.dtype)
-        for composed in found:
+        for one, composed in zip(asked, found, strict=True):
             require_representable(W=composed.W, b=composed.b.astype(self.dtype))
+            require_visible(one, composed.W)
         return found
 
     def answer(self, asked: Asked, composed: Composed) -> AffineMap:

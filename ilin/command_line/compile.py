@@ -327,8 +327,8 @@ def compile_main(
         raise click.UsageError(
             "--class-names, --feature-names and --layout belong to --report or --plot: add one of them", ctx
         )
-    pages_of = Pages.checked(report, plot, class_names, feature_names, layout, typed(ctx))
     check_apart({"-o": output, "--out-dir": out_dir, "--report": report, "--plot": plot})
+    pages_of = Pages.checked(report, plot, class_names, feature_names, layout, typed(ctx))
     for path in (output, report, plot):
         if path is not None:
             check_destination(path, sources=(model, x))
