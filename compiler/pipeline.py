@@ -71,7 +71,8 @@ class CompiledModel:
             x: an array where the model has one input, else a mapping from graph input name to array.
                 Inputs that are not differentiated are held at their values. A missing leading batch axis
                 of 1 is added.
-            rows: "all"; an integer k for the k largest outputs; or flat output indices.
+            rows: "all"; an integer k for the k largest outputs, all where there are fewer; or flat output
+                indices. With several outputs, the largest are those of all of them together.
             materialize: make W. Without it `W` is a scipy LinearOperator, which multiplies by one sweep
                 through the network for each vector, and b is not split by layers.
             progress: called with the passes done and their number.
