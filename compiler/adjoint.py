@@ -25,7 +25,7 @@ from ..runtime.program import LinearProgram, Step
 from ..runtime.session import Session
 from ..runtime.surroundings import ALONE, Surroundings
 from ..runtime.transpose import transposed
-from .sweep import seeds
+from .sweep import Magnitudes, seeds
 
 _SEED = "the wanted rows as linear functionals of this output, one for each k: unit vectors for rows of W"
 _DESCRIPTION = """Rows of W, and their b, of a network's affine map F(z) = W z + b around x, in reverse.
@@ -61,25 +61,26 @@ class Adjoint:
         return _reached(program, found, len(rows), dtype), shares
 
     def bounds(
-        self, program: LinearProgram, rows: Array, errors: Mapping[str, Array], dtype: np.dtype[Any]
+        self, program: LinearProgram, rows: Array, magnitudes: Magnitudes, dtype: np.dtype[Any]
     ) -> Array:
         """Bounds on what the steps' own errors add up to in the given rows. Emitted with `bounds`.
 
         Args:
             program: one point's program, of the structure that the model was emitted for.
             rows: k flat output indices; or k functionals of the outputs, (k, all outputs).
-            errors: step output to a bound on the error that evaluating the step makes, (P, *shape); none
-                is zero.
+            magnitudes: the errors that evaluating the steps may make; none is zero.
             dtype: as emitted.
 
         Returns:
             (P, k).
         """
+        if not self.steps:  # nothing on the way from the inputs to the outputs rounds
+            return np.zeros((magnitudes.count, len(rows)))
         feeds = _seeded(program, rows, dtype) | point_of(program, dtype)
-        count = len(next(iter(errors.values())))
         for position in self.steps:
             step = program.steps[position]
-            own = errors[step.output] if step.output in errors else np.zeros((count, *step.shape))
+            own = magnitudes.errors.get(step.output)
+            own = np.zeros((magnitudes.count, *step.shape)) if own is None else own
             feeds[f"error/{step.output}"] = np.ascontiguousarray(own.reshape(len(own), step.size).T, dtype)
         found: Array = self.session.run(feeds)["rounding"]
         return found.T

@@ -64,6 +64,26 @@ def require_representable(**arrays: Array) -> None:
             )
 
 
+def require_visible(asked: Asked, W: Array) -> None:
+    """Refuse a map that has vanished in the type that it was composed in, W and outputs alike.
+
+    Args:
+        asked: with the outputs at x, in the model's own type.
+        W: (K, N).
+
+    Raises:
+        NonFiniteError: no output of the rows, and no entry of W, is as large as the type's smallest normal
+            number, though some output is not zero.
+    """
+    largest = float(np.abs(asked.trace.answered(asked.program.outputs)[asked.rows]).max(initial=0.0))
+    tiny = np.finfo(W.dtype).tiny
+    if 0 < largest < tiny and W.dtype != np.float64 and not (np.abs(W) >= tiny).any():
+        raise NonFiniteError(
+            f"W vanishes in {W.dtype}, as do the model's outputs at x ({largest:.3g} at most); float64 has a "
+            "wider range (dtype='float64', --dtype float64)"
+        )
+
+
 def affine_map(
     graph: Graph,
     scope: Scope,

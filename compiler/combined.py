@@ -121,7 +121,7 @@ def combined_deviations(
         last: (K,), what rounding may do to W z + b itself, row by row.
     """
     weights = weights_of(len(rows))
-    rounding = inside + float(np.abs(weights) @ last) + float(np.finfo(np.float32).tiny)
+    rounding = inside + float(np.abs(weights) @ last) + float(np.finfo(W.dtype).tiny)
     found = []
     for difference, moved, expanded in differences(W, b, program, rows, evidence):
         bound = rounding + float(np.abs(weights) @ expanded)

@@ -79,7 +79,7 @@ class Engine:
         """What rounding may do to blocks of the given rows: from (k,) to (P, k), by another sweep."""
         if leg.engine in ("adjoint", "fused") and dtype == np.float32:
             emitted = self._adjoint(program, dtype, bounds=True)
-            return lambda block: emitted.bounds(program, block, magnitudes.errors, dtype)
+            return lambda block: emitted.bounds(program, block, magnitudes, dtype)
         return bounds_back(program, self._multiplier(leg, program, rows, dtype), dtype, magnitudes)
 
     def functional_bounds(
@@ -87,9 +87,7 @@ class Engine:
     ) -> Array:
         """What rounding may do to functionals of the outputs, (k, all outputs) to (P, k)."""
         if dtype == np.float32 and self._emittable(dtype):
-            return self._adjoint(program, dtype, bounds=True).bounds(
-                program, functionals, magnitudes.errors, dtype
-            )
+            return self._adjoint(program, dtype, bounds=True).bounds(program, functionals, magnitudes, dtype)
         return bounds_back(program, matrix_free(program), dtype, magnitudes)(functionals)
 
     def _adjoint(self, program: LinearProgram, dtype: np.dtype[Any], *, bounds: bool) -> Adjoint:

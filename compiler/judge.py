@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Sequence
 from functools import partial
 
@@ -129,7 +128,6 @@ def _held(node: Node, entry: Entry, moving: frozenset[int], weighing: set[str]) 
 def _no_rule(node: Node, active: set[str], inner: Node | None = None) -> str:
     family = sorted(op for domain, op in REGISTRY if domain == node.domain)
     missing = (inner or node).op_type
-    file = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", missing).lower()
     written = f", and written out in simpler nodes it holds {inner}, which has none either" if inner else ""
     supported = (
         f"{len(family)} operators of this domain are supported (`ilin inspect --operators` lists them)"
@@ -139,6 +137,6 @@ def _no_rule(node: Node, active: set[str], inner: Node | None = None) -> str:
     before = [name for name in (*node.inputs, *node.captured) if name in active]
     return (
         f"no rule for this operator{written}; {supported}; name a tensor before it in outputs (it reads "
-        f"{before[0]!r}), or write {f'the rule of {missing}' if inner else 'its rule'} in ops/{file}.py "
-        "(CONTRIBUTING.md)"
+        f"{before[0]!r}), or write {f'the rule of {missing}' if inner else 'its rule'} "
+        "(docs/custom-operators.md)"
     )

@@ -14,7 +14,7 @@ from ..runtime.primitives import Array, Shape
 from ..runtime.program import Discrete, Kind, LinearProgram, Step
 from .graph import Node, is_floating
 from .scope import Scope
-from .trace import Trace
+from .trace import Trace, require_within
 from .verdict import Verdict
 
 
@@ -43,6 +43,7 @@ def lower(scope: Scope, trace: Trace, dtype: DTypeLike, cache: Cache) -> LinearP
 
     Raises:
         UnsupportedError: a use of an operator that its rule cannot lower.
+        NonFiniteError: a constant that leaves the range of the type, or vanishes in it.
     """
     inputs = tuple((name, trace.values[name].shape) for name in scope.inputs)
     shapes: dict[str, Shape] = dict(inputs)
@@ -117,6 +118,9 @@ def _steps(place: Place, known: _Known, *, fixed: bool) -> Iterator[Step]:
         _operand(name, shape, i in place.use.observed, known)
         for i, (name, shape) in enumerate(zip(place.use.node.inputs, place.shapes, strict=True))
     )
+    for operand in operands:
+        if operand is not None and not operand.active and operand.value is not None:
+            require_within(f"{place.use.node}: its operand {operand.name!r}", operand.value, known.dtype)
     result = rule(_site(place.use.node, operands, place.reading))
     answers = (result,) if isinstance(result, Local) else result
     _require_fit(place, answers)

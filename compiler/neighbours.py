@@ -97,8 +97,9 @@ def _first_length(program: LinearProgram) -> float:
         if margin.size and not margin.min() > 0:
             margin = margin[margin > 0]  # neither ties nor what is not known
         if margin.size:
-            usual = float(np.linalg.norm(margin)) / math.sqrt(margin.size)
-            nearest = min(nearest, float(margin.min()) / usual)
+            parts = margin / margin.max()  # whose squares do not vanish where margins are tiny
+            usual = float(np.linalg.norm(parts)) / math.sqrt(margin.size)
+            nearest = min(nearest, float(parts.min()) / usual)
     return 0.5 * nearest
 
 

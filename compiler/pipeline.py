@@ -22,7 +22,7 @@ from ..runtime.program import LinearProgram
 from ..runtime.region import Region, region_of
 from ..runtime.stack import NotStackable
 from ..runtime.ties import Ties
-from .answer import Asked, affine_map, jumps_of, kind_of, require_representable
+from .answer import Asked, affine_map, jumps_of, kind_of, require_representable, require_visible
 from .anywhere import anywhere, on_the_only_way
 from .certify import certificate_for, certificate_for_operator, record_for
 from .compose import Composed, compose, compose_stacked
@@ -36,7 +36,7 @@ from .observer import Observer
 from .options import DType, Mode, Options, Quantized, dtype_named, require_options
 from .paths import OffPath, Path, PathObserver, PathTrace
 from .plan import Direction, EngineName, Plan, checks_of, machine_speed, plan_of
-from .rows import Rows, choose_rows, wording
+from .rows import Rows, choose_rows, fewer, wording
 from .runnable import runnable
 from .scope import Scope, scope_of
 from .sweep import Progress
@@ -75,8 +75,9 @@ class CompiledModel:
             x: an array where the model has one input, else a mapping from graph input name to array.
                 Inputs that are not differentiated are held at their values. A missing leading batch axis
                 of 1 is added.
-            rows: "all"; "top3" or 3 for the three largest outputs; or a list of flat output indices, so that
-                [3] is output 3. (On the command line, where all is text, `--rows 3` is output 3.)
+            rows: "all"; "top3" or 3 for the three largest outputs, all where there are fewer; or a list of
+                flat output indices, so that [3] is output 3. (On the command line, where all is text,
+                `--rows 3` is output 3.) With several outputs, the largest are those of all of them together.
             materialize: make W. Without it `W` is a scipy LinearOperator, which multiplies by one sweep
                 through the network for each vector, and b is not split by layers.
             progress: called with the passes done and their number.
@@ -123,11 +124,12 @@ class CompiledModel:
         feeds, notes = feeds_of(self.graph, x)
         trace = self._observer.trace(feeds)
         for name in self.scope.inputs:
-            require_within(name, trace.values[name], self.dtype)
+            require_within(f"tensor {name!r}", trace.values[name], self.dtype)
         program = self._lower(trace)
         chosen = choose_rows(rows, trace.stacked(program.outputs))
         plan = self._plan(program, len(chosen))
-        return Asked(trace, program, chosen, plan, (*self.notes, *notes, *jumps_of(program)), wording(rows))
+        said = (*self.notes, *notes, *fewer(rows, chosen), *jumps_of(program))
+        return Asked(trace, program, chosen, plan, said, wording(rows))
 
     @overflow_refused_later()
     def _compose(self, asked: Asked, progress: Progress | None = None) -> Composed:
@@ -141,6 +143,7 @@ class CompiledModel:
         engine = self._prepared(asked.trace)._engine
         composed = compose(asked.program, asked.rows, asked.plan, engine, self.dtype, progress)
         require_representable(W=composed.W, b=composed.b.astype(self.dtype))
+        require_visible(asked, composed.W)
         return composed
 
     @overflow_refused_later()
@@ -156,8 +159,9 @@ class CompiledModel:
         if any(self._prepared(one.trace) is not kept for one in asked):
             raise NotStackable
         found = compose_stacked(programs, rows, kept._engine, self.dtype)
-        for composed in found:
+        for one, composed in zip(asked, found, strict=True):
             require_representable(W=composed.W, b=composed.b.astype(self.dtype))
+            require_visible(one, composed.W)
         return found
 
     def _answer(self, asked: Asked, composed: Composed) -> AffineMap:

@@ -23,7 +23,7 @@ def largest_of(rows: Rows) -> Rows:
 
 
 def choose_rows(rows: Rows, y: Array) -> Array:
-    """Flat output indices for "all", "top5" or 5 (the largest outputs), or given indices.
+    """Flat output indices for "all", "top5" or 5 (the largest, all where there are fewer), or indices.
 
     Raises:
         RowsError: indices outside the output, or rows that are none of these.
@@ -35,9 +35,8 @@ def choose_rows(rows: Rows, y: Array) -> Array:
             raise RowsError(f"rows {rows!r} is not understood; write {_FORMS}")
         rows = largest_of(rows)
     if isinstance(rows, (int, np.integer)) and not isinstance(rows, bool):
-        if not 1 <= rows <= len(y):
-            least = "at least one must be asked for" if rows < 1 else f"there are only {len(y)}"
-            raise RowsError(f"rows = {rows} asks for the {rows} largest outputs, but {least}")
+        if rows < 1:
+            raise RowsError(f"rows = {rows} asks for the {rows} largest outputs, but at least one must be")
         return np.argsort(-y.astype(np.float64), kind="stable")[: int(rows)]
     chosen = np.asarray(rows).ravel()
     if chosen.dtype.kind not in "iu":  # an empty list too, which numpy takes for floating point
@@ -46,6 +45,18 @@ def choose_rows(rows: Rows, y: Array) -> Array:
     if outside:
         raise RowsError(f"row {outside[0]} is outside the output's {len(y)} elements (0 to {len(y) - 1})")
     return np.where(chosen < 0, chosen + len(y), chosen)
+
+
+def fewer(rows: Rows, found: Array) -> tuple[str, ...]:
+    """A note where more outputs are asked for than there are."""
+    rows = largest_of(rows)
+    if not isinstance(rows, (int, np.integer)) or rows <= len(found):
+        return ()
+    return (f"the {rows} largest outputs are asked for, and there {_are(len(found))}",)
+
+
+def _are(count: int) -> str:
+    return "is one" if count == 1 else f"are {count}"
 
 
 def wording(rows: Rows) -> str:

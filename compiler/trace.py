@@ -76,14 +76,28 @@ def require_finite(name: str, value: Array) -> None:
 
 
 def require_within(name: str, value: Array, dtype: np.dtype[Any]) -> None:
-    """Refuse values that the map's floating type cannot hold, by name.
+    """Refuse a tensor that the map's floating type cannot hold, by name.
+
+    Where the largest entry is a normal number of the type, the cast is off by the unit roundoff times that
+    entry at most, in all entries; where even that one is below, it may be off by as much as there is.
+
+    Args:
+        name: of the tensor, as the message begins: "tensor 'x'".
+        value: in its own type.
+        dtype: that the map is composed in.
 
     Raises:
-        InputError: a double beyond float32's range.
+        NonFiniteError: doubles beyond float32's range, or none in it but zero.
     """
-    if value.dtype.itemsize > dtype.itemsize and value.size and np.abs(value).max() > np.finfo(dtype).max:
-        raise InputError(
-            f"tensor {name!r} holds {np.abs(value).max():.3g}, beyond {dtype}; ask with dtype='float64'"
+    if not is_floating(value.dtype) or value.dtype.itemsize <= dtype.itemsize or not value.size:
+        return
+    largest, range_of = float(np.abs(value).max()), np.finfo(dtype)
+    if largest > range_of.max:
+        raise NonFiniteError(f"{name} holds {largest:.3g}, beyond {dtype}; ask with dtype='float64'")
+    if 0 < largest < range_of.tiny:
+        raise NonFiniteError(
+            f"{name} holds {largest:.3g} at most, which vanishes in {dtype}; ask with dtype='float64' "
+            "(--dtype float64)"
         )
 
 
@@ -162,6 +176,10 @@ def _fitted(put: TensorInfo, value: Array) -> tuple[Array, list[str]]:
         value = _cast(put, value, notes)
     if put.shape is not None:
         value = _reshaped(put, value, notes)
+    if not value.size:
+        raise InputError(
+            f"input {put.name!r} is given an array of shape {list(value.shape)}, which holds no values"
+        )
     if is_floating(value.dtype):
         require_finite(put.name, value)
     return value, notes
@@ -173,8 +191,13 @@ def _cast(put: TensorInfo, value: Array, notes: list[str]) -> Array:
     if not numeric or (not put.floating and is_floating(value.dtype)) or (put.dtype.kind not in "fiubV"):
         raise InputError(f"input {put.name!r} takes {put.dtype}, but x holds {value.dtype}")
     notes.append(f"input {put.name!r} cast from {value.dtype} to {put.dtype}")
-    with np.errstate(over="ignore"):  # an overflow is found by the check for finite values, by name
-        return value.astype(put.dtype)
+    with np.errstate(over="ignore"):
+        cast = value.astype(put.dtype)
+    if put.floating and all_finite(value) and not all_finite(cast):
+        raise InputError(
+            f"input {put.name!r} takes {put.dtype}, and x holds {np.abs(value).max():.3g}, beyond its range"
+        )
+    return cast
 
 
 def _reshaped(put: TensorInfo, value: Array, notes: list[str]) -> Array:

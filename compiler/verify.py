@@ -40,7 +40,7 @@ def deviations(
     found = []
     places = differences(W, b, program, rows, evidence)
     for (difference, moved, expanded), bounds in zip(places, rounding, strict=True):
-        bounds = bounds + expanded + np.finfo(np.float32).tiny
+        bounds = bounds + expanded + np.finfo(W.dtype).tiny
         ratios = (float((np.abs(each) / bounds).max(initial=0.0)) for each in (difference, moved))
         found.append(Deviation(float(np.abs(difference).max(initial=0.0)), *ratios))
     return found
@@ -247,7 +247,7 @@ def _checked(step: Step, observed: Mapping[str, Array], arithmetic: Arithmetic) 
         ours += step.offset
     # Twice, for either side's sum, and once more for storing either result.
     bound = 2 * step_rounding(step, inputs, arithmetic) + 2 * arithmetic.u * np.abs(ours)
-    bound += np.finfo(np.float32).tiny
+    bound += np.finfo(dtype).tiny
     if step.slack is not None:
         bound = bound + step.slack
     if not ours.size:

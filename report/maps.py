@@ -10,12 +10,15 @@ import base64
 import io
 import math
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 
 from ..runtime.arrays import Array
 from .spots import Spot
+
+if TYPE_CHECKING:  # a plot, which draws none of these, does without
+    from PIL.Image import Image
 
 # ColorBrewer's 11-class RdBu (colorbrewer2.org), which people with any kind of colour vision tell apart,
 # from the most negative, blue, over nearly white at zero to the most positive, red.
@@ -106,15 +109,13 @@ def signed_map(values: Array, limit: float, alt: str) -> Picture:
     """Signed numbers (H, W) in diverging colours; limit is what the deepest stand for."""
     block = block_of(*values.shape)
     levels = np.clip(np.round(summed(values.astype(np.float64), block) / limit * LEVELS), -LEVELS, LEVELS)
-    image = Image.fromarray((levels + LEVELS).astype(np.uint8), mode="P")
-    image.putpalette(palette().tobytes())
-    return _picture(image, alt, block)
+    return _picture(_in_colours(levels + LEVELS), alt, block)
 
 
 def photograph(channels: Array, alt: str) -> Picture:
     """The input (C, H, W), stretched from its least to its largest value: in colours where C is 3."""
     shown = _stretched(channels)
-    image = Image.fromarray(shown[..., 0] if shown.shape[2] == 1 else shown)
+    image = _image(shown[..., 0] if shown.shape[2] == 1 else shown)
     return _picture(image, alt, block_of(*channels.shape[1:]))
 
 
@@ -126,14 +127,12 @@ def overlay(channels: Array, values: Array, limit: float, alt: str) -> Picture:
     share = np.clip(summed(values.astype(np.float64), block) / limit, -1, 1)[..., None]
     deep = np.where(share > 0, palette()[-LEVELS // 5], palette()[LEVELS // 5])
     blend = ground + np.abs(share) * (deep - ground)
-    return _picture(Image.fromarray(np.round(blend).astype(np.uint8)), alt, block)
+    return _picture(_image(np.round(blend)), alt, block)
 
 
 def colour_bar() -> Picture:
     """All colours from left to right."""
-    image = Image.fromarray(np.arange(2 * LEVELS + 1, dtype=np.uint8)[None], mode="P")
-    image.putpalette(palette().tobytes())
-    return _picture(image, "", 1)
+    return _picture(_in_colours(np.arange(2 * LEVELS + 1)[None]), "", 1)
 
 
 def _stretched(channels: Array) -> Array:
@@ -147,7 +146,21 @@ def _stretched(channels: Array) -> Array:
     return np.round(255 * scaled).astype(np.uint8)
 
 
-def _picture(image: Image.Image, alt: str, block: int) -> Picture:
+def _image(values: Array) -> Image:
+    """Grey values (H, W) or colours (H, W, 3), from 0 to 255."""
+    from PIL.Image import fromarray
+
+    return fromarray(values.astype(np.uint8))
+
+
+def _in_colours(indices: Array) -> Image:
+    """Places in the palette, (H, W)."""
+    image = _image(indices)
+    image.putpalette(palette().tobytes())
+    return image
+
+
+def _picture(image: Image, alt: str, block: int) -> Picture:
     file = io.BytesIO()
     image.save(file, "PNG", optimize=True)
     source = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"

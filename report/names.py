@@ -11,7 +11,7 @@ import numpy as np
 
 from ..runtime.arrays import Shape
 from ..runtime.errors import InputError, OptionError
-from ..runtime.text import one_line
+from ..runtime.text import one_line, shortened
 from .layouts import Layout
 
 
@@ -59,7 +59,8 @@ class Names:
             features: names of input entries, or None.
 
         Raises:
-            OptionError: as many names as there are neither entries nor places of a last axis.
+            OptionError: names that are no texts, or as many as there are neither entries nor places of a
+                last axis.
         """
         _require_count("class", "output", classes, outputs)
         _require_count("feature", "input", features, inputs)
@@ -117,6 +118,8 @@ def _entries(shapes: Mapping[str, Shape]) -> int:
 def _require_count(what: str, side: str, names: Sequence[str] | None, shapes: Mapping[str, Shape]) -> None:
     if names is None:
         return
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        raise OptionError(f"{what}_names must be a list of texts, not {shortened(repr(names), 60)}")
     entries = _entries(shapes)
     last = {shape[-1] for shape in shapes.values() if shape}
     if len(names) not in {entries} | last:

@@ -101,6 +101,8 @@ def typed(value: Array, name: str) -> Array:
         return value
     import ml_dtypes
 
+    if value.dtype.kind != "u" or not hasattr(ml_dtypes, name):
+        raise ValueError(f"an array holds {value.dtype.name}, where the header says {name}")
     return value.view(np.dtype(getattr(ml_dtypes, name)))
 
 

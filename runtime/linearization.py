@@ -77,10 +77,11 @@ class Linearization:
         composed in float64.
 
         Returns:
-            The certificate of level "deep". A map that was loaded or copied gives the one it came with.
+            The certificate of level "deep".
 
         Raises:
-            As `certificate`; MemoryLimitError where W in float64 does not fit.
+            As `certificate`; MemoryLimitError where W in float64 does not fit; OptionError on a map that was
+            loaded or copied, unless the certificate that it came with is deep.
         """
         found = _with_ties(self._certify("deep"), vars(self).get("ties"))
         vars(self)["certificate"] = found
@@ -297,6 +298,8 @@ class Linearization:
         parts = []
         for name, own in self.inputs.items():
             value = np.asarray(given[name])
+            if value.dtype.kind not in "fiubV":  # V: bfloat16 and the like
+                raise InputError(f"input {name!r} takes real numbers, but z holds {value.dtype}")
             if value.shape not in (own.shape, own.shape[1:]) or value.size != own.size:
                 raise InputError(
                     f"input {name!r} has shape {list(own.shape)}, but z has shape {list(value.shape)}"
@@ -324,7 +327,7 @@ class Linearization:
         """Pickled and copied with its certificate made, as sessions cannot travel."""
         known: dict[str, Any] = {
             "_layers_of": partial(constantly, self.layers),
-            "_certify": partial(constantly, self.certificate),
+            "_certify": partial(known_certificate, self.certificate),
             "record": self.record,
             "region": self.region.facts(),
         }
@@ -337,6 +340,20 @@ class Linearization:
 def constantly(value: T, *_: object) -> T:
     """The value, whatever is asked: in place of a function that is done with, or cannot be pickled."""
     return value
+
+
+def known_certificate(certificate: Certificate, level: Level) -> Certificate:
+    """The certificate that a map was loaded or copied with, where it is as deep as what is asked for.
+
+    Raises:
+        OptionError: it is not.
+    """
+    if level == "deep" and certificate.level != "deep":
+        raise OptionError(
+            "this map was loaded or copied with its default certificate, and holds no network to verify "
+            "deeply; linearize again, and call certify_deeply before saving"
+        )
+    return certificate
 
 
 def _with_ties(certificate: Certificate, ties: Ties | None) -> Certificate:

@@ -83,6 +83,9 @@ class Verification:
             "checks": [asdict(finding) for finding in self.findings],
         }
 
+    def __bool__(self) -> bool:
+        return self.holds
+
     def __repr__(self) -> str:
         how = "holds" if self.holds else f"does not hold: {', '.join(self.failed)}"
         return f"Verification({how}; {len(self.findings)} checks)"

@@ -19,7 +19,7 @@ from .arrays import Array
 from .certificate import Certificate
 from .errors import MemoryLimitError, OutputError
 from .layer import Layer
-from .linearization import Linearization, constantly
+from .linearization import Linearization, constantly, known_certificate
 from .program import Kind
 from .record import Interior, Record
 from .ties import Ties
@@ -129,6 +129,21 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Array]
         raise damaged(path, error) from error
 
 
+def _certificate(data: Mapping[str, Any]) -> Certificate:
+    """The certificate in a header.
+
+    Raises:
+        ValueError: fields are missing, or its verdict is not that of its reason.
+    """
+    try:
+        certificate = Certificate.from_dict(data)
+    except TypeError as error:
+        raise ValueError("the certificate in its header lacks fields") from error
+    if data.get("verified", certificate.verified) is not certificate.verified:
+        raise ValueError("the certificate in its header says one thing by `verified`, another by `reason`")
+    return certificate
+
+
 def map_of(made: type[Map], header: Mapping[str, Any], stored: Mapping[str, Array]) -> Map:
     """The map that a header and arrays stand for.
 
@@ -150,11 +165,14 @@ def map_of(made: type[Map], header: Mapping[str, Any], stored: Mapping[str, Arra
         W = sparse.csr_array(
             (arrays["W_data"], arrays["W_indices"], arrays["W_indptr"]), shape=header["shape"]
         )
+    for what, value in {"W": W, **{name: arrays[name] for name in ("b", "bias_shares")}}.items():
+        if value.dtype.kind != "f":
+            raise ValueError(f"{what} holds {value.dtype}, which are no real numbers")
     layers = tuple(
         Layer(a["name"], a["op"], a["output"], tuple(a["shape"]), Kind(a["kind"]), share)
         for a, share in zip(header["layers"], arrays["bias_shares"], strict=True)
     )
-    certificate = Certificate.from_dict(header["certificate"])
+    certificate = _certificate(header["certificate"])
     affine = made(
         W,
         arrays["b"],
@@ -163,7 +181,7 @@ def map_of(made: type[Map], header: Mapping[str, Any], stored: Mapping[str, Arra
         {name: arrays[f"x{i}"] for i, name in enumerate(header["inputs"])},
         {name: arrays[f"y{i}"] for i, name in enumerate(header["outputs"])},
         partial(constantly, layers),
-        partial(constantly, certificate),
+        partial(known_certificate, certificate),
         header["model"],
         header["model_sha256"],
         header["provenance"],

@@ -1,7 +1,8 @@
 """What may go wrong around a command, in one place: one line on standard error, and an exit code.
 
 0 done and verified; 1 computed but not verified; 2 bad usage or bad input; 3 unsupported in the model;
-130 interrupted; 141 the reader of standard output went away. Anything else is a bug and keeps its traceback.
+70 a fault in ilin itself (sysexits.h, EX_SOFTWARE), with its traceback where ILIN_DEBUG is set; 130
+interrupted; 141 the reader of standard output went away.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import re
 import shlex
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -22,7 +24,7 @@ import click
 from ..runtime.errors import IlinError
 from ._text import StandardOutputError, error_line
 
-BAD_USAGE, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
+BAD_USAGE, INTERNAL, INTERRUPTED, BROKEN_PIPE = 2, 70, 130, 141
 _TYPED = "ilin.typed"  # in a context's meta: the arguments
 
 
@@ -131,6 +133,13 @@ def _exit_code_of(call: Callable[[], Any]) -> int:
         return BAD_USAGE
     except StandardOutputError as error:
         return _unwritable(error)
+    except Exception as error:  # whatever it is, nobody above would know more of it
+        if os.environ.get("ILIN_DEBUG"):
+            traceback.print_exc()
+        error_line(
+            f"internal error: {type(error).__name__}: {error}; please report it (ILIN_DEBUG=1 shows where)"
+        )
+        return INTERNAL
     return code if isinstance(code, int) else 0
 
 

@@ -20,7 +20,7 @@ from ..compiler.rows import Rows
 from ..report.layouts import AUTO
 from ..runtime.errors import RowsError
 from ._guard import GuardedCommand, native_messages, typed
-from .destination import check_destination, check_folder, numbered
+from .destination import check_apart, check_destination, check_folder, numbered
 from .explained import Explained
 from .inputs import instances, read
 from .pages import Pages
@@ -71,6 +71,7 @@ Exit codes:
   1  computed but not verified; standard error names the failure
   2  bad usage or bad input
   3  the model holds something unsupported; ilin inspect MODEL shows what
+  70  an internal error; ILIN_DEBUG=1 shows where it was
   130  interrupted
 """
 
@@ -334,6 +335,7 @@ def compile_main(
     if not pages and any(settings.values()):
         first = next(name for name, given in settings.items() if given)
         raise click.UsageError(f"--{first} belongs to --report or --plot", ctx)
+    check_apart({"-o": output, "--out-dir": out_dir, "--report": report, "--plot": plot})
     pages_of = Pages.checked(report, plot, class_names, feature_names, layout, typed(ctx))
     for path in (output, report, plot):
         if path is not None:

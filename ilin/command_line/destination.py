@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 
 from ..runtime.errors import OutputError
@@ -45,6 +46,21 @@ def check_destination(path: Path, *, sources: Sequence[Path]) -> None:
             pass
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}: {folder}") from error
+
+
+def check_apart(paths: Mapping[str, Path | None]) -> None:
+    """Make sure that no two results would go to one place.
+
+    Args:
+        paths: by option; None where it is not given.
+
+    Raises:
+        OutputError: it names the two options.
+    """
+    given = [(option, path) for option, path in paths.items() if path is not None]
+    for (first, one), (second, other) in combinations(given, 2):
+        if _same(one, other):
+            raise OutputError(f"{first} and {second} both name {one}; choose another name for one of them")
 
 
 def check_folder(path: Path) -> None:

@@ -300,7 +300,7 @@ def test_several_named_instances(ilin_compile, two_inputs, tmp_path):
 @pytest.fixture
 def unverified(monkeypatch):
     """Every second answer fails its checks, as one with NaN and infinities would."""
-    original, calls = CompiledModel.answer, []
+    original, calls = CompiledModel._answer, []
 
     def answer(self, *arguments, **options):
         affine = original(self, *arguments, **options)

@@ -55,7 +55,7 @@ def test_missing_external_data(refused, tmp_path, model, x):
 def test_unsupported_operator(refused, hopping, x):
     message = refused(hopping, x, code=3)
     assert message.startswith("node 'leap' (Hop, example.org opset 1): no rule for this operator; ")
-    assert "write its rule in ops/hop.py" in message
+    assert "write its rule (docs/custom-operators.md)" in message
     assert "name a tensor before it in outputs" in message
 
 
@@ -184,7 +184,6 @@ def test_rows_that_are_nonsense(refused, model, x, rows):
     [
         ("3", "row 3 is outside the output's 3 elements (0 to 2)"),
         ("0,-4", "row -4 is outside the output's 3 elements (0 to 2)"),
-        ("top4", "rows = 4 asks for the 4 largest outputs, but there are only 3"),
     ],
 )
 def test_rows_out_of_range(refused, model, x, rows, message):
@@ -296,3 +295,22 @@ def test_refused_by_onnxruntime(refused, tmp_path, x):
 def test_several_wrongs_still_make_one_line(refused, tmp_path):
     (tmp_path / "corrupt.onnx").write_bytes(numpy_helper.from_array(U).SerializeToString())
     refused(tmp_path / "corrupt.onnx", tmp_path / "none.npy", "--rows", "top3")
+
+
+@pytest.mark.parametrize(("first", "second"), [("-o", "--report"), ("-o", "--plot"), ("--report", "--plot")])
+def test_two_results_in_one_place(refused, model, x, tmp_path, first, second):
+    target = tmp_path / "out.png"
+    expected = f"{first} and {second} both name {target}; choose another name for one of them"
+    assert refused(model, x, first, target, second, tmp_path / "." / "out.png") == expected
+    assert not target.exists()
+
+
+def test_a_fault_in_ilin_is_one_line(refused, model, x, monkeypatch):
+    def fail(*_):
+        raise AssertionError("an invariant")
+
+    monkeypatch.setattr("ilin.command_line.compile.run", fail)
+    message = refused(model, x, code=70)
+    assert message == (
+        "internal error: AssertionError: an invariant; please report it (ILIN_DEBUG=1 shows where)"
+    )

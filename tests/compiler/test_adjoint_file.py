@@ -16,6 +16,7 @@ from ilin.compiler.graph import load
 from ilin.compiler.lower import lower
 from ilin.compiler.observer import Observer
 from ilin.compiler.scope import scope_of
+from ilin.compiler.sweep import Magnitudes
 from ilin.compiler.trace import feeds_of
 
 FLOAT = np.dtype(np.float32)
@@ -136,7 +137,9 @@ def test_rows_and_bounds(model):
     errors = {step.output: random.random((points, *step.shape)).astype(np.float32) for step in program.steps}
     rows = np.array([4, 1, 1])
     W, shares = adjoint_of(program, FLOAT).rows(program, rows, FLOAT)
-    bounds = adjoint_of(program, FLOAT, bounds=True).bounds(program, rows, errors, FLOAT)
+    bounds = adjoint_of(program, FLOAT, bounds=True).bounds(
+        program, rows, Magnitudes(errors, {}, points), FLOAT
+    )
 
     adjoint = np.eye(5)[rows]
     expected_bounds = np.zeros((points, len(rows)))

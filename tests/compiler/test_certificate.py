@@ -167,7 +167,7 @@ def tampered(monkeypatch):
     """Answers whose W or b is changed after it was composed."""
 
     def tamper(change):
-        original = CompiledModel.compose
+        original = CompiledModel._compose
 
         def compose(self, asked, progress=None):
             found = original(self, asked, progress)
@@ -357,7 +357,7 @@ def test_a_slope_off_by_one_in_a_thousand_is_caught_whatever_offset_hides_it(mon
 
 def test_a_w_that_differs_from_its_float64_is_caught_whatever_b_hides_it(monkeypatch):
     proto, x = cnn()
-    original = CompiledModel.compose
+    original = CompiledModel._compose
 
     def compose(self, asked, progress=None):
         found = original(self, asked, progress)

@@ -204,7 +204,7 @@ def test_rows():
     assert chosen(x).shape == (2,)
 
 
-@pytest.mark.parametrize("rows", [0, 5, [4], [], "top", [0.5], [[True]], None])
+@pytest.mark.parametrize("rows", [0, [4], [], "top", [0.5], [[True]], None])
 def test_rows_that_make_no_sense(rows):
     proto, _ = mlp()
     with pytest.raises(ilin.RowsError, match=r"rows|row"):
@@ -334,9 +334,7 @@ def test_an_x_that_does_not_fit(x, message):
         ilin.linearize(proto, x)
 
 
-@pytest.mark.parametrize(
-    ("value", "found"), [(np.nan, "NaN"), (np.inf, "an infinity"), (1e300, "an infinity")]
-)
+@pytest.mark.parametrize(("value", "found"), [(np.nan, "NaN"), (np.inf, "an infinity")])
 def test_non_finite_x_is_named(value, found):
     proto, _ = mlp()
     x = np.ones((1, 6))

@@ -111,7 +111,7 @@ def test_an_operator_without_a_rule_is_named_with_a_remedy():
     text = str(error.value)
     assert text.startswith("node 'the_erf' (Erf, ai.onnx opset 17): no rule for this operator; ")
     assert (
-        "name a tensor before it in outputs (it reads 'a'), or write its rule in ops/erf.py (CONTRIBUTING.md)"
+        "name a tensor before it in outputs (it reads 'a'), or write its rule (docs/custom-operators.md)"
         in text
     )
     assert error.value.exit_code == 3

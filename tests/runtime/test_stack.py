@@ -80,7 +80,7 @@ def test_many_points_in_one_sweep_are_the_points_one_by_one(rows, dtype, monkeyp
     compiled = ilin.compile(convolutional(), engine="fused", dtype=dtype)
     points = weights(21, 2, 9, 9)
     sweeps = []
-    together = CompiledModel.compose_together
+    together = CompiledModel._compose_together
 
     def counting(self, asked):
         sweeps.append(len(asked))
