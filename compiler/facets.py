@@ -4,8 +4,8 @@ Rays from an inner point leave the region through facets, which finds many at on
 those are implied. The others by Clarkson's algorithm: each is held against the facets found so far only, and
 where they do not imply it, the ray to the program's optimum leaves through a facet that was not known yet.
 
-All of it about an inner point, with rows of length 1 and the region's own size as unit: the solver's tolerances
-are absolute, and 0 is a solution of every program.
+All of it about an inner point, with rows of length 1 and the region's size as unit: the solver's
+tolerances are absolute, and 0 is a solution of every program.
 """
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
 """Facets against the convex hull of the dual points (Qhull), and against one linear program for each row."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from scipy.optimize import linprog
@@ -16,7 +18,7 @@ MARGINAL = 1e-6  # a row that sticks out by less, in parts of the region's size,
 def gemm_relu(random, sizes):
     """A network of Gemm and Relu with random weights at a random point."""
     weights, nodes, below = {}, [], "x"
-    for i, (m, n) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for i, (m, n) in enumerate(pairwise(sizes)):
         weights |= {f"W{i}": random.standard_normal((m, n)), f"b{i}": random.standard_normal(n)}
         above = "y" if i == len(sizes) - 2 else f"h{i}"
         nodes += [("Gemm", [below, f"W{i}", f"b{i}"], f"u{i}", {}), ("Relu", [f"u{i}"], above, {})]
@@ -27,8 +29,8 @@ def gemm_relu(random, sizes):
 def hull_of(A, c, x):
     """Rows of facets: vertices of the hull of 0 and the points aᵢ / mᵢ, m the margins at x.
 
-    A row is implied by others if its point is in the hull of theirs and 0 (polar duality; Ziegler, Lectures on
-    Polytopes, §2.3). Done in the space that the rows span.
+    A row is implied by others if its point is in the hull of theirs and 0 (polar duality; Ziegler, Lectures
+    on Polytopes, §2.3). Done in the space that the rows span.
     """
     points = A / (c - A @ x)[:, None]
     _, sizes, span = np.linalg.svd(points, full_matrices=False)
