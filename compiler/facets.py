@@ -11,6 +11,7 @@ tolerances are absolute, and 0 is a solution of every program.
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import numpy as np
 
@@ -20,7 +21,12 @@ from ..runtime.primitives import Array
 _EPSILON = 1e-9  # relative to a row of length 1 and the region's size: what the solver's tolerances leave
 _TOLERANCE = 1e-10  # of the solver, its least
 _OPTIMAL, _UNBOUNDED = 0, 3  # scipy's status
-_ATTEMPTS = (("highs", True), ("highs-ds", False), ("highs-ipm", False))  # method, and whether it presolves
+_Method = Literal["highs", "highs-ds", "highs-ipm"]
+_ATTEMPTS: tuple[tuple[_Method, bool], ...] = (  # and whether it presolves
+    ("highs", True),
+    ("highs-ds", False),
+    ("highs-ipm", False),
+)
 
 
 def facets(A: Array, c: Array, x: Array) -> Array:
@@ -136,10 +142,19 @@ def _furthest(A: Array, room: Array, way: Array, rows: list[int], slack: float) 
 
     limits = room[rows]
     limits[-1] += slack
-    tolerances = {"primal_feasibility_tolerance": _TOLERANCE, "dual_feasibility_tolerance": _TOLERANCE}
     for method, presolve in _ATTEMPTS:
-        options = {**tolerances, "presolve": presolve}
-        solved = linprog(-way, A[rows], limits, bounds=(None, None), method=method, options=options)
+        solved = linprog(
+            -way,
+            A[rows],
+            limits,
+            bounds=(None, None),
+            method=method,
+            options={
+                "presolve": presolve,
+                "primal_feasibility_tolerance": _TOLERANCE,
+                "dual_feasibility_tolerance": _TOLERANCE,
+            },
+        )
         if solved.status == _OPTIMAL:
             return np.asarray(solved.x)
         if solved.status == _UNBOUNDED:
