@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import time
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +19,7 @@ import numpy as np
 from ..runtime.primitives import Array
 from ..runtime.program import LinearProgram
 from ..runtime.region import Norm, Radius
+from ..runtime.rounding import Arithmetic, growth
 from .distances import dual_norms, nearest_step, position_of
 
 if TYPE_CHECKING:
@@ -179,7 +181,17 @@ class _Search:
                 return
 
     def _step(self, row: int, slope: Array) -> Array:
-        return nearest_step(slope, float(self._survey.margins[row]), self._norm, self._box)
+        margin = float(self._survey.margins[row])
+        slack = 0.0
+        if self._box is not None:  # of |a|ᵀ |x| and |c|, m = aᵀ x + c, beside |a|ᵀ |d| = m
+            slack = 2 * self._rounding * (margin + float(np.abs(slope) @ np.abs(self._survey.x)))
+        return nearest_step(slope, margin, self._norm, self._box, slack)
+
+    @cached_property
+    def _rounding(self) -> float:
+        """How far off a half-space in float64 may be, in parts of its terms: sums along the network."""
+        terms = sum(step.fan_in for step in self._survey.faces.program.steps)
+        return growth(self._survey.x.size + terms, Arithmetic.of(np.float64).u)
 
     def _guess(self) -> Array:
         """About what every row's distance may be in L2, from its speed along random directions."""

@@ -1,7 +1,8 @@
 """Norms of groups of entries: y = (Σ |x|ᵖ)^(1/p) over a window, a channel or axes.
 
 Smooth for p > 1, away from a group of zeros alone: dy = y^(1-p) Σ |x|^(p-1) sign(x) dx. As y(t x) = t y(x)
-for t > 0, its tangent goes through 0: there is no offset, in either mode. At a group of zeros the slope is 0.
+for t > 0, its tangent goes through 0: there is no offset, in either mode. At a group of zeros y has a kink in
+every direction and no tangent; frozen mode, which holds what weighs x, holds 0 there.
 """
 
 from __future__ import annotations
@@ -22,11 +23,19 @@ def norm(site: Site, p: int, total: Primitive) -> Local:
         site: the node; operand 0 is observed.
         p: 2 or more.
         total: sums entries over each group.
+
+    Raises:
+        UnsupportedError: all entries of a group are 0.
     """
     x = site.value()
     size = np.abs(x).astype(np.float64)  # in which powers of what float32 holds do not overflow
     relative = size / (np.max(size, initial=0) or 1)
     y = total.apply((relative**p)[None])[0] ** (1 / p)
+    if (
+        not site.reading.frozen
+        and (total.apply((relative == 0)[None].astype(np.float64))[0] > 0)[y == 0].any()
+    ):
+        raise site.refuse("has no tangent at x, where a whole group is 0: its result has a kink there")
     slope = relative ** (p - 1) * np.sign(x)
     divisor = np.where(y > 0, np.where(y > 0, y, 1) ** (1 - p), 0)
     L = chain(Scale(x.shape, slope.astype(x.dtype)), total, Scale(total.out_shape, divisor.astype(x.dtype)))

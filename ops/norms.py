@@ -1,7 +1,7 @@
 """ReduceL1: y = Σ |x| over axes. LpPool, GlobalLpPool: y = (Σ |x|ᵖ)^(1/p) over each window or channel.
 
 With p = 1, at x: the signs of the entries, summed; 0 counts as negative, as in Abs. Guard: the sign of each
-entry. With larger p smooth; the slope at a group of zeros alone is 0.
+entry. With larger p smooth; at a group of zeros alone there is no tangent.
 https://onnx.ai/onnx/operators/onnx__ReduceL1.html, …LpPool.html, …GlobalLpPool.html
 """
 

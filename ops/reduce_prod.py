@@ -1,8 +1,8 @@
 """ReduceProd: y = Π x over axes. ReduceSumSquare: y = Σ x². ReduceL2: y = sqrt(Σ x²).
 
-Smooth: dyᵢ = Σⱼ (Π of the others) dxⱼ, zeros among them or not; dy = Σ 2 u dx; dy = Σ (u / y) dx, 0 where all
-of u is 0. Frozen mode shares a product of n out among its factors, each counts 1/n; of a square, half each:
-y = Σ u x. A norm needs no offset in either mode.
+Smooth: dyᵢ = Σⱼ (Π of the others) dxⱼ, zeros among them or not; dy = Σ 2 u dx; dy = Σ (u / y) dx, and no
+tangent where all of u is 0. Frozen mode shares a product of n out among its factors, each counts 1/n; of a
+square, half each: y = Σ u x. A norm needs no offset in either mode.
 https://onnx.ai/onnx/operators/onnx__ReduceProd.html, …ReduceSumSquare.html, …ReduceL2.html
 """
 

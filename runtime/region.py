@@ -203,7 +203,7 @@ class Region:
 
         Args:
             norm: 1, 2 or math.inf (or their names, "1", "2", "inf").
-            lower: smallest admitted inputs, shaped as x or a number: only boundary points inside count.
+            lower: smallest admitted inputs, each shaped as x or a number: only boundary points inside count.
             upper: the largest likewise.
             seconds: after which the search is given up and the result labelled; None for never.
             rows: slopes, each a sweep through the network, after which it is given up; None for no limit.
@@ -347,6 +347,13 @@ class Region:
             return np.full(self.x.size, default)
         if np.ndim(value) == 0 and not isinstance(value, Mapping):
             return np.full(self.x.size, float(value))
+        if isinstance(value, Mapping):
+            value = {
+                name: np.broadcast_to(part, self.shapes[name])
+                if np.ndim(part) == 0 and name in self.shapes
+                else part
+                for name, part in value.items()
+            }
         return self._flat(value, "a bound of the box")
 
     def _repr_html_(self) -> str:

@@ -101,8 +101,12 @@ class Spectrum:
 
     @property
     def angles(self) -> Array:
-        """(K, K): angles between rows in degrees, as `cosines`; those below 10⁻⁶ are rounding."""
+        """(K, K): angles between rows in degrees, as `cosines`; 0 of a row with itself.
+
+        Of two rows they come from products, so that those below 2·10⁻⁶ may be rounding.
+        """
         found: Array = np.degrees(np.arccos(self.cosines))
+        np.fill_diagonal(found, np.where(np.isnan(np.diag(found)), np.nan, 0.0))
         return found
 
     @cached_property

@@ -76,6 +76,7 @@ SMALL = np.array([-3.5, -1.0, -0.25, 0.0, 0.4, 1.0, 2.0, 9.0], np.float32)
 HALF, ONE = np.float32(0.5), np.float32(1)
 RAMP = np.array([0.1, 3.3, -2.7, 0.9, 5.2, -0.63, 1.7, -4.1], np.float32).reshape(1, 1, 2, 4)
 INDICES = np.array([0, 0, -1, 1, 2, 2, 2, 0]).reshape(1, 1, 2, 4)
+SIDES = np.resize(np.float32([10, -10]), (1, 1, 2, 4))  # of 0, away from which a norm has a tangent
 SUM = [node("ReduceSum", "x", "s", keepdims=0)]
 FLAG = [node("Size", "x", "n"), node("Cast", "n", "f", to=TensorProto.BOOL)]
 ABOVE_0 = [node("Abs", "x", "a"), node("Add", "a l", "p")]
@@ -127,8 +128,11 @@ OPERATORS = {
     "ReduceL1": ([node("ReduceL1", "x a", keepdims=0)], {"a": np.array([-1])}),
     "LpPool": ([node("LpPool", "x", p=1, kernel_shape=[2, 2], pads=[0, 1, 1, 0])], {}),
     "GlobalLpPool": ([node("GlobalLpPool", "x", p=1)], {}),
-    "LpPool of squares": ([node("LpPool", "x", kernel_shape=[2, 2], pads=[0, 1, 1, 0])], {}),
-    "GlobalLpPool of cubes": ([node("GlobalLpPool", "x", p=3)], {}),
+    "LpPool of squares": (
+        [node("Add", "x d", "p"), node("LpPool", "p", kernel_shape=[2, 2], pads=[0, 1, 1, 0])],
+        {"d": SIDES},
+    ),
+    "GlobalLpPool of cubes": ([node("Add", "x d", "p"), node("GlobalLpPool", "p", p=3)], {"d": SIDES}),
     "TopK": ([helper.make_node("TopK", ["x", "k"], ["y", "i"], axis=3)], {"k": np.array([3])}),
     "TopK smallest": (
         [helper.make_node("TopK", ["x", "k"], ["y", "i"], axis=2, largest=0)],

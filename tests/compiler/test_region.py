@@ -538,6 +538,8 @@ def test_a_point_of_several_inputs_goes_by_name():
     np.testing.assert_allclose(radius.step, [-1, 0, 1, 0], atol=1e-15)
     ahead, behind = region.along({"x": np.array([[-1.0, 0.0]]), "z": np.zeros((1, 2))})
     assert (ahead.t, ahead.boundary.unit, behind.t) == (2.0, (0, 0), math.inf)
+    boxed = region.radius(1, lower={"x": 0, "z": point["z"]}, upper={"x": 3, "z": 9})
+    assert (boxed.distance, boxed.boundary.unit) == (2.0, (0, 0))
 
 
 def test_equality_is_a_region_of_its_own():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -205,11 +207,46 @@ def test_the_statistics_of_a_layer_have_slopes_of_their_own():
         np.testing.assert_allclose(rows[1, i, j, i, j], -c[i, j] * v[i, j] ** -1.5 / 4, rtol=1e-5, atol=1e-9)
 
 
-def test_a_norm_has_slope_0_at_the_origin():
-    case = case_of("ReduceL2", {"x": np.zeros((2, 3), np.float32)}, 13, axes=[1])
+KINKS = {
+    "ReduceL2": ("ReduceL2", (2, 3), 13, {"axes": [1]}),
+    "LpPool": ("LpPool", (1, 1, 4, 4), 18, {"kernel_shape": [2, 2], "p": 3}),
+    "GlobalLpPool": ("GlobalLpPool", (1, 1, 4, 4), 2, {}),
+    "LpNormalization": ("LpNormalization", (2, 3), 17, {}),
+    "LpNormalization by sums": ("LpNormalization", (2, 3), 17, {"p": 1}),
+    "Sqrt": ("Sqrt", (2, 3), 13, {}),
+}
+
+
+@pytest.mark.parametrize("kink", KINKS)
+def test_a_kink_without_a_tangent_is_refused(kink):
+    op_type, shape, opset, attributes = KINKS[kink]
+    case = case_of(op_type, {"x": np.zeros(shape, np.float32)}, opset, **attributes)
+    with pytest.raises(ilin.UnsupportedError, match=r"has no tangent at x|slope in 'x' is not finite"):
+        ilin.linearize(case.model, dict(case.feeds))
+
+
+SUMS = {
+    "ReduceL1": ("ReduceL1", (2, 3), 13, {"axes": [1]}),
+    "LpPool": ("LpPool", (1, 1, 2, 2), 18, {"kernel_shape": [2, 2], "p": 1}),
+    "GlobalLpPool": ("GlobalLpPool", (1, 1, 2, 2), 2, {"p": 1}),
+    "Abs": ("Abs", (2, 3), 13, {}),
+}
+
+
+@pytest.mark.parametrize("kink", SUMS)
+def test_a_sum_of_absolute_values_has_a_tie_at_every_zero(kink):
+    op_type, shape, opset, attributes = SUMS[kink]
+    case = case_of(op_type, {"x": np.zeros(shape, np.float32)}, opset, **attributes)
     affine = ilin.linearize(case.model, dict(case.feeds))
-    np.testing.assert_array_equal(affine.W, 0)
+    assert affine.certificate.ties == math.prod(shape)
+
+
+def test_a_window_of_padding_alone_has_no_kink():
+    x = np.ones((1, 1, 1, 1), np.float32)  # between the two taps
+    case = case_of("LpPool", {"x": x}, 18, kernel_shape=[2, 1], dilations=[2, 1], pads=[1, 0, 1, 0])
+    affine = ilin.linearize(case.model, dict(case.feeds))
     assert affine.certificate.verified
+    np.testing.assert_array_equal(affine.W, 0)
 
 
 def test_a_direction_of_nothing_is_refused():

@@ -81,6 +81,7 @@ def test_ranks_norms_and_angles(affine, compiled, monkeypatch, how, solver):
     cosines = 1 - cdist(W, W, "cosine")
     np.testing.assert_allclose(found.cosines, cosines, atol=1e-12)
     np.testing.assert_allclose(found.angles, np.degrees(np.arccos(np.clip(cosines, -1, 1))), atol=1e-5)
+    np.testing.assert_array_equal(np.diag(found.angles), 0)
     with pytest.raises(ilin.OptionError):
         found.row_norms(3)
 
