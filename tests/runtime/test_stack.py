@@ -86,7 +86,7 @@ def test_many_points_in_one_sweep_are_the_points_one_by_one(rows, dtype, monkeyp
         sweeps.append(len(asked))
         return together(self, asked)
 
-    monkeypatch.setattr(CompiledModel, "compose_together", counting)
+    monkeypatch.setattr(CompiledModel, "_compose_together", counting)
     maps = list(compiled.at_many(points, rows))
     assert sweeps == [16, 4]
     for x, affine in zip(points, maps, strict=True):
