@@ -107,6 +107,7 @@ def interior_of(case: Case) -> Points:
     return points_of(case.graph, case.asked.program, case.asked.trace, case.survey, _INSIDE)
 
 
+@overflow_refused_later()
 def with_interior(case: Case, points: Points, magnitudes: Magnitudes) -> Magnitudes:
     """What rounding may do at each step, with that on the way to points inside the region behind."""
     if not len(points.inside):
