@@ -50,7 +50,7 @@ class Linearization:
     _survey: Callable[[], Geometry] | None = field(default=None, repr=False)  # what `region` works with
     program: LinearProgram | None = field(default=None, repr=False)  # the network at x; None if loaded
     held: Mapping[str, Array] = field(default_factory=dict)  # graph inputs that it is no function of
-    _recorder: Callable[[], Record] | None = field(
+    _recorder: Callable[[], Record | None] | None = field(
         default=None, repr=False
     )  # `record`, when it is first read
     _examine: Callable[[], Ties] | None = field(default=None, repr=False)  # `ties`, when it is first read
@@ -93,7 +93,8 @@ class Linearization:
     def record(self) -> Record | None:
         """Fresh points and bounds, to compare the map with its model again; made when it is first read.
 
-        None where W was not made, and on maps loaded from a file of format 1.
+        None where W was not made, where what rounding may do leaves the range of float64, and on maps
+        loaded from a file of format 1.
         """
         if self._recorder is None:
             return None
