@@ -27,6 +27,7 @@ from .interior import LeftOutError, interior, require_comparable, work_of
 from .neighbours import Neighbour
 from .region import Survey
 from .scope import Scope
+from .verify import over
 from .wide import Wide
 
 _SECONDS = 30.0  # that evaluating in float64 may take, by the estimate
@@ -121,6 +122,6 @@ def compared_inside(found: Double, seen: Inside, wide: Wide) -> Double:
         evaluator=seen.evaluator,
         points=len(seen.steps),
         in_region=float(np.abs(off).max(initial=0.0)),
-        in_region_over_bound=float((np.abs(wide.read(off)) / bounds).max(initial=0.0)),
-        moved_over_bound=float((np.abs(wide.read(moved)) / bounds).max(initial=0.0)),
+        in_region_over_bound=over(wide.read(off), bounds),
+        moved_over_bound=over(wide.read(moved), bounds),
     )

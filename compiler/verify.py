@@ -48,7 +48,7 @@ def deviations(
 
 
 def over(deviations: ArrayLike, bounds: ArrayLike) -> float:
-    """The largest |deviation| over its bound; NaN where a bound is not finite, so that nothing is within it."""
+    """The largest |deviation| over its bound; NaN where a bound is not finite, as nothing is within that."""
     if not np.isfinite(bounds).all():
         return math.nan
     return float(np.max(np.abs(deviations) / np.asarray(bounds), initial=0.0))
