@@ -128,6 +128,7 @@ def affine_map(
         program,
         held={name: value for name, value in asked.trace.feeds.items() if name not in scope.inputs},
         _examine=examine,
+        leading=program.leading,
     )
 
 

@@ -23,6 +23,7 @@ from .neighbours import Neighbour
 from .plan import Leg, Plan
 from .sweep import Magnitudes
 
+_DOUBLE = np.dtype(np.float64)
 _AT_ONCE = 1 << 22  # entries of W whose absolute values stand beside it
 
 
@@ -34,6 +35,8 @@ def rounding_at(
     kept: Collection[str] = (),
 ) -> Magnitudes:
     """What rounding may do at each step, at x and all fresh points at once.
+
+    Sums of sizes may leave a range that the values stay in: where they do, they are made in float64.
 
     Args:
         program: the network at x.
@@ -58,7 +61,10 @@ def rounding_at(
             errors[step.output] = error if extra is None else error + extra
         elif extra is not None:
             carried[step.output] = extra
-    return Magnitudes(errors, held, len(points))
+    found = Magnitudes(errors, held, len(points))
+    if found.finite or np.dtype(dtype) == _DOUBLE:
+        return found
+    return rounding_at(program, evidence, _DOUBLE, arithmetic, kept)
 
 
 def allowances(step: Step, fresh: Sequence[Neighbour], carried: Mapping[str, Array]) -> Array | None:
@@ -179,8 +185,13 @@ def values_below(magnitudes: Magnitudes, program: LinearProgram) -> Array:
 
 
 def abs_products(W: Array, points: Array) -> Array:
-    """|W| |z| for each point z, (P, K), without a second copy of W."""
-    size = np.abs(points).astype(W.dtype, copy=False).T
+    """|W| |z| for each point z, (P, K), without a second copy of W; in float64 where W's type overflows."""
     height = max(1, _AT_ONCE // max(1, W.shape[1]))
-    parts = [np.abs(W[first : first + height]) @ size for first in range(0, len(W), height)]
-    return np.concatenate(parts).T if parts else np.zeros((points.shape[0], 0))
+    for dtype in (W.dtype, _DOUBLE):
+        size = np.abs(points).astype(dtype, copy=False).T
+        blocks = (W[first : first + height] for first in range(0, len(W), height))
+        parts = [np.abs(block).astype(dtype, copy=False) @ size for block in blocks]
+        found = np.concatenate(parts).T if parts else np.zeros((points.shape[0], 0))
+        if np.isfinite(found).all():
+            break
+    return found

@@ -24,6 +24,7 @@ from .interior import Points, points_of
 from .interior_bounds import inside_bounds, rounding_along
 from .record import allowed, kept, record_of
 from .sweep import Magnitudes
+from .trace import all_finite
 from .verify import Deviation, certificate_of, deviations, says_nothing, visible
 
 _INSIDE = 2  # points inside the region, for float64, that a saved map holds
@@ -88,8 +89,11 @@ def certificate_by_rows(case: Case, evidence: Evidence, compared: Sequence[Devia
 
 
 @overflow_refused_later()
-def record_for(case: Case, composed: Composed) -> Record:
-    """Fresh points and bounds, to compare a map with the model again; made for maps that are saved."""
+def record_for(case: Case, composed: Composed) -> Record | None:
+    """Fresh points and bounds, to compare a map with the model again; made for maps that are saved.
+
+    None where what rounding may do leaves the range of float64, so that nothing can be compared.
+    """
     program, trace, rows = case.asked.program, case.asked.trace, case.asked.rows
     evidence, points = case.evidence(DEEP), interior_of(case)
     magnitudes = magnitudes_of(case, evidence)
@@ -97,8 +101,10 @@ def record_for(case: Case, composed: Composed) -> Record:
     rounding = swept_bounds(program, rows, case.asked.plan, case.engine, case.dtype, both)
     here, inside = np.split(rounding, [magnitudes.count])
     here += last_rounding(program, composed, magnitudes, case.dtype)
-    bounds, fresh = allowed(program, rows, evidence.places, here), kept(evidence.fresh)
+    bounds, fresh = allowed(program, rows, evidence.places, here, case.dtype), kept(evidence.fresh)
     within = inside_bounds(inside, composed.W, points, rows)
+    if not (all_finite(bounds) and all_finite(within)):
+        return None
     return record_of(program, trace, fresh, bounds[: 1 + len(fresh)], points, within)
 
 

@@ -16,12 +16,12 @@ from numpy.typing import DTypeLike
 
 from ..runtime.primitives import Array
 from ..runtime.program import LinearProgram, Step
-from ..runtime.rounding import Arithmetic, moves, rounding_of
+from ..runtime.rounding import Arithmetic, flushed, moves, rounding_of
 from .bounds import allowances
 from .evidence import Evidence
 from .sweep import Magnitudes
 from .trace import Trace
-from .verify import Deviation, differences
+from .verify import Deviation, differences, over
 
 
 @lru_cache(maxsize=16)
@@ -50,6 +50,7 @@ def rounding_by_norms(
     """What rounding may do at each step, at the worst of x and all fresh points: one bound for all of them.
 
     A tensor that was not observed is replaced by a bound on its size: the rounding bound asks for no more.
+    What leaves the type's range is made in float64, as in `rounding_at`.
 
     Args:
         program: the network at x.
@@ -83,7 +84,10 @@ def rounding_by_norms(
             carried[step.output] = extra
         for name in last.get(position, ()):
             sizes.pop(name, None)
-    return Magnitudes(errors, held, 1)
+    found = Magnitudes(errors, held, 1)
+    if found.finite or np.dtype(dtype) == np.float64:
+        return found
+    return rounding_by_norms(program, evidence, np.float64, arithmetic)
 
 
 def _bound(step: Step, sizes: Mapping[str, Array], dtype: DTypeLike) -> Array:
@@ -121,10 +125,10 @@ def combined_deviations(
         last: (K,), what rounding may do to W z + b itself, row by row.
     """
     weights = weights_of(len(rows))
-    rounding = inside + float(np.abs(weights) @ last) + float(np.finfo(W.dtype).tiny)
+    rounding = inside + float(np.abs(weights) @ last) + flushed(W.dtype)
     found = []
     for difference, moved, expanded in differences(W, b, program, rows, evidence):
         bound = rounding + float(np.abs(weights) @ expanded)
-        ratios = (abs(float(weights @ each)) / bound for each in (difference, moved))
+        ratios = (over(weights @ each, bound) for each in (difference, moved))
         found.append(Deviation(float(np.abs(difference).max(initial=0.0)), *ratios))
     return found

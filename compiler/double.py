@@ -17,13 +17,14 @@ from ..runtime.errors import UnsupportedError
 from ..runtime.operator import unstacked
 from ..runtime.primitives import Array
 from ..runtime.program import Kind
-from ..runtime.rounding import Arithmetic, step_rounding
+from ..runtime.rounding import Arithmetic, flushed, step_rounding
 from .bounds import abs_products
 from .evidence import DEEP, Case, Evidence
 from .inside import compared_inside, evaluated_inside
 from .interior import LeftOutError, directions_from
 from .sweep import Magnitudes
 from .uncertain import uncertain_units
+from .verify import over
 from .wide import Wide, wide_of
 
 _DOUBLE = np.dtype(np.float64)
@@ -60,7 +61,8 @@ def in_double(
         left_out = f"not comparable: units on the other side in float64: {otherwise}"
         return replace(found, left_out=left_out)
     try:
-        seen = evaluated_inside(case.graph, case.scope, case.survey(), wide.asked, rounding[0], DEEP)
+        given = (case.graph, case.scope, case.survey(), wide.asked, rounding[0], case.dtype)
+        seen = evaluated_inside(*given, DEEP)
     except (LeftOutError, UnsupportedError) as error:
         return replace(found, left_out=str(error))
     return compared_inside(found, seen, wide)
@@ -77,8 +79,8 @@ def _recomposed(W: Any, b: Array, wide: Wide, points: Array, rounding: Array) ->
         rounding: (P, K), what rounding may do to W z + b at each.
     """
     shift = b.astype(W.dtype) - wide.b
-    ratios = np.abs(_apart(W, wide, points) + shift) / (rounding + np.finfo(np.float32).tiny)
-    found = Double(b=float(np.abs(shift).max(initial=0.0)), over_bound=float(ratios.max(initial=0.0)))
+    over_bound = over(_apart(W, wide, points) + shift, rounding + flushed(W.dtype))
+    found = Double(b=float(np.abs(shift).max(initial=0.0)), over_bound=over_bound)
     if wide.shares is None:  # its entries are not known
         return found
     off = largest = 0.0
@@ -114,8 +116,7 @@ def _along(W: Any, wide: Wide, arithmetic: Arithmetic) -> float:
     bounds = wide.rounding(Magnitudes(errors, held, len(D)), along=True)
     if wide.shares is not None:  # the last product is in float64, but W is stored in its own type
         bounds = bounds + arithmetic.u * abs_products(wide.W, D)
-    ratios = np.abs(wide.read(_apart(W, wide, D))) / (bounds + np.finfo(np.float32).tiny)
-    return float(ratios.max(initial=0.0))
+    return over(wide.read(_apart(W, wide, D)), bounds + flushed(W.dtype))
 
 
 def _apart(W: Any, wide: Wide, points: Array) -> Array:

@@ -79,16 +79,23 @@ class Engine:
         """What rounding may do to blocks of the given rows: from (k,) to (P, k), by another sweep."""
         if leg.engine in ("adjoint", "fused") and dtype == np.float32:
             emitted = self._adjoint(program, dtype, bounds=True)
-            return lambda block: emitted.bounds(program, block, magnitudes, dtype)
-        return bounds_back(program, self._multiplier(leg, program, rows, dtype), dtype, magnitudes)
+            return _in_range(
+                lambda block: emitted.bounds(program, block, magnitudes, dtype), program, magnitudes
+            )
+        multiplier = self._multiplier(leg, program, rows, dtype)
+        return _in_range(bounds_back(program, multiplier, dtype, magnitudes), program, magnitudes)
 
     def functional_bounds(
         self, program: LinearProgram, functionals: Array, dtype: np.dtype[Any], magnitudes: Magnitudes
     ) -> Array:
         """What rounding may do to functionals of the outputs, (k, all outputs) to (P, k)."""
         if dtype == np.float32 and self._emittable(dtype):
-            return self._adjoint(program, dtype, bounds=True).bounds(program, functionals, magnitudes, dtype)
-        return bounds_back(program, matrix_free(program), dtype, magnitudes)(functionals)
+            emitted = self._adjoint(program, dtype, bounds=True)
+            return _in_range(
+                lambda block: emitted.bounds(program, block, magnitudes, dtype), program, magnitudes
+            )(functionals)
+        back = bounds_back(program, matrix_free(program), dtype, magnitudes)
+        return _in_range(back, program, magnitudes)(functionals)
 
     def _adjoint(self, program: LinearProgram, dtype: np.dtype[Any], *, bounds: bool) -> Adjoint:
         key = (program.structure(), dtype, bounds)
@@ -117,3 +124,17 @@ class Engine:
         if leg.engine == "sparse":
             return explicit(program, rows, dtype, self._matrices)
         return matrix_free(program)
+
+
+def _in_range(
+    sweep: Callable[[Array], Array], program: LinearProgram, magnitudes: Magnitudes
+) -> Callable[[Array], Array]:
+    """A sweep of bounds, and the same in float64 for blocks whose bounds leave the range of its type."""
+
+    def back(block: Array) -> Array:
+        found = sweep(block)
+        if np.isfinite(found).all():
+            return found
+        return bounds_back(program, matrix_free(program), np.dtype(np.float64), magnitudes)(block)
+
+    return back

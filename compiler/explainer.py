@@ -17,6 +17,7 @@ from onnx import helper
 from ..ops import EXPLANATIONS, REGISTRY, Operand, Site
 from ..runtime.emit import OPSET, Builder, needed
 from ..runtime.errors import UnsupportedError
+from ..runtime.largest import entries_of
 from ..runtime.primitives import Array, Shape
 from ..runtime.program import Kind, LinearProgram, Step
 from ..runtime.surgery import with_outputs
@@ -105,12 +106,13 @@ def _explanation(
 
 def _rows(graph: Builder, program: LinearProgram, rows: Rows) -> str:
     """The explained outputs, (K,)."""
+    leading = entries_of(program.leading, dict(program.outputs))
+    chosen = choose_rows(rows, np.zeros(program.out_size), leading)  # refuses what is outside the output
     if not isinstance(rows, int | np.integer):
-        return graph.constant(choose_rows(rows, np.zeros(program.out_size)).astype(np.int64))
-    count = len(choose_rows(rows, np.zeros(program.out_size)))  # refuses a number outside the output
-    flat = [graph.node("Reshape", name, graph.constant([-1])) for name, _ in program.outputs]
-    y = graph.node("Concat", *(graph.node("CastLike", part, flat[0]) for part in flat), axis=0)
-    return graph.second("TopK", y, graph.constant([count]), axis=0)
+        return graph.constant(chosen.astype(np.int64))
+    y = graph.node("Reshape", program.leading, graph.constant([-1]))
+    largest = graph.second("TopK", y, graph.constant([len(chosen)]), axis=0)
+    return graph.node("Add", largest, graph.constant([leading.start]))
 
 
 def _seeds(graph: Builder, program: LinearProgram, rows: str) -> dict[str, str]:

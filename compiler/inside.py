@@ -10,13 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ..runtime.certificate import Double
 from ..runtime.errors import ModelError, OutputError
 from ..runtime.in_double import evaluated, seconds
 from ..runtime.operator import unstacked
 from ..runtime.primitives import Array
-from ..runtime.rounding import Arithmetic
+from ..runtime.rounding import Arithmetic, flushed
 from ..runtime.surgery import with_inputs
 from .answer import Asked
 from .bounds import rounding_at
@@ -26,6 +27,7 @@ from .interior import LeftOutError, interior, require_comparable, work_of
 from .neighbours import Neighbour
 from .region import Survey
 from .scope import Scope
+from .verify import over
 from .wide import Wide
 
 _SECONDS = 30.0  # that evaluating in float64 may take, by the estimate
@@ -41,7 +43,13 @@ class Inside:
 
 
 def evaluated_inside(
-    graph: Graph, scope: Scope, survey: Survey, asked: Asked, rounding: Array, count: int
+    graph: Graph,
+    scope: Scope,
+    survey: Survey,
+    asked: Asked,
+    rounding: Array,
+    dtype: DTypeLike,
+    count: int,
 ) -> Inside:
     """Evaluate a model in float64 at x and at points inside its region.
 
@@ -51,6 +59,7 @@ def evaluated_inside(
         survey: the geometry of the region at x.
         asked: the question.
         rounding: (K,), what rounding in the model's own type may do at x.
+        dtype: that the map is composed in.
         count: how many points are wanted.
 
     Raises:
@@ -77,8 +86,10 @@ def evaluated_inside(
         evaluator, answers = evaluated(*given)
     except (ModelError, OutputError) as error:
         raise LeftOutError(str(error)) from error
+    if not np.isfinite(answers).all():
+        raise LeftOutError("the model's values leave the range of float64 inside the region")
     apart = np.abs(answers[0, rows] - trace.answered(program.outputs)[rows].astype(np.float64))
-    if not (apart <= rounding + np.finfo(np.float32).tiny).all():
+    if not (apart <= rounding + flushed(dtype)).all():
         raise LeftOutError(
             f"{evaluator} differs at x from what was observed by {apart.max():.1e}, more than by rounding"
         )
@@ -101,7 +112,9 @@ def compared_inside(found: Double, seen: Inside, wide: Wide) -> Double:
     evidence = Evidence(trace, [Neighbour(point, trace, {}) for point in points], 0, arithmetic)
     magnitudes = rounding_at(program, evidence, np.float64, arithmetic, plan.joints)
     at_x, *at_points = wide.rounding(magnitudes)
-    bounds = np.array(at_points) + at_x + np.finfo(np.float64).tiny
+    bounds = np.array(at_points) + at_x + flushed(np.float64)
+    if not np.isfinite(bounds).all():
+        return replace(found, left_out="what rounding may do leaves the range of float64")
     moved = seen.moved[:, wide.asked.rows]
     off = (wide.W @ seen.steps.T).T - moved
     return replace(
@@ -109,6 +122,6 @@ def compared_inside(found: Double, seen: Inside, wide: Wide) -> Double:
         evaluator=seen.evaluator,
         points=len(seen.steps),
         in_region=float(np.abs(off).max(initial=0.0)),
-        in_region_over_bound=float((np.abs(wide.read(off)) / bounds).max(initial=0.0)),
-        moved_over_bound=float((np.abs(wide.read(moved)) / bounds).max(initial=0.0)),
+        in_region_over_bound=over(wide.read(off), bounds),
+        moved_over_bound=over(wide.read(moved), bounds),
     )

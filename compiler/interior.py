@@ -118,10 +118,12 @@ def points_of(
             raise LeftOutError(f"evaluating the model once would take about {expected:.0f} s")
         known = survey()
         base, *inside = interior(known, trace, min(count, most))
+        moved = walked(known.program, unstacked(known.program, np.array(inside) - base), weight=0.0)
+        if not np.isfinite(moved).all():
+            raise LeftOutError("the model's values leave the range of float64 inside the region")
     except (LeftOutError, UnsupportedError) as error:
         x = trace.stacked(program.inputs).astype(np.float64)
         return Points(x, np.zeros((0, program.in_size)), np.zeros((0, program.out_size)), str(error))
-    moved = walked(known.program, unstacked(known.program, np.array(inside) - base), weight=0.0)
     return Points(base, np.array(inside), moved)
 
 
@@ -184,7 +186,7 @@ def _around(survey: Survey, trace: Trace, base: Array, margins: Array) -> Iterat
         ways = [_times(survey, margins, closing) for closing in (-speed, speed)]
         farther = int(ways[1].min(initial=np.inf) > ways[0].min(initial=np.inf))
         step = min(1.0, 0.5 * _first(survey, ways[farther])) * (-ahead if farther else ahead)
-        if (base + step != base).any():
+        if (base + step != base).any() and np.isfinite(base + step).all():
             yield base + step
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from ..runtime.operator import unstacked
 from ..runtime.primitives import Array
 from ..runtime.program import LinearProgram
-from ..runtime.rounding import Arithmetic, growth, step_rounding
+from ..runtime.rounding import Arithmetic, flushed, growth, step_rounding
 from .bounds import abs_products
 from .interior import Points
 from .plan import Plan
@@ -22,7 +22,9 @@ from .sweep import Magnitudes
 _ROWS = 4096  # of W in float64 at once
 
 
-def rounding_along(program: LinearProgram, points: Points, arithmetic: Arithmetic, plan: Plan) -> Magnitudes:
+def rounding_along(
+    program: LinearProgram, points: Points, arithmetic: Arithmetic, plan: Plan, *, wide: bool = False
+) -> Magnitudes:
     """What rounding may do at each step on the way from the base to points inside the region.
 
     Args:
@@ -30,13 +32,15 @@ def rounding_along(program: LinearProgram, points: Points, arithmetic: Arithmeti
         points: the base and z.
         arithmetic: that W was composed in.
         plan: that it was composed by.
+        wide: work it out in float64; else only where a value leaves the range of float32.
 
     Returns:
         At 2 Q places: for each point what float64 may do to F(z) - F(base) and to the map along z - base;
         then for each what composing W may do along z - base, whatever the offsets are.
     """
     double, count = Arithmetic.of(np.float64), len(points.inside)
-    dtype = np.float32 if arithmetic.u > double.u else np.float64
+    narrow = arithmetic.u > double.u and not wide
+    dtype = np.float32 if narrow else np.float64
     held = unstacked(program, (points.inside - points.base).astype(dtype))
     places = unstacked(program, np.array([points.base, *points.inside], dtype))
     errors: dict[str, Array] = {}
@@ -56,7 +60,10 @@ def rounding_along(program: LinearProgram, points: Points, arithmetic: Arithmeti
         errors[step.output] = np.concatenate([evaluating, composing])
     # What joins a plan's legs is part of composing alone.
     joined = {name: np.concatenate([np.zeros_like(value), value]) for name, value in held.items()}
-    return Magnitudes(errors, joined, 2 * count)
+    found = Magnitudes(errors, joined, 2 * count)
+    return (
+        rounding_along(program, points, arithmetic, plan, wide=True) if narrow and not found.finite else found
+    )
 
 
 def inside_bounds(rounding: Array, W: Array, points: Points, rows: Array) -> Array:
@@ -80,4 +87,4 @@ def inside_bounds(rounding: Array, W: Array, points: Points, rows: Array) -> Arr
         lost[:, block] = np.abs(steps @ W[block].astype(np.float64).T - points.moved[:, rows[block]])
     product = growth(W.shape[1], Arithmetic.of(np.float64).u) * sizes
     explained = composing + Arithmetic.of(W.dtype).u * sizes
-    return np.asarray(evaluating + 2 * product + np.minimum(lost, explained) + np.finfo(np.float32).tiny)
+    return np.asarray(evaluating + 2 * product + np.minimum(lost, explained) + flushed(W.dtype))

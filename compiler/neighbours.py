@@ -12,7 +12,7 @@ import numpy as np
 from ..runtime.primitives import Array
 from ..runtime.program import Discrete, Guard, LinearProgram, Step
 from ..runtime.rounding import Arithmetic, running_errors
-from .trace import Trace
+from .trace import Trace, all_finite
 
 Point = Mapping[str, Array]
 _TRIALS = 12
@@ -123,7 +123,7 @@ def _along(
         z = _moved(x, direction, length)
         if z is None:
             return None  # the region is thinner than the spacing of floating-point numbers this way
-        seen = look(z)
+        seen = look(z) if all(all_finite(value) for value in z.values()) else None
         if seen is None:
             length *= 0.1
             continue
@@ -173,7 +173,7 @@ def directions(x: Point, seed: int) -> Iterator[Point]:
     random = np.random.default_rng(seed)
     noise = {name: random.standard_normal(value.shape) for name, value in x.items()}
     families: list[Callable[[str], Array]] = [
-        lambda name: noise[name] * (float(np.abs(x[name]).mean()) or 1.0),
+        lambda name: noise[name] * (float(np.abs(x[name].astype(np.float64)).mean()) or 1.0),
         lambda name: noise[name] * x[name],
         lambda name: np.asarray(x[name], float),
     ]
@@ -216,6 +216,8 @@ def same_piece(
             return None
         apart = np.abs(values[step.output] - other.apply(values, np.ones(1, dtype)))
         allowance[step.output] = apart + _wavering(step, other, errors)
+        if not all_finite(allowance[step.output]):
+            return None  # nothing is known of rounding that leaves the type's range
     return allowance
 
 

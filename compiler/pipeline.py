@@ -16,6 +16,7 @@ from ..runtime.arrays import overflow_refused_later
 from ..runtime.errors import ModelError, NonFiniteError, OptionError, UnsupportedError
 from ..runtime.files import write_model
 from ..runtime.html import facts
+from ..runtime.largest import entries_of
 from ..runtime.memory import limit_of
 from ..runtime.model_file import ModelSource
 from ..runtime.program import LinearProgram
@@ -77,7 +78,8 @@ class CompiledModel:
                 of 1 is added.
             rows: "all"; "top3" or 3 for the three largest outputs, all where there are fewer; or a list of
                 flat output indices, so that [3] is output 3. (On the command line, where all is text,
-                `--rows 3` is output 3.) With several outputs, the largest are those of all of them together.
+                `--rows 3` is output 3.) With several outputs, the largest are entries of the first one that
+                depends on x; name another one in `outputs` of `compile`. "all" is all entries of all.
             materialize: make W. Without it `W` is a scipy LinearOperator, which multiplies by one sweep
                 through the network for each vector, and b is not split by layers.
             progress: called with the passes done and their number.
@@ -126,7 +128,8 @@ class CompiledModel:
         for name in self.scope.inputs:
             require_within(f"tensor {name!r}", trace.values[name], self.dtype)
         program = self._lower(trace)
-        chosen = choose_rows(rows, trace.stacked(program.outputs))
+        leading = entries_of(program.leading, dict(program.outputs))
+        chosen = choose_rows(rows, trace.stacked(program.outputs), leading)
         plan = self._plan(program, len(chosen))
         said = (*self.notes, *notes, *fewer(rows, chosen), *jumps_of(program))
         return Asked(trace, program, chosen, plan, said, wording(rows))

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ..runtime.operator import unstacked
 from ..runtime.primitives import Array
 from ..runtime.program import Kind, LinearProgram
 from ..runtime.record import Interior, Record
+from ..runtime.rounding import flushed
 from .interior import Points, work_of
 from .neighbours import Neighbour
 from .trace import Trace
@@ -25,7 +27,9 @@ def kept(fresh: Sequence[Neighbour]) -> Sequence[Neighbour]:
     return fresh[: max(1, _MOST_BYTES // max(1, size))]
 
 
-def allowed(program: LinearProgram, rows: Array, places: Sequence[Trace], rounding: Array) -> Array:
+def allowed(
+    program: LinearProgram, rows: Array, places: Sequence[Trace], rounding: Array, dtype: DTypeLike
+) -> Array:
     """How far W z + b may be from the model's own F(z) at each place, (P, K).
 
     Where nodes were written out, the model's output and that of what was written out differ as well.
@@ -35,12 +39,13 @@ def allowed(program: LinearProgram, rows: Array, places: Sequence[Trace], roundi
         rows: flat output indices behind W's rows.
         places: x and fresh points.
         rounding: (P, K), what rounding may do to W z + b.
+        dtype: that W is composed in.
     """
     written = [
         np.abs(place.answered(program.outputs)[rows] - place.stacked(program.outputs)[rows])
         for place in places
     ]
-    return np.asarray(rounding + np.asarray(written, np.float64) + np.finfo(np.float32).tiny)
+    return np.asarray(rounding + np.asarray(written, np.float64) + flushed(dtype))
 
 
 def record_of(

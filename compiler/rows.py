@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..runtime.errors import RowsError
+from ..runtime.largest import by_size
 from ..runtime.primitives import Array
 
 Rows = str | int | Sequence[int]
@@ -22,8 +23,13 @@ def largest_of(rows: Rows) -> Rows:
     return int(top[1]) if top else rows
 
 
-def choose_rows(rows: Rows, y: Array) -> Array:
+def choose_rows(rows: Rows, y: Array, leading: range) -> Array:
     """Flat output indices for "all", "top5" or 5 (the largest, all where there are fewer), or indices.
+
+    Args:
+        rows: as they were asked for.
+        y: all outputs, flat and stacked.
+        leading: flat indices of the output whose entries the largest are of.
 
     Raises:
         RowsError: indices outside the output, or rows that are none of these.
@@ -37,7 +43,7 @@ def choose_rows(rows: Rows, y: Array) -> Array:
     if isinstance(rows, (int, np.integer)) and not isinstance(rows, bool):
         if rows < 1:
             raise RowsError(f"rows = {rows} asks for the {rows} largest outputs, but at least one must be")
-        return np.argsort(-y.astype(np.float64), kind="stable")[: int(rows)]
+        return np.array(by_size(y, np.arange(len(y)), leading)[: int(rows)], np.int64)
     chosen = np.asarray(rows).ravel()
     if chosen.dtype.kind not in "iu":  # an empty list too, which numpy takes for floating point
         raise RowsError(f"rows {rows!r} is not understood; write {_FORMS}")

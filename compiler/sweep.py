@@ -24,6 +24,11 @@ class Magnitudes:
     values: Mapping[str, Array]  # tensors between the plan's legs, and the inputs: their values, (P, *shape)
     count: int  # P
 
+    @property
+    def finite(self) -> bool:
+        """Whether no error left the range of the type that it was worked out in."""
+        return all(bool(np.isfinite(error).all()) for error in self.errors.values())
+
     def and_at(self, others: Magnitudes) -> Magnitudes:
         """The same with further points behind."""
         errors = {name: np.concatenate([error, others.errors[name]]) for name, error in self.errors.items()}

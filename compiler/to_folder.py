@@ -19,6 +19,7 @@ from .._version import __version__
 from ..runtime.affine_map import AffineMap
 from ..runtime.archive import digest, sealed
 from ..runtime.arrays import overflow_refused_later
+from ..runtime.errors import NonFiniteError
 from ..runtime.folder import (
     Plan,
     Progress,
@@ -45,7 +46,7 @@ from .pipeline import CompiledModel
 from .plan import BUDGET
 from .record import allowed, kept, record_of
 from .rows import Rows
-from .trace import Given
+from .trace import Given, all_finite
 from .verify import Deviation, deviations
 
 _BLOCK = 64 << 20  # bytes of W that are written, and marked as finished, at once
@@ -83,8 +84,9 @@ def linearize_to(
     asked = replace(asked, plan=compiled._planned(asked, settings["budget"]))
     case = compiled._case(asked)
     evidence = case.evidence(FRESH)
-    inside = interior_of(case)
-    magnitudes = with_interior(case, inside, magnitudes_of(case, evidence))
+    with overflow_refused_later():
+        inside = interior_of(case)
+        magnitudes = with_interior(case, inside, magnitudes_of(case, evidence))
     work = InBlocks(program, asked.rows, asked.plan, case.engine, case.dtype, magnitudes)
     points = [place.stacked(program.inputs) for place in evidence.places]
     identity = _identity(compiled, asked.trace.feeds, work, [*points, inside.base, *inside.inside])
@@ -133,8 +135,10 @@ class _Checked:
         rounding = (found.rounding + last_rounding(work.program, composed, magnitudes, work.dtype))[:places]
         inside = inside_bounds(found.rounding[places:], composed.W, self.inside, rows)
         compared = deviations(composed.W, composed.b, work.program, rows, self.evidence, rounding)
-        bounds = allowed(work.program, rows, self.evidence.places, rounding)
+        bounds = allowed(work.program, rows, self.evidence.places, rounding, work.dtype)
         bounds = bounds[: 1 + len(kept(self.evidence.fresh))]
+        if not all_finite(bounds) or not all_finite(inside):
+            raise NonFiniteError("what rounding may do to W z + b leaves the range of float64")
         blocks = {"W": composed.W, "b": composed.b, "bias_shares": found.shares.T}
         blocks |= {"bounds": bounds.T, "inside_bounds": inside.T}
         return blocks, np.array(compared).ravel()

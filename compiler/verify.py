@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..runtime.certificate import LISTED, Certificate, Check, Double, Level, StepCheck
 from ..runtime.primitives import Array
 from ..runtime.program import Kind, LinearProgram, Step
-from ..runtime.rounding import Arithmetic, step_rounding
+from ..runtime.rounding import Arithmetic, flushed, step_rounding
 from .bounds import abs_products
 from .evidence import Evidence
 
@@ -40,10 +41,17 @@ def deviations(
     found = []
     places = differences(W, b, program, rows, evidence)
     for (difference, moved, expanded), bounds in zip(places, rounding, strict=True):
-        bounds = bounds + expanded + np.finfo(W.dtype).tiny
-        ratios = (float((np.abs(each) / bounds).max(initial=0.0)) for each in (difference, moved))
+        bounds = bounds + expanded + flushed(W.dtype)
+        ratios = (over(each, bounds) for each in (difference, moved))
         found.append(Deviation(float(np.abs(difference).max(initial=0.0)), *ratios))
     return found
+
+
+def over(deviations: ArrayLike, bounds: ArrayLike) -> float:
+    """The largest |deviation| over its bound; NaN where a bound is not finite, as nothing is within that."""
+    if not np.isfinite(bounds).all():
+        return math.nan
+    return float(np.max(np.abs(deviations) / np.asarray(bounds), initial=0.0))
 
 
 def differences(
@@ -177,6 +185,9 @@ def _reason(
         return f"node {steps.first_bad_node!r} is the first that differs from onnxruntime at x{_by(table)}"
     if slopes is not None and not slopes.passed:
         return f"node {slopes.first_bad_node!r} is the first whose slope is not that of its equation"
+    if math.isnan(at_x.over_bound) or math.isnan(in_region.over_bound):
+        where = "at x" if math.isnan(at_x.over_bound) else "at a fresh point of the region"
+        return f"W z + b, or what rounding may do to it, leaves the range of float64 {where}"
     if not at_x.over_bound <= 1:
         though = ", though every step agrees" if steps is not None else ""
         return f"W x + b differs from onnxruntime's output at x{though}{_by_how_much(at_x)}"
@@ -247,7 +258,7 @@ def _checked(step: Step, observed: Mapping[str, Array], arithmetic: Arithmetic) 
         ours += step.offset
     # Twice, for either side's sum, and once more for storing either result.
     bound = 2 * step_rounding(step, inputs, arithmetic) + 2 * arithmetic.u * np.abs(ours)
-    bound += np.finfo(dtype).tiny
+    bound += flushed(dtype)
     if step.slack is not None:
         bound = bound + step.slack
     if not ours.size:

@@ -15,6 +15,7 @@ from ..runtime.arrays import Array
 from ..runtime.certificate import Certificate
 from ..runtime.decision import DecisionBoundary, Nearest
 from ..runtime.errors import IlinError, RowsError
+from ..runtime.largest import by_size
 from ..runtime.ledger import Ledger
 from ..runtime.program import Kind
 from ..runtime.region import NORMS, Radius
@@ -113,7 +114,9 @@ class Content:
     model: str
     kind: Kind
     frozen: bool
-    outputs: int  # entries of the output
+    outputs: int  # entries of all outputs
+    leading: str  # the output whose entries the prediction is of, where there are several
+    candidates: int  # its entries
     rows: tuple[int, ...]  # of them that were asked for
     prediction: tuple[Output, ...]
     explained: Output
@@ -154,7 +157,7 @@ def content_of(
         RowsError: one output against itself.
     """
     y = np.concatenate([np.ravel(value) for value in affine.outputs.values()]).astype(np.float64)
-    top, other = chosen(affine, y, row, against)
+    top, other = chosen(affine, row, against)
 
     def output(flat: int) -> Output:
         return Output(names.output(flat), flat, float(y[flat]))
@@ -167,12 +170,15 @@ def content_of(
         boundary = DecisionBoundary(boundary.margin, boundary.slopes, affine.region.facts())
     if other is not None:
         contrast = _account(names, ledger, constant - float(affine.b[other]))
-    largest = np.argsort(-y, kind="stable")[:PREDICTED]
+    leading = affine._leading_entries()
+    largest = by_size(y, np.arange(len(y)), leading)[:PREDICTED]
     return Content(
         model=one_line(affine.model) or "(a model without a file)",
         kind=affine.kind,
         frozen=affine.provenance.get("mode") == "frozen",
         outputs=len(y),
+        leading=one_line(affine._leading) if len(affine.outputs) > 1 else "",
+        candidates=len(leading),
         rows=tuple(affine.rows.tolist()),
         prediction=tuple(output(int(flat)) for flat in largest),
         explained=output(int(affine.rows[top])),
@@ -193,26 +199,23 @@ def content_of(
     )
 
 
-def chosen(affine: AffineMap, y: Array, row: int | None, against: int | None) -> tuple[int, int | None]:
-    """Positions of the output to explain, the largest by default, and of its rival, the largest other.
+def chosen(affine: AffineMap, row: int | None, against: int | None) -> tuple[int, int | None]:
+    """Positions of the entry to explain, the largest by default, and of its rival, the largest other.
 
     Args:
         affine: the map.
-        y: all its outputs, flat and stacked.
         row: position in `rows`, or None.
         against: likewise.
 
     Raises:
         RowsError: one output against itself.
     """
-    asked = y[affine.rows]
-    top = int(np.argmax(asked)) if row is None else row
-    if against is not None:
-        if against == top:
-            raise RowsError(f"an output is set against another one, not against itself: both are row {top}")
-        return top, against
-    order = [int(k) for k in np.argsort(-asked, kind="stable") if k != top]
-    return top, order[0] if order else None
+    top = affine._position(row)
+    if against is None:
+        return top, affine._rival(top)
+    if against == top:
+        raise RowsError(f"an output is set against another one, not against itself: both are row {top}")
+    return top, against
 
 
 def extent_of(affine: AffineMap) -> Extent:

@@ -46,8 +46,7 @@ def plot(
     require_matplotlib()
     layouts = layouts_of(affine.input_shapes, layout)
     names = Names.of(affine.output_shapes, affine.input_shapes, layouts, class_names, feature_names)
-    y = np.concatenate([np.ravel(value) for value in affine.outputs.values()]).astype(np.float64)
-    top, _ = chosen(affine, y, row, against)
+    top, _ = chosen(affine, row, against)
     title = names.output(int(affine.rows[top]))
     if against is not None:
         title = f"{title} against {names.output(int(affine.rows[against]))}"

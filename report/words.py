@@ -62,10 +62,14 @@ def _found(content: Content) -> str:
     if content.outputs == 1:
         return f"Its output is {value}."
     first = content.prediction[0]
+    if content.leading:
+        what = f"The largest of {content.candidates:,} entries of its output “{content.leading}”"
+    else:
+        what = f"The largest of its {content.candidates:,} outputs"
     if explained.row == first.row:
-        return f"The largest of its {content.outputs:,} outputs is {explained.name}, with {value}."
+        return f"{what} is {explained.name}, with {value}."
     return (
-        f"The largest of its {content.outputs:,} outputs is {first.name}, with {number(first.value)}. "
+        f"{what} is {first.name}, with {number(first.value)}. "
         f"This page explains another one that was asked for: {explained.name}, with {value}."
     )
 

@@ -14,6 +14,7 @@ from .arrays import alone, overflow_refused_later, stack, unstack
 from .certificate import Certificate, Level
 from .errors import InputError, MemoryLimitError, NonFiniteError, OptionError, RowsError
 from .html import facts
+from .largest import by_size, entries_of, rivals
 from .layer import Layer
 from .primitives import Array, Shape
 from .program import Kind, LinearProgram
@@ -49,10 +50,11 @@ class Linearization:
     _survey: Callable[[], Geometry] | None = field(default=None, repr=False)  # what `region` works with
     program: LinearProgram | None = field(default=None, repr=False)  # the network at x; None if loaded
     held: Mapping[str, Array] = field(default_factory=dict)  # graph inputs that it is no function of
-    _recorder: Callable[[], Record] | None = field(
+    _recorder: Callable[[], Record | None] | None = field(
         default=None, repr=False
     )  # `record`, when it is first read
     _examine: Callable[[], Ties] | None = field(default=None, repr=False)  # `ties`, when it is first read
+    leading: str = ""  # the output explained where nobody names one: the first that depends on x
 
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
@@ -91,7 +93,8 @@ class Linearization:
     def record(self) -> Record | None:
         """Fresh points and bounds, to compare the map with its model again; made when it is first read.
 
-        None where W was not made, and on maps loaded from a file of format 1.
+        None where W was not made, where what rounding may do leaves the range of float64, and on maps
+        loaded from a file of format 1.
         """
         if self._recorder is None:
             return None
@@ -242,10 +245,9 @@ class Linearization:
         """
         row = self._position(row)
         if against is None:
-            others = [k for k in self._by_size() if k != row]
-            if not others:
-                raise RowsError("this map has one row, so there is none to set it against")
-            against = others[0]
+            against = self._rival(row)
+            if against is None:
+                raise RowsError("this map has one row of that output, so there is none to set it against")
         with overflow_refused_later():
             difference = self._row(row) - self._row(against)
         return self._times_x(difference)
@@ -263,13 +265,22 @@ class Linearization:
     def _as_inputs(self, flat: Array) -> Any:
         return alone(unstack(flat, self.input_shapes))
 
-    def _by_size(self) -> list[int]:
-        """Positions in `rows`, those of the largest outputs first."""
-        return [int(k) for k in np.argsort(-stack(self.outputs)[self.rows].astype(np.float64), kind="stable")]
+    @property
+    def _leading(self) -> str:
+        """The leading output; the first, where a file does not tell."""
+        return self.leading or next(iter(self.outputs))
+
+    def _leading_entries(self) -> range:
+        """Flat output indices of the leading output's entries."""
+        return entries_of(self._leading, self.output_shapes)
+
+    def _rival(self, position: int) -> int | None:
+        """Position in `rows` of the largest other entry of the same output; None where there is none."""
+        return next(iter(rivals(position, stack(self.outputs), self.rows, self.output_shapes)), None)
 
     def _position(self, row: int | None) -> int:
         if row is None:
-            return self._by_size()[0]
+            return by_size(stack(self.outputs), self.rows, self._leading_entries())[0]
         if isinstance(row, bool) or not isinstance(row, int | np.integer):
             raise RowsError(f"row {row!r} is no position in `rows`: an integer")
         if not -len(self.b) <= row < len(self.b):

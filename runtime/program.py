@@ -182,18 +182,23 @@ class Layout:
         kinds = {outline.kind for outline in self.outlines}
         if Kind.SMOOTH in kinds:
             return Kind.SMOOTH
-        if not self._connected:
+        if not self._moved:
             return Kind.LOCALLY_CONSTANT
         return Kind.PIECEWISE_LINEAR if Kind.PIECEWISE_LINEAR in kinds else Kind.AFFINE
 
-    @property
-    def _connected(self) -> bool:
-        """Whether any output has a path from an input."""
+    @cached_property
+    def leading(self) -> str:
+        """The output that is explained where nobody names one: the first with a path from an input."""
+        return next(iter(self._moved), self.outputs[0][0])
+
+    @cached_property
+    def _moved(self) -> tuple[str, ...]:
+        """The outputs with a path from an input."""
         reached = {name for name, _ in self.inputs}
         for outline in self.outlines:
             if any(name in reached for name, _ in outline.terms):
                 reached.add(outline.output)
-        return any(name in reached for name, _ in self.outputs)
+        return tuple(name for name, _ in self.outputs if name in reached)
 
     @cached_property
     def slots(self) -> frozenset[str]:
@@ -249,6 +254,11 @@ class LinearProgram:
         """The kind of the whole map."""
         kind = self.layout.kind
         return Kind.PIECEWISE_LINEAR if kind is Kind.AFFINE and self.discrete else kind
+
+    @property
+    def leading(self) -> str:
+        """The output that is explained where nobody names one: the first that depends on x."""
+        return self.layout.leading
 
     @property
     def choosers(self) -> tuple[Step | Discrete, ...]:

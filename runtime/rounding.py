@@ -45,6 +45,11 @@ class Arithmetic:
         return Arithmetic(max(self.u, other.u), max(self.eta, other.eta))
 
 
+def flushed(dtype: DTypeLike) -> float:
+    """What a computation loses that takes numbers below its type's smallest normal one for zero."""
+    return float(np.finfo(dtype).tiny)
+
+
 def growth(terms: int, u: float) -> float:
     """Relative error of a sum of `terms` rounded products, measured against Σ|products|.
 

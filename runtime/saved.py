@@ -69,6 +69,7 @@ def to_header(affine: Linearization) -> dict[str, Any]:
         "inputs": list(affine.inputs),
         "outputs": list(affine.outputs),
         "held": list(affine.held),
+        "leading": affine.leading,
         "dtypes": {name: value.dtype.name for name, value in _numbered(affine)},
         "convex": affine.record is not None and affine.record.convex,
         **_interior(affine.record),
@@ -187,6 +188,7 @@ def map_of(made: type[Map], header: Mapping[str, Any], stored: Mapping[str, Arra
         header["provenance"],
         tuple(header["notes"]),
         held={name: arrays[f"held{i}"] for i, name in enumerate(header.get("held", ()))},
+        leading=header.get("leading", ""),
     )
     if "bounds" in arrays:
         points = {name: arrays[f"z{i}"] for i, name in enumerate(header["inputs"])}

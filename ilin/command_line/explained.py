@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..runtime.errors import RowsError
+from ..runtime.largest import by_size
 from ..runtime.primitives import Array
 
 
@@ -17,12 +18,13 @@ class Explained:
     row: int | None = None  # None: the largest of the map's rows
     against: int | None = None  # None: nothing, or the runner-up where a rival is needed
 
-    def positions(self, rows: Array, y: Array) -> tuple[int, int | None]:
+    def positions(self, rows: Array, y: Array, leading: range) -> tuple[int, int | None]:
         """Positions among a map's rows.
 
         Args:
             rows: (K,) flat output indices of the map.
             y: all outputs, flat and stacked.
+            leading: flat indices of the output whose largest entry is explained where none was typed.
 
         Returns:
             Of the output to explain, and of its rival where one was named.
@@ -30,8 +32,10 @@ class Explained:
         Raises:
             RowsError: an index outside the output, one that is not among the rows, or one against itself.
         """
-        largest = int(np.argmax(y[rows]))
-        top = largest if self.row is None else _position("--explain", self.row, rows, len(y))
+        if self.row is None:
+            top = by_size(y, rows, leading)[0]
+        else:
+            top = _position("--explain", self.row, rows, len(y))
         if self.against is None:
             return top, None
         rival = _position("--against", self.against, rows, len(y))

@@ -14,6 +14,7 @@ from ..compiler.graph import Graph, TensorInfo
 from ..compiler.pipeline import CompiledModel
 from ..runtime.affine_map import AffineMap
 from ..runtime.arrays import located
+from ..runtime.largest import by_size
 from ..runtime.primitives import Array, Shape
 
 Facts = dict[str, Any]
@@ -41,11 +42,12 @@ def facts_of(
         ties: which of the ties matter too.
     """
     y = flat(affine.outputs)
+    largest = by_size(y, np.arange(len(y)), affine._leading_entries())[:LARGEST]
     facts: Facts = strict(
         {
             "inputs": _tensors(affine.inputs),
             "outputs": _tensors(affine.outputs),
-            "prediction": [_output(affine, int(row), y) for row in np.argsort(-y, kind="stable")[:LARGEST]],
+            "prediction": [_output(affine, row, y) for row in largest],
             "map": _map(affine, len(y)),
             "explained": _explained(affine, explained, y),
             **({"layers": _layers(affine, explained)} if layers else {}),
@@ -145,7 +147,7 @@ def _explained(affine: AffineMap, position: int, y: Array) -> Facts:
     largest = [j for j in np.argsort(-np.abs(contributions), kind="stable")[:LARGEST] if contributions[j]]
     return {
         **_output(affine, row, y),
-        "largest": bool(y[row] == y[affine.rows].max()),
+        "largest": by_size(y, affine.rows, affine._leading_entries())[0] == position,
         "b": b,
         "b_share": b / float(y[row]) if y[row] else None,
         "contributions_sum": total,

@@ -15,6 +15,7 @@ from ..compiler.rows import Rows
 from ..compiler.trace import feeds_of
 from ..runtime.affine_map import AffineMap
 from ..runtime.errors import MemoryLimitError
+from ..runtime.largest import entries_of
 from ..runtime.ledger import Ledger
 from ..runtime.memory import peak
 from ..runtime.program import Kind
@@ -164,7 +165,8 @@ def _map(job: Job, point: Any, folder: Path | None, meter: Meter) -> AffineMap:
     """The map at one point; what the pages and the ledger ask for is checked before it is composed."""
     asked = job.compiled._asked(point, job.rows)
     program = asked.program
-    job.explained.positions(asked.rows, asked.trace.answered(program.outputs))
+    leading = entries_of(program.leading, dict(program.outputs))
+    job.explained.positions(asked.rows, asked.trace.answered(program.outputs), leading)
     job.pages.require_fit(dict(program.inputs), dict(program.outputs))
     if folder is None:
         return job.compiled._answer(asked, job.compiled._compose(asked, meter))
@@ -175,7 +177,7 @@ def _map(job: Job, point: Any, folder: Path | None, meter: Meter) -> AffineMap:
 
 def _positions(job: Job, affine: AffineMap) -> tuple[int, int | None]:
     """Of the explained output and its rival, among the map's rows."""
-    return job.explained.positions(affine.rows, flat(affine.outputs))
+    return job.explained.positions(affine.rows, flat(affine.outputs), affine._leading_entries())
 
 
 def _pages(job: Job, index: int, affine: AffineMap) -> list[Path]:

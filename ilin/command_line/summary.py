@@ -44,6 +44,7 @@ def summary(facts: Facts, ledger: str | None = None) -> str:
         *model_lines(facts["model"]),
         *tensor_lines(facts),
         _prediction(facts),
+        *_besides(facts),
         _map(facts["map"], facts["settings"]["mode"]),
         "",
         *(_explained(facts) if ledger is None else [ledger]),
@@ -88,8 +89,12 @@ def tensor_lines(facts: Facts) -> Iterator[str]:
 def _shapes(tensors: Sequence[Facts]) -> str:
     """As many tensors as fit one line, at least one."""
     texts = [f"{shortened(t['name'], 32)} {dimensions(t['shape'])} {t['dtype']}" for t in tensors]
-    most = next((n for n in range(len(texts), 1, -1) if len(listed(texts, n)) <= WIDTH - 11), 1)
-    return listed(texts, most)
+    return listed(texts, next((n for n in range(len(texts), 1, -1) if _fits(listed(texts, n))), 1))
+
+
+def _fits(text: str) -> bool:
+    """Whether a text fits one line behind its label."""
+    return len(text) <= WIDTH - 11
 
 
 def _prediction(facts: Facts) -> str:
@@ -99,6 +104,16 @@ def _prediction(facts: Facts) -> str:
     ]
     kept = [part for i, part in enumerate(parts) if not i or len("   ".join(parts[: i + 1])) <= WIDTH - 11]
     return labelled("prediction", "   ".join(kept))
+
+
+def _besides(facts: Facts) -> Iterator[str]:
+    """The outputs that the prediction is not of, and how to have them explained."""
+    others = [put for put in facts["outputs"] if put["name"] != facts["prediction"][0]["output"]]
+    if others:
+        remedy = "; --outputs NAME explains one"
+        names = [shortened(put["name"], WIDTH - 24 - len(remedy)) for put in others]
+        most = next((n for n in range(len(names), 1, -1) if _fits(listed(names, n) + remedy)), 1)
+        yield labelled("besides", listed(names, most) + remedy)
 
 
 def label_of(place: Facts, tensors: Sequence[Facts], key: str = "output", width: int = 20) -> str:
