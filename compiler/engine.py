@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
 
 _EMITTED = 20_000_000  # multiply-adds of one vector from which products with W are worth a session
+_COMPILED = 1 << 30  # multiply-adds that are worth kernels in float64, which take half a minute to compile
 _MESSAGE = 2**31  # bytes of one protobuf message
 
 
@@ -59,6 +60,12 @@ class Engine:
         compiled: tuple[EngineName, ...] = ("fused",) if fused_available() else ()
         emitted: tuple[EngineName, ...] = ("adjoint",) if dtype == np.float32 else ()
         return ("matrix-free", *emitted, *compiled)
+
+    def in_double(self, program: LinearProgram, rows: int) -> tuple[EngineName, ...]:
+        """The engines for what is swept in float64 beside an answer: kernels where they save much alone."""
+        multiplied = rows * sum(L.work for step in program.steps for _, L in step.terms)
+        found = self.candidates("auto", np.dtype(np.float64))
+        return tuple(name for name in found if name != "fused" or multiplied >= _COMPILED)
 
     def rows(self, leg: Leg, program: LinearProgram, rows: Array, dtype: np.dtype[Any]) -> Sweep:
         """The reverse sweep over a leg's program, for blocks of the given rows."""

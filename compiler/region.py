@@ -190,7 +190,7 @@ class Survey:
         """The program towards a face, and how its rows are swept."""
         if face not in self._legs:
             program = self.faces.towards(face)
-            engines = self._engine.candidates("auto", _DOUBLE)
+            engines = self._engine.in_double(program, _ROWS)
             plan = plan_of(
                 *(program, _ROWS, _DOUBLE),
                 engines=engines,

@@ -263,7 +263,7 @@ class Resolver:
         Raises:
             MemoryLimitError: they would not fit.
         """
-        engines = self._engine.candidates("auto", _DOUBLE)
+        engines = self._engine.in_double(program, len(rows))
         plan = plan_of(program, len(rows), _DOUBLE, engines=engines, limit=self._limit)
         plan.require_fit()
         return compose(program, rows, plan, self._engine, _DOUBLE)

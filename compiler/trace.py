@@ -75,6 +75,17 @@ def require_finite(name: str, value: Array) -> None:
     )
 
 
+def require_values(names: Sequence[str], values: Mapping[str, Array]) -> None:
+    """Refuse an x without a single value, of which a map would say nothing.
+
+    Raises:
+        InputError: naming its first tensor.
+    """
+    if names and not any(values[name].size for name in names):
+        shape = list(values[names[0]].shape)
+        raise InputError(f"input {names[0]!r} is given an array of shape {shape}, which holds no values")
+
+
 def require_within(name: str, value: Array, dtype: np.dtype[Any]) -> None:
     """Refuse a tensor that the map's floating type cannot hold, by name.
 
@@ -176,10 +187,6 @@ def _fitted(put: TensorInfo, value: Array) -> tuple[Array, list[str]]:
         value = _cast(put, value, notes)
     if put.shape is not None:
         value = _reshaped(put, value, notes)
-    if not value.size:
-        raise InputError(
-            f"input {put.name!r} is given an array of shape {list(value.shape)}, which holds no values"
-        )
     if is_floating(value.dtype):
         require_finite(put.name, value)
     return value, notes

@@ -60,7 +60,7 @@ def wide_of(case: Case, W: Any, b: Array, shares: Array | None) -> Wide:
     if case.dtype == _DOUBLE:
         return Wide(case.asked, W, b, shares, case.engine)
     program, rows = case.lowered(), case.asked.rows
-    engines, limit = case.engine.candidates("auto", _DOUBLE), limit_of(case.memory_limit)
+    engines, limit = case.engine.in_double(program, len(rows)), limit_of(case.memory_limit)
     plan = plan_of(program, len(rows), _DOUBLE, engines=engines, direction="auto", limit=limit)
     asked = replace(case.asked, program=program, plan=plan)
     if shares is None:

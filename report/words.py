@@ -9,7 +9,7 @@ from ..runtime.certificate import Certificate
 from ..runtime.program import Kind
 from ..runtime.region import Norm, Radius, name_of
 from .content import Account, Content
-from .numbers import number, part, percent, written_out
+from .numbers import number, part, written_out
 from .yardstick import Yardstick
 
 _SUM = (
@@ -159,7 +159,8 @@ def checked(content: Content) -> str:
     certificate = content.certificate
     if not certificate.verified:
         return f"NOT verified, so do not rely on this page: {certificate.reason}."
-    text = "Yes: onnxruntime, which runs such models in production, computes the same here"
+    said = "The sum, yes" if certificate.untested else "Yes"
+    text = f"{said}: onnxruntime, which runs such models in production, computes the same here"
     if certificate.at_x:
         text = f"{text}, to within {_deviation(certificate.at_x, content.size)}"
     if certificate.points_held:
@@ -167,10 +168,22 @@ def checked(content: Content) -> str:
         text = f"{text}, and at {others} nearby"
         if certificate.in_region:
             text = f"{text} to within {written_out(certificate.in_region)}"
-    if not certificate.at_x:
-        return f"{text}."
-    share = percent(certificate.at_x_over_bound)
-    return f"{text}. The difference here is {share} of what rounding alone may cause."
+    text = f"{text}."
+    if certificate.at_x:
+        text = f"{text} Rounding alone may cause {_larger(certificate.at_x_over_bound)}."
+    if certificate.untested:
+        deeper = "" if certificate.double else "; the option --deep tests them"
+        return f"{text} The weights by themselves were not tested: {certificate.untested}{deeper}."
+    if certificate.double is not None and certificate.double.points:
+        with_what = f"{certificate.double.evaluator} in double precision"
+        text = f"{text} The weights by themselves were tested with {with_what}."
+    return text
+
+
+def _larger(over_bound: float) -> str:
+    """What rounding may cause, beside what it did."""
+    times = 1 / over_bound if over_bound else math.inf
+    return f"{number(times)} times as much" if 2 <= times < math.inf else "as much"
 
 
 def _deviation(size: float, largest: float) -> str:

@@ -7,10 +7,14 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from .html import facts
+from .program import Kind
 from .ties import verdict
 
 Level = Literal["default", "deep"]
 LISTED = 16  # nodes or units that a certificate names at most; it counts them all
+ENOUGH = 100.0  # bounds that the outputs must move by for W to be tested: a W off by a hundredth shows
+
+_NARROW = "the region is too narrow for float32"
 
 
 @dataclass(frozen=True)
@@ -107,9 +111,23 @@ class Certificate:
         """Whether everything that was checked holds."""
         return not self.reason
 
+    @property
+    def untested(self) -> str:
+        """Why W itself is not tested by what agrees, if so: at x alone any W agrees, with a b made up for it.
+
+        A piecewise-linear map is tested by points at which the outputs move by far more than rounding. The
+        region may be too narrow for such points in float32; those of the deep level are in float64.
+        """
+        inside = self.double.moved_over_bound if self.double is not None else 0.0
+        if self.kind != Kind.PIECEWISE_LINEAR or max(self.moved_over_bound, inside) >= ENOUGH:
+            return ""
+        if self.double is None:
+            return _NARROW if self.points_held else "no fresh point of the region was found"
+        return self.double.left_out or "the outputs do not move inside the region"
+
     def as_dict(self) -> dict[str, Any]:
         """The same as plain data for JSON, by docs/certificate.schema.json."""
-        plain: dict[str, Any] = _plain({"verified": self.verified, **asdict(self)})
+        plain: dict[str, Any] = _plain({"verified": self.verified, "untested": self.untested, **asdict(self)})
         return plain
 
     @classmethod
@@ -139,6 +157,12 @@ class Certificate:
             compared[f"slopes of {self.slopes.compared} smooth steps"] = (
                 f"{self.slopes.worst:.2g} of the bound"
             )
+        if self.double is not None and self.double.points:
+            compared[f"W at {self.double.points} points in float64"] = (
+                f"within {self.double.in_region:.1e}, {self.double.in_region_over_bound:.2g} of the bound"
+            )
+        if self.untested:
+            compared["W itself"] = f"not tested: {self.untested}"
         examined = f", {verdict(self.ties_that_matter, self.ties_genuine)}" if self.ties else ""
         ties = {"ties": f"{self.ties:,} of {self.guards:,} units that choose{examined}"}
         title = "verified against onnxruntime" if self.verified else f"NOT verified: {self.reason}"
@@ -171,7 +195,8 @@ class Certificate:
             count = f"{self.ties:,} {'tie' if self.ties == 1 else 'ties'}"
             ties = f"; {count}, {verdict(self.ties_that_matter, self.ties_genuine)}"
         steps = "" if self.steps is None else f"{self.steps.compared} steps; "
-        return f"verified: {steps}at x within {self.at_x:.1e}; {region}{ties}"
+        untested = f"; W not tested: {self.untested}" if self.untested else ""
+        return f"verified: {steps}at x within {self.at_x:.1e}; {region}{untested}{ties}"
 
 
 def _plain(value: Any) -> Any:

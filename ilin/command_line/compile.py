@@ -237,9 +237,10 @@ def gathered(command: Callable[..., Any], wanted: Mapping[str, Callable[..., Any
     help="Add which units exactly on a kink at X matter, and how W differs on either side.",
 )
 @click.option(
-    "--deep",
-    is_flag=True,
-    help="Verify deeply: every step, every row, more fresh points, and W in float64.",
+    "--deep/--no-deep",
+    default=None,
+    help="Verify deeply: every step, every row, more fresh points, and W in float64. By default, where the "
+    "region is too narrow for float32 to test W, and it takes about a second or less.",
 )
 @click.option(
     "--ledger",
@@ -310,7 +311,7 @@ def compile_main(
     options: Mapping[str, Any],
     region: bool,
     ties: bool,
-    deep: bool,
+    deep: bool | None,
     ledger: bool,
     explain: int | None,
     against: int | None,

@@ -23,6 +23,7 @@ from ..runtime.region import NORMS
 from ._guard import native_messages
 from ._progress import Meter, telling
 from ._text import error_line, note, say
+from .depth import goes_deeper
 from .destination import numbered
 from .explained import Explained
 from .facts import Facts, facts_of, flat, model_facts, strict
@@ -61,7 +62,7 @@ class Job:
     started: float  # by time.perf_counter
     region: bool = False  # whether to say how far a map holds
     ties: bool = False  # whether to say which ties matter
-    deep: bool = False  # whether to verify deeply
+    deep: bool | None = None  # whether to verify deeply; None where that alone tests W and takes little
     ledger: bool = False  # whether to show the explained output as a full sum
     explained: Explained = field(default_factory=Explained)
     pages: Pages = field(default_factory=Pages)  # for people
@@ -143,7 +144,8 @@ def _linearised(job: Job, index: int, meter: Meter) -> tuple[AffineMap, Facts, L
         with native_messages(shown=job.shown.verbose):
             affine = _map(job, point, folder, meter)
             # Made here, where messages are held back and the time is counted.
-            _ = affine.certify_deeply() if job.deep else affine.certificate
+            if job.deep or (job.deep is None and folder is None and goes_deeper(affine, len(job.points))):
+                affine.certify_deeply()
             if job.region:
                 _survey(affine)
             if job.ties:

@@ -204,12 +204,22 @@ def _verified(certificate: Facts, kind: str) -> Iterator[str]:
         yield labelled("", "no region is claimed, so no fresh points were tried")
     if certificate["double"] is not None:
         yield from _in_double(certificate["double"])
+    if certificate["verified"] and certificate["untested"]:
+        yield _untested(certificate)
     if certificate["guards"]:
         ties = f"{certificate['ties']:,} of {plural(certificate['guards'], 'unit')}"
         lie = "lies" if certificate["ties"] == 1 else "lie"
         unseen = certificate["ties"] and certificate["ties_that_matter"] is None
         known = f"(ties{', not examined' if unseen else ''})"
         yield labelled("", f"{ties} {lie} exactly on a kink at x {known}")
+
+
+def _untested(certificate: Facts) -> str:
+    """That W itself is not tested, and why."""
+    remedy = "; --deep tests it" if certificate["double"] is None else ""
+    return labelled(
+        "", shortened(f"W untested: {certificate['untested']}", WIDTH - 11 - len(remedy)) + remedy
+    )
 
 
 def _in_double(double: Facts) -> Iterator[str]:

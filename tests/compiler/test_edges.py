@@ -8,6 +8,7 @@ import pytest
 
 import ilin
 from ilin.runtime.archive import sealed, write_archive
+from ilin.runtime.saved import to_header, to_members
 
 X = np.array([[1.0, -2.0, 3.0]], np.float32)
 ENGINES = ("auto", "sparse", "matrix-free", "adjoint")
@@ -167,7 +168,7 @@ def textual_weights(header, arrays):
 def test_a_file_that_contradicts_itself(tmp_path, damage, message):
     proto, path = parsed("y = Relu(x)"), tmp_path / "map.npz"
     affine = ilin.linearize(proto, X)
-    header, arrays = affine.header(), affine.members()
+    header, arrays = to_header(affine), to_members(affine)
     damage(header, arrays)
     with path.open("wb") as file:
         write_archive(file, sealed(header, arrays), arrays)
