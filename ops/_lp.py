@@ -28,8 +28,7 @@ def norm(site: Site, p: int, total: Primitive) -> Local:
         UnsupportedError: all entries of a group are 0.
     """
     x = site.value()
-    size = np.abs(x).astype(np.float64)
-    size /= np.max(size, initial=0) or 1
+    size = np.abs(x).astype(np.float64) / max(1, x.size)  # whose sums do not overflow
     empty = total.apply((size == 0)[None].astype(np.float64))[0] > 0
     relative = size / _scale(size, total)
     y = total.apply((relative**p)[None])[0] ** (1 / p)
@@ -48,7 +47,7 @@ def _scale(size: Array, total: Primitive) -> Array:
     middle between the smallest group's and the largest one's, as it cancels between the two factors.
 
     Args:
-        size: |x|.
+        size: |x|, or in proportion to it.
         total: sums entries over each group.
 
     Returns:

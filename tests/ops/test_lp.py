@@ -51,6 +51,12 @@ def test_a_small_group_beside_a_large_one():
         np.testing.assert_allclose(L.matrix().sum(1), [large, 1, 1], rtol=1e-6)
 
 
+def test_groups_at_both_ends_of_float64():
+    ((_, L),) = at(np.array([[3e307, 4e307], [1e-300, 0], [0, 2]]), 3).by_position
+    large = (3.0**2 + 4.0**2) / (3.0**3 + 4.0**3) ** (2 / 3)
+    np.testing.assert_allclose(L.matrix().sum(1), [large, 1, 1], rtol=1e-12)
+
+
 def test_groups_of_any_size_that_share_entries():
     groups = sparse.csr_array(np.float32([[1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1]]))
     x = np.float32([3e30, 3e-30, 4e-30, 0])
