@@ -17,7 +17,7 @@ from ..runtime.certificate import Certificate, Level
 from ..runtime.primitives import Array
 from ..runtime.record import Record
 from .bounds import last_rounding, rounding_at, rounding_bounds, running_bound, swept_bounds
-from .combined import combined_deviations, functional_of, rounding_by_norms
+from .combined import combined_deviations, functional_of, rounding_by_norms, rounding_in_parts
 from .compose import Composed
 from .evidence import DEEP, FRESH, Case, Evidence
 from .interior import Points, points_of
@@ -68,16 +68,21 @@ def certificate_for(case: Case, composed: Composed, level: Level) -> Certificate
 
 @overflow_refused_later()
 def certificate_for_operator(case: Case, W: Any, b: Array, level: Level) -> Certificate:
-    """The same where W is an operator: the bounds come from a forward sweep instead of W's rows."""
-    evidence = case.evidence(DEEP if level == "deep" else FRESH)
-    rounding = running_bound(case.asked.program, case.asked.rows, magnitudes_of(case, evidence))
-    compared = deviations(W, b, case.asked.program, case.asked.rows, evidence, rounding)
+    """The same where W is an operator, whose rows are not known: all are checked at once.
+
+    On the deep level each row has a bound as well, from a forward sweep.
+    """
+    program, rows = case.asked.program, case.asked.rows
     if level == "default":
-        return certificate_by_rows(case, evidence, compared)
+        evidence = case.evidence(FRESH)
+        return certificate_by_rows(case, evidence, _products_compared(case, W, b, evidence))
     from .double import in_double
 
+    evidence = case.evidence(DEEP)
+    rounding = running_bound(program, rows, magnitudes_of(case, evidence))
+    compared = deviations(W, b, program, rows, evidence, rounding)
     double = in_double(case, W, b, None, evidence, rounding)
-    return certificate_of(case.asked.program, case.audited(evidence), compared, level=level, double=double)
+    return certificate_of(program, case.audited(evidence), compared, level=level, double=double)
 
 
 def certificate_by_rows(case: Case, evidence: Evidence, compared: Sequence[Deviation]) -> Certificate:
@@ -133,6 +138,17 @@ def _rounding(case: Case, composed: Composed, evidence: Evidence) -> Array:
     return rounding_bounds(
         asked.program, asked.rows, composed, asked.plan, case.engine, case.dtype, magnitudes
     )
+
+
+def _products_compared(case: Case, W: Any, b: Array, evidence: Evidence) -> list[Deviation]:
+    """Deviations of W z + b where W is an operator, by the combination of all rows."""
+    program, rows = case.asked.program, case.asked.rows
+    magnitudes = rounding_in_parts(program, evidence, case.dtype, case.model, case.ours)
+    functional = functional_of(program, rows)
+    inside = float(case.engine.functional_bounds(program, functional, case.dtype, magnitudes).max())
+    sums = [np.abs(place.answered(program.outputs)[rows].astype(np.float64)) for place in evidence.places]
+    last = case.ours.u * (np.max(sums, axis=0) + 2 * np.abs(b.astype(np.float64)))  # |W z| + |b| at most
+    return combined_deviations(W, b, program, rows, evidence, inside, last)
 
 
 def _by_norms(case: Case) -> bool:

@@ -16,8 +16,8 @@ from numpy.typing import DTypeLike
 
 from ..runtime.primitives import Array
 from ..runtime.program import LinearProgram, Step
-from ..runtime.rounding import Arithmetic, flushed, moves, rounding_of
-from .bounds import allowances
+from ..runtime.rounding import Arithmetic, flushed, moves, rounding_of, step_rounding
+from .bounds import allowances, rounding_at
 from .evidence import Evidence
 from .sweep import Magnitudes
 from .trace import Trace
@@ -88,6 +88,34 @@ def rounding_by_norms(
     if found.finite or np.dtype(dtype) == np.float64:
         return found
     return rounding_by_norms(program, evidence, np.float64, arithmetic)
+
+
+def rounding_in_parts(
+    program: LinearProgram, evidence: Evidence, dtype: DTypeLike, model: Arithmetic, ours: Arithmetic
+) -> Magnitudes:
+    """What rounding may do at each step, at x and all fresh points, where W z and b are swept one by one.
+
+    Each of the two rounds by its own size, and may be larger than what they add up to.
+
+    Args:
+        program: the network at x.
+        evidence: with the places.
+        dtype: floating type of the composition.
+        model: the model's arithmetic.
+        ours: the composition's.
+    """
+    found = rounding_at(program, evidence, dtype, model)
+    # W z of each place, and b behind them: the map at zero.
+    block = {name: np.concatenate([z, np.zeros_like(z[:1])]) for name, z in found.values.items()}
+    errors = dict(found.errors)
+    for step, values in program.walk(block, [0.0] * found.count + [1.0]):
+        if step.output in errors:
+            *of_places, of_b = step_rounding(step, values, ours)
+            errors[step.output] = errors[step.output] + np.stack(of_places) + of_b
+    found = Magnitudes(errors, found.values, found.count)
+    if found.finite or np.dtype(dtype) == np.float64:
+        return found
+    return rounding_in_parts(program, evidence, np.float64, model, ours)
 
 
 def _bound(step: Step, sizes: Mapping[str, Array], dtype: DTypeLike) -> Array:

@@ -41,7 +41,7 @@ from .rows import Rows, choose_rows, fewer, wording
 from .runnable import runnable
 from .scope import Scope, scope_of
 from .sweep import Progress
-from .trace import Given, Trace, feeds_of, require_values, require_within
+from .trace import Given, Trace, feeds_of, require_within
 
 if TYPE_CHECKING:
     from .region import Survey
@@ -125,7 +125,6 @@ class CompiledModel:
         """Observe and lower at a point, and plan its rows."""
         feeds, notes = feeds_of(self.graph, x)
         trace = self._observer.trace(feeds)
-        require_values(self.scope.inputs, trace.values)
         for name in self.scope.inputs:
             require_within(f"tensor {name!r}", trace.values[name], self.dtype)
         program = self._lower(trace)

@@ -86,9 +86,12 @@ def scope_of(
         for put in graph.outputs
         if outputs is None and put.columns
     )
-    if not descendants(graph, wanted_inputs).intersection(wanted_outputs):
+    computed = descendants(graph, wanted_inputs)
+    if not computed.intersection(wanted_outputs):
         apart = f"{', '.join(map(repr, wanted_outputs))} from {', '.join(map(repr, wanted_inputs))}"
-        notes += (f"W = 0, as the model does not compute {apart}",)
+        others = [repr(put.name) for put in graph.outputs if put.name in computed and not put.explained]
+        instead = f"; what leads to {', '.join(others)} can be named in outputs" if others else ""
+        notes += (f"W = 0, as the model does not compute {apart}{instead}",)
     return Scope(wanted_inputs, wanted_outputs, uses, discrete, active, constants, names, reading, notes)
 
 

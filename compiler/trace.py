@@ -75,17 +75,6 @@ def require_finite(name: str, value: Array) -> None:
     )
 
 
-def require_values(names: Sequence[str], values: Mapping[str, Array]) -> None:
-    """Refuse an x without a single value, of which a map would say nothing.
-
-    Raises:
-        InputError: naming its first tensor.
-    """
-    if names and not any(values[name].size for name in names):
-        shape = list(values[names[0]].shape)
-        raise InputError(f"input {names[0]!r} is given an array of shape {shape}, which holds no values")
-
-
 def require_within(name: str, value: Array, dtype: np.dtype[Any]) -> None:
     """Refuse a tensor that the map's floating type cannot hold, by name.
 

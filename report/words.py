@@ -62,7 +62,9 @@ def _found(content: Content) -> str:
     if content.outputs == 1:
         return f"Its output is {value}."
     first = content.prediction[0]
-    if content.leading:
+    if content.leading and content.candidates == 1:
+        what = f"The only entry of its output “{content.leading}”"
+    elif content.leading:
         what = f"The largest of {content.candidates:,} entries of its output “{content.leading}”"
     else:
         what = f"The largest of its {content.candidates:,} outputs"

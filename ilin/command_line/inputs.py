@@ -79,7 +79,7 @@ def _parsed(path: Path, content: BinaryIO) -> Given:
             f"{path} is not a .npy or .npz file{_guess(magic)}; write it with numpy.save or numpy.savez"
         )
     try:
-        return _loaded(content)
+        found = _loaded(content)
     except _DAMAGE as error:
         if "Object arrays" in str(error):
             raise InputError(
@@ -87,6 +87,9 @@ def _parsed(path: Path, content: BinaryIO) -> Given:
                 "save plain numbers: numpy.save(path, numpy.asarray(x, dtype=numpy.float32))"
             ) from error
         raise InputError(f"{path} is truncated or corrupt: {str(error) or type(error).__name__}") from error
+    if isinstance(found, np.ndarray) and not found.size:
+        raise InputError(f"{path} holds an array of shape {list(found.shape)}, which has no values")
+    return found
 
 
 def _loaded(content: BinaryIO) -> Given:

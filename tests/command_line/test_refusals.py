@@ -314,3 +314,9 @@ def test_a_fault_in_ilin_is_one_line(refused, model, x, monkeypatch):
     assert message == (
         "internal error: AssertionError: an invariant; please report it (ILIN_DEBUG=1 shows where)"
     )
+
+
+def test_an_x_without_values(refused, model, tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros((0, 1, 8, 8), np.float32))
+    expected = f"{tmp_path / 'x.npy'} holds an array of shape [0, 1, 8, 8], which has no values"
+    assert refused(model, tmp_path / "x.npy") == expected

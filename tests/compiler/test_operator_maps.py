@@ -7,10 +7,12 @@ import pickle
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from scipy.sparse.linalg import LinearOperator, svds
 
 import ilin
+from ilin.runtime import operator
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits"
 RANDOM = np.random.default_rng(11)
@@ -70,9 +72,26 @@ def test_a_map_over_the_limit_as_an_operator(x):
 
 
 def test_a_wrong_operator_is_not_verified(x, monkeypatch):
-    from ilin.runtime import operator
-
     right = operator.ProgramOperator._matmat
     monkeypatch.setattr(operator.ProgramOperator, "_matmat", lambda self, V: right(self, V) * 1.01)
     unmade = ilin.compile(DIGITS / "model.onnx", dtype="float64").at(x, materialize=False)
     assert not unmade.certificate.verified
+
+
+def test_the_bound_of_a_deep_network_is_smaller_than_its_outputs(monkeypatch):
+    """Thirty layers with weights of both signs, where |W1| |W2| … |x| is far larger than what comes out."""
+    random = np.random.default_rng(0)
+    weights = [(random.standard_normal((24, 24)) / 24**0.5).astype(np.float32) for _ in range(30)]
+    nodes = [onnx.helper.make_node("MatMul", [f"h{i}", f"W{i}"], [f"h{i + 1}"]) for i in range(30)]
+    ends = [onnx.helper.make_tensor_value_info(name, 1, [1, 24]) for name in ("h0", "h30")]
+    tensors = [onnx.numpy_helper.from_array(W, f"W{i}") for i, W in enumerate(weights)]
+    graph = onnx.helper.make_graph(nodes, "deep", ends[:1], ends[1:], tensors)
+    proto = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    x = random.standard_normal((1, 24)).astype(np.float32)
+    found = ilin.compile(proto).at(x, materialize=False).certificate
+    assert found.verified, str(found)
+    assert found.moved_over_bound > 10
+
+    right = operator.ProgramOperator._matmat
+    monkeypatch.setattr(operator.ProgramOperator, "_matmat", lambda self, V: right(self, V) * 1.2)
+    assert not ilin.compile(proto).at(x, materialize=False).certificate.verified

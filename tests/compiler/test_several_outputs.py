@@ -121,3 +121,25 @@ def test_speech_rather_than_the_state_of_the_memory():
     affine = compiled.at(x, rows="top3")
     np.testing.assert_array_equal(affine.rows, [0])  # `output`, which has one entry
     assert affine.certificate.verified
+
+
+def test_a_model_that_computes_integers_alone_is_told_what_to_name():
+    nodes = [
+        helper.make_node("Identity", ["version"], ["version_out"]),
+        helper.make_node("Relu", ["x"], ["scores"]),
+        helper.make_node("ArgMax", ["scores"], ["action"], axis=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "actor",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 2])],
+        [
+            helper.make_tensor_value_info("version_out", TensorProto.FLOAT, [1]),
+            helper.make_tensor_value_info("action", TensorProto.INT64, [1, 1]),
+        ],
+        [numpy_helper.from_array(np.ones(1, np.float32), "version")],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=8)
+    (note,) = ilin.linearize(proto, X).notes
+    assert note.endswith("from 'x'; what leads to 'action' can be named in outputs")
+    np.testing.assert_array_equal(ilin.linearize(proto, X, outputs=["scores"]).W, [[1, 0], [0, 0]])
