@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +15,7 @@ from ..compiler.pipeline import CompiledModel
 from ..compiler.rows import Rows
 from ..compiler.trace import feeds_of
 from ..runtime.affine_map import AffineMap
-from ..runtime.errors import MemoryLimitError
+from ..runtime.errors import MemoryLimitError, UnsupportedError
 from ..runtime.largest import entries_of
 from ..runtime.ledger import Ledger
 from ..runtime.memory import peak
@@ -144,8 +145,12 @@ def _linearised(job: Job, index: int, meter: Meter) -> tuple[AffineMap, Facts, L
         with native_messages(shown=job.shown.verbose):
             affine = _map(job, point, folder, meter)
             # Made here, where messages are held back and the time is counted.
-            if job.deep or (job.deep is None and folder is None and goes_deeper(affine, len(job.points))):
+            if job.deep:
                 affine.certify_deeply()
+            elif job.deep is None and folder is None and goes_deeper(affine, len(job.points)):
+                affine.certify_deeply()
+                with suppress(UnsupportedError):  # where x decides which nodes run
+                    _ = affine.ties
             if job.region:
                 _survey(affine)
             if job.ties:

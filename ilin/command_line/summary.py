@@ -203,15 +203,13 @@ def _verified(certificate: Facts, kind: str) -> Iterator[str]:
     elif kind == "smooth":
         yield labelled("", "no region is claimed, so no fresh points were tried")
     if certificate["double"] is not None:
-        yield from _in_double(certificate["double"])
+        yield from _in_double(certificate["double"], certificate["ties"])
     if certificate["verified"] and certificate["untested"]:
         yield _untested(certificate)
     if certificate["guards"]:
         ties = f"{certificate['ties']:,} of {plural(certificate['guards'], 'unit')}"
         lie = "lies" if certificate["ties"] == 1 else "lie"
-        unseen = certificate["ties"] and certificate["ties_that_matter"] is None
-        known = f"(ties{', not examined' if unseen else ''})"
-        yield labelled("", f"{ties} {lie} exactly on a kink at x {known}")
+        yield labelled("", f"{ties} {lie} exactly on a kink at x (ties{_seen(certificate)})")
 
 
 def _untested(certificate: Facts) -> str:
@@ -222,7 +220,17 @@ def _untested(certificate: Facts) -> str:
     )
 
 
-def _in_double(double: Facts) -> Iterator[str]:
+def _seen(certificate: Facts) -> str:
+    """What is known of the ties."""
+    matter = certificate["ties_that_matter"]
+    if not certificate["ties"]:
+        return ""
+    if matter is None:
+        return "; see --ties"
+    return f", {matter:,} of them may matter" if matter else ", all harmless"
+
+
+def _in_double(double: Facts, ties: int) -> Iterator[str]:
     """How far float64 is from the map, and the units whose side rounding may decide."""
     if double["over_bound"] is not None:
         yield _check("W z + b composed in float64", "", double["over_bound"])
@@ -232,7 +240,7 @@ def _in_double(double: Facts) -> Iterator[str]:
     if double["points"]:
         within = f"W (z - x) at {plural(double['points'], 'point')} in float64"
         yield _check(within, small(double["in_region"]), double["in_region_over_bound"])
-    if double["uncertain"]:
+    if double["uncertain"] > ties or double["otherwise"]:  # ties are told of anyway
         units, other = plural(double["uncertain"], "unit"), f"{double['otherwise']:,}"
         yield labelled("", f"{units} within rounding of a kink; on its other side in float64: {other}")
 

@@ -350,3 +350,35 @@ def test_no_bar_where_nobody_looks(monkeypatch, capsys):
     with Meter(1, quiet=False):
         time.sleep(0.1)
     assert capsys.readouterr().err == ""
+
+
+# -- how deeply it verifies ----------------------------------------------------------------------------
+
+DIGITS = [Path(__file__).parents[2] / "examples" / "digits" / name for name in ("model.onnx", "x.npy")]
+_MADE_UP = """
+import ilin, numpy as np
+from ilin import primitives
+
+@ilin.lowers("Relu", kind=ilin.Kind.PIECEWISE_LINEAR, observes=(0,), replace=True)
+def relu(site):
+    x = site.value()
+    on, off = (x > 0).astype(x.dtype), np.zeros_like(x)
+    if site.name == "/relu2/Relu":
+        on, off = off, np.maximum(x, 0)
+    return ilin.Local(primitives.Scale(x.shape, on), off, (ilin.threshold(x),))
+"""
+
+
+def test_where_float32_does_not_test_w_float64_does_by_itself(ilin_compile):
+    assert " points in float64 " in ilin_compile(*DIGITS).stdout
+    kept = ilin_compile(*DIGITS, "--no-deep").stdout
+    assert "W untested: the region is too narrow for float32; --deep tests it" in kept
+
+
+def test_a_rule_that_makes_up_its_offset_is_found(tmp_path):
+    (tmp_path / "made_up.py").write_text(_MADE_UP)
+    command = [sys.executable, "-m", "ilin", "compile", *map(str, DIGITS), "--rules", "made_up"]
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert result.returncode == 1
+    assert "W (z - x) differs from the model in float64" in result.stderr

@@ -68,6 +68,28 @@ def test_observed_output_as_offset_is_caught_in_the_region(sabotage):
     assert found.moved_over_bound > 1  # the points were far enough to tell
 
 
+def test_a_layer_as_its_own_offset_is_untested_by_default_and_caught_in_float64(sabotage, tmp_path):
+    """W = 0, and b = F(x): where the region is thin, no run in float32 speaks against it, and it says so."""
+
+    def tamper(site, local):
+        if site.name != "/relu2/Relu":
+            return local
+        y = np.maximum(site.value(), 0)
+        return replace(local, terms={0: Scale(y.shape, np.zeros_like(y))}, offset=y)
+
+    assert certificate().untested  # of the right rule, too
+    sabotage("Relu", tamper)
+    affine = ilin.linearize(MODEL, np.load(DIGITS / "x.npy"))
+    assert not affine.W.any()
+    assert affine.certificate.untested == "the region is too narrow for float32"
+    assert "W not tested" in str(affine.certificate)
+    affine.save(tmp_path / "map.npz")
+    found = {one.check: one.passed for one in ilin.verify(tmp_path / "map.npz", MODEL, double=False).findings}
+    assert found["fresh points"] is found["points between"] is None  # neither for it nor against
+    deep = affine.certify_deeply()
+    assert deep.reason.startswith("W (z - x) differs from the model in float64")
+
+
 @pytest.mark.parametrize(
     ("op_type", "node"), [("Relu", "/relu1/Relu"), ("Gemm", "/dense1/Gemm"), ("Conv", "/conv1/Conv")]
 )
