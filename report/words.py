@@ -170,9 +170,23 @@ def reach(radius: Radius, yardstick: Yardstick) -> str:
             f"The nearest input at which one switches is at a distance of "
             f"{_distance(radius.distance, radius.step, yardstick)}; beyond it other weights may hold."
         )
-    if radius.at_least > 0:
+    if radius.boundary is None and radius.at_least > 0:
         return f"That is so within a distance of {_distance(radius.at_least, None, yardstick)} at least."
-    return "How far the nearest switch is was not found out."
+    if radius.boundary is None:
+        return "How far the nearest switch is was not found out."
+    return (
+        "The nearest input at which one switches was not settled: it is at a distance of at least "
+        f"{_distance(radius.at_least, None, yardstick)}, where the search stopped, and at most "
+        f"{_distance(radius.distance, radius.step, yardstick)}, where a switch was found."
+    )
+
+
+def between(radius: Radius) -> str:
+    """What a distance that was not settled lies between, for a table."""
+    if radius.exact:
+        return number(radius.distance)
+    least = f"at least {number(radius.at_least)}"
+    return least if radius.boundary is None else f"{least}, at most {number(radius.distance)}"
 
 
 def _distance(distance: float, step: Array | None, yardstick: Yardstick) -> str:
