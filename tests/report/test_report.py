@@ -399,6 +399,21 @@ def test_the_place_holds_what_it_says(length):
     assert spot_of(np.zeros((1, length))) is None
 
 
+def test_entries_without_order_are_no_curve(tmp_path):
+    W = np.random.default_rng(0).normal(size=(191, 2))
+    affine = ilin.compile(dense(tmp_path / "m.onnx", [1, 191], W)).at(np.ones((1, 191), np.float32))
+    affine.report(tmp_path / "entries.html")
+    affine.report(tmp_path / "steps.html", layout="nl")
+    entries, steps = ((tmp_path / f"{name}.html").read_text() for name in ("entries", "steps"))
+    assert 'class="chart"' not in entries and 'class="curve"' not in entries
+    assert 'class="curve"' in steps and "<span>step 0</span><span>190</span>" in steps
+    from matplotlib.figure import Figure
+
+    axes = affine.plot(0, ax=Figure().subplots())
+    want = np.sort(np.abs(W[:, 0].astype(np.float32)))[::-1][:20]
+    np.testing.assert_allclose([abs(bar.get_width()) for bar in axes.patches], want)
+
+
 def test_a_curve_tells_its_range_once(tmp_path):
     rng = np.random.default_rng(1)
     path = dense(tmp_path / "m.onnx", [1, 2, 90], rng.normal(size=(180, 2)))
