@@ -139,8 +139,11 @@ def jumps_of(program: LinearProgram) -> tuple[str, ...]:
     first, *others = (f"{one.node!r} ({one.op_type})" for one in program.discrete)
     where = f"node {first}" + (f" and {len(others)} more" if others else "")
     if program.kind is Kind.LOCALLY_CONSTANT:
-        return (f"around x the outputs do not depend on x: it moves them only by jumps, at {where}",)
-    return (f"x also acts by jumps, at {where}; around x these stay, so W does not show them",)
+        return (f"a small change of the input changes no output: it moves them only by jumps, at {where}",)
+    return (
+        f"the input also acts by jumps, at {where}; a small change sets none of them off, so the weights (W) "
+        "do not show them",
+    )
 
 
 def _layers(program: LinearProgram, shares: Array | None) -> tuple[Layer, ...]:

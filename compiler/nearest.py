@@ -18,7 +18,7 @@ import numpy as np
 
 from ..runtime.primitives import Array
 from ..runtime.program import LinearProgram
-from ..runtime.region import Norm, Radius
+from ..runtime.region import GIVEN_UP, Norm, Radius
 from ..runtime.rounding import Arithmetic, growth
 from .distances import dual_norms, nearest_step, position_of
 
@@ -79,7 +79,7 @@ def nearest(survey: Survey, norm: Norm, box: Box | None, budget: Budget) -> Radi
     if not resolved or survey.faces.unknown:
         least = 0.0
     if not note and least < distance:
-        note = "the search was given up before every unit was ruled out"
+        note = GIVEN_UP
     ties = sum(guard.ties for _, guard in survey.guarded)
     if search.row < 0:
         return Radius(norm, math.inf, least, None, None, ties, note)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 import numpy as np
+from onnx import TensorProto
 
 from ..ops import Reading
 from ..runtime.errors import UnknownTensorError, UnsupportedError
@@ -16,6 +17,9 @@ from ..runtime.session import evaluate_constants
 from .graph import Graph, Node, TensorInfo, ancestors, descendants
 from .judge import judge
 from .verdict import Verdict
+
+_NAMED = 3  # tensors that an error suggests at most
+_FLOATING = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
 
 @dataclass(frozen=True)
@@ -113,7 +117,8 @@ def _chosen(
         if not names:
             kinds = ", ".join(str(put) for put in declared) or "none"
             raise UnsupportedError(
-                f"the model has no floating-point {role} to linearise (it declares {kinds}); name a tensor "
+                f"the model has no floating-point {role} to linearise (it declares {kinds}"
+                f"{_computed(graph, role)}); name a tensor "
                 f"{'behind them, such as an embedding,' if role == 'inputs' else 'before them'} in {role}"
             )
         return names
@@ -138,6 +143,19 @@ def _chosen(
     if not asked:
         raise UnknownTensorError(f"no name given in {role}")
     return tuple(dict.fromkeys(asked))
+
+
+def _computed(graph: Graph, role: str) -> str:
+    """Floating-point tensors on the way to the outputs: the first, or where outputs lack, the last."""
+    types, left_out = graph.types[0], constant_tensors(graph) | {put.name for put in graph.outputs}
+    found = [
+        name
+        for node in graph.nodes
+        for name in node.outputs
+        if name in types and name not in left_out and types[name].element in _FLOATING
+    ]
+    end, some = ("first", found[:_NAMED]) if role == "inputs" else ("last", found[-_NAMED:])
+    return f"; the {end} that it computes: {', '.join(map(repr, some))}" if some else ""
 
 
 def _suggest(name: str, known: set[str], declared: Sequence[TensorInfo]) -> str:

@@ -114,6 +114,7 @@ class Content:
     model: str
     kind: Kind
     frozen: bool
+    held: bool  # whether some inputs of the model are no part of x, and so of the constant
     outputs: int  # entries of all outputs
     leading: str  # the output whose entries the prediction is of, where there are several
     candidates: int  # its entries
@@ -176,6 +177,7 @@ def content_of(
         model=one_line(affine.model) or "(a model without a file)",
         kind=affine.kind,
         frozen=affine.provenance.get("mode") == "frozen",
+        held=bool(affine.held),
         outputs=len(y),
         leading=one_line(affine._leading) if len(affine.outputs) > 1 else "",
         candidates=len(leading),

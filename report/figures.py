@@ -16,7 +16,6 @@ from .spots import Spot, spot_of
 
 _CHANNELS = 6  # at most, each in a picture of its own
 _OVER = "The same over the input"
-_LONG = 40  # entries, from which a drawing shows more than a table does
 
 
 @dataclass(frozen=True)
@@ -60,14 +59,9 @@ def shown_of(name: str, layout: Layout, x: Array, columns: slice, content: Conte
     values = layout.ordered(x)
     if layout.form == "image":
         return _images(name, values, contributions, slopes, contrast, content)
-    if layout.form == "sequence" or values.size > _LONG:
-        lifted = [
-            None if each is None else each.reshape(-1, each.shape[-1])
-            for each in (values, contributions, contrast)
-        ]
-        assert lifted[0] is not None and lifted[1] is not None
-        return _drawings(name, layout, lifted[0], lifted[1], lifted[2], content)
-    return Shown(name, (), (), (), 0, (), ())
+    if layout.form == "sequence":
+        return _drawings(name, values, contributions, contrast, content)
+    return Shown(name, (), (), (), 0, (), ())  # entries in no order: a table of the largest shows them
 
 
 def _images(
@@ -190,12 +184,9 @@ def _map(title: str, caption: str, values: Array, limit: float, alt: str) -> Fig
     return Figure(title, caption, signed_map(values, limit, alt), limit=limit, saturated=beyond)
 
 
-def _drawings(
-    name: str, layout: Layout, x: Array, contributions: Array, contrast: Array | None, content: Content
-) -> Shown:
-    """Drawings of (C, L); plain entries are one channel."""
-    what, unit = content.what, "step" if layout.form == "sequence" else "entry"
-    units = {"step": "steps", "entry": "entries"}[unit]
+def _drawings(name: str, x: Array, contributions: Array, contrast: Array | None, content: Content) -> Shown:
+    """Drawings of (C, L)."""
+    what, unit, units = content.what, "step", "steps"
     added = contributions.sum(axis=0)
     chosen, left = _largest(contributions)
     across = f", the {len(x)} channels added up" if len(x) > 1 else ""

@@ -25,7 +25,6 @@ FORMATS = {  # suffix to what keeps the file free of the time and of random name
     ".svg": {"Date": None},
     ".pdf": {"CreationDate": None},
 }
-_LONG = 40  # entries, from which plain ones are drawn as a curve of bars too
 _UP, _DOWN = "#b2182b", "#2166ac"  # the page's
 
 
@@ -131,13 +130,13 @@ def _one_input(ax: Axes, flat: Array, places: Array, layout: Layout, names: Name
         ax.figure.colorbar(image, ax=ax, extend="both" if beyond else "neither")
         ax.set_xlabel("column")
         ax.set_ylabel("row")
-    elif layout.form == "sequence" or (flat.size > _LONG and names.features is None):
+    elif layout.form == "sequence":
         added = values.reshape(-1, values.shape[-1]).sum(axis=0)
         steps = np.arange(len(added))
         ax.fill_between(steps, np.maximum(added, 0), step="mid", color=_UP, linewidth=0)
         ax.fill_between(steps, np.minimum(added, 0), step="mid", color=_DOWN, linewidth=0)
         ax.axhline(0, color="0.5", linewidth=0.8)
-        ax.set_xlabel("step" if layout.form == "sequence" else "entry")
+        ax.set_xlabel("step")
     else:
         _entries(ax, flat, places, names, largest)
 

@@ -26,6 +26,7 @@ _FROZEN = (
     "This model weighs its input by gates or attention that depend on the input, too. They are held at their "
     "values here; with them held, the model is a weighted sum of the input plus a constant."
 )
+_LEVELS = "what steps put out that only jump (trees, comparisons, rounding)"
 _NORMS = {
     "1": "all changes together",
     "2": "the straight line (root of the sum of squares)",
@@ -127,6 +128,41 @@ def _holds(content: Content) -> str:
     return f"{same} {reach(radii[0], content.yardstick)}"
 
 
+def origin(content: Content) -> str:
+    """Where the constant comes from: the predicate of a sentence about it."""
+    held = ", inputs of the model that are held at their values" if content.held else ""
+    if content.kind is Kind.LOCALLY_CONSTANT:
+        return "is the whole output: around this input the model puts out the same, however the input changes"
+    if content.kind is not Kind.SMOOTH:
+        levels = "" if content.kind is Kind.AFFINE else f", {_LEVELS}"
+        return (
+            "comes from what does not follow the input here: numbers of the layers’ own "
+            f"(biases){levels}{held}. Each counts as far as the rest of the model lets it through"
+        )
+    if content.frozen:
+        return (
+            f"comes from numbers of the layers’ own (biases){held}, and from what is held at its value at "
+            "this input, such as gates: with another input it would be another constant"
+        )
+    return (
+        f"comes from numbers of the layers’ own (biases){held}, and from the bends: where a layer bends, its "
+        "slope at this input times its value there is not its output, and the rest is added here. With "
+        "another input it would be another constant"
+    )
+
+
+def constant(content: Content) -> str:
+    """What the word means on this page."""
+    if content.kind is Kind.SMOOTH:
+        return (
+            "What is left of the output once everything that the input adds is taken off: b. "
+            "It is of this input."
+        )
+    if content.kind is Kind.AFFINE:
+        return "What the model adds whatever the input’s values are: b."
+    return "What the model adds whatever the input’s values are, as long as it switches as here: b."
+
+
 def reach(radius: Radius, yardstick: Yardstick) -> str:
     """How far it is to the nearest switch, in a sentence."""
     if radius.boundary is None and radius.exact:
@@ -136,9 +172,23 @@ def reach(radius: Radius, yardstick: Yardstick) -> str:
             f"The nearest input at which one switches is at a distance of "
             f"{_distance(radius.distance, radius.step, yardstick)}; beyond it other weights may hold."
         )
-    if radius.at_least > 0:
+    if radius.boundary is None and radius.at_least > 0:
         return f"That is so within a distance of {_distance(radius.at_least, None, yardstick)} at least."
-    return "How far the nearest switch is was not found out."
+    if radius.boundary is None:
+        return "How far the nearest switch is was not found out."
+    return (
+        "The nearest input at which one switches was not settled: it is at a distance of at least "
+        f"{_distance(radius.at_least, None, yardstick)}, where the search stopped, and at most "
+        f"{_distance(radius.distance, radius.step, yardstick)}, where a switch was found."
+    )
+
+
+def between(radius: Radius) -> str:
+    """What a distance that was not settled lies between, for a table."""
+    if radius.exact:
+        return number(radius.distance)
+    least = f"at least {number(radius.at_least)}"
+    return least if radius.boundary is None else f"{least}, at most {number(radius.distance)}"
 
 
 def _distance(distance: float, step: Array | None, yardstick: Yardstick) -> str:

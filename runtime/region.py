@@ -20,6 +20,7 @@ Norm = float  # 1, 2 or math.inf
 Progress = Callable[[int, int], None]  # (done, of)
 NORMS: tuple[Norm, ...] = (1, 2, math.inf)
 SECONDS = 60.0  # that a search may take where nobody says
+GIVEN_UP = "the search was given up before every unit was ruled out"  # note of a radius
 
 
 @dataclass(frozen=True)

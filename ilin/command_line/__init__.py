@@ -31,7 +31,7 @@ ilin verify OUT.npz MODEL.onnx does a saved map still hold? by onnxruntime
     cls=GuardedGroup,
     help=_HELP,
     commands={"compile": compile_main, "inspect": inspect_main, "plan": plan_main, "verify": verify_main},
-    no_args_is_help=False,  # one line that says what is missing, like every other error
+    no_args_is_help=False,  # `GuardedGroup` does it, alike in every version of click
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 88},
 )
 @click.version_option(__version__, "--version", prog_name="ilin", message="%(prog)s %(version)s")

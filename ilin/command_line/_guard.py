@@ -81,6 +81,13 @@ def typed(ctx: click.Context) -> str:
 class GuardedGroup(_Guarded, click.Group):
     """A guarded group of commands."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse; without any argument, show the help."""
+        if not args and not ctx.resilient_parsing:
+            click.echo(ctx.get_help(), err=True, color=ctx.color)
+            ctx.exit(BAD_USAGE)
+        return super().parse_args(ctx, args)
+
 
 @contextmanager
 def native_messages(shown: bool) -> Iterator[None]:

@@ -60,6 +60,7 @@ class Meter:
 
     def __init__(self, instances: int, *, quiet: bool) -> None:
         self._instances, self._instance, self._share = instances, 0, 0.0
+        self._doing = "linearising"
         self._timer: threading.Timer | None = None
         self._bar: Progress | None = None
         self._lock = threading.RLock()
@@ -97,6 +98,17 @@ class Meter:
         self._update()
 
     @contextmanager
+    def telling(self, doing: str) -> Iterator[None]:
+        """Show another work meanwhile, of which calls tell how much is done."""
+        before, share, self._doing = self._doing, self._share, doing
+        self(0, 1)
+        try:
+            yield
+        finally:
+            self._doing, self._share = before, share
+            self._update()
+
+    @contextmanager
     def aside(self) -> Iterator[None]:
         """Take the bar away while something else writes to the terminal."""
         with self._lock:
@@ -124,7 +136,7 @@ class Meter:
                 redirect_stdout=False,
                 redirect_stderr=False,
             )
-            self._bar.add_task("linearising", total=None)
+            self._bar.add_task(self._doing, total=None)
             self._update()
             self._bar.start()
 
@@ -136,5 +148,5 @@ class Meter:
             which = f" {min(self._instance + 1, self._instances)} of {self._instances}" if several else ""
             total = self._instances if several or done else None  # None: it moves, but says nothing
             self._bar.update(
-                self._bar.task_ids[0], total=total, completed=done, description=f"linearising{which}"
+                self._bar.task_ids[0], total=total, completed=done, description=f"{self._doing}{which}"
             )

@@ -19,6 +19,7 @@ from ..compiler.plan import DIRECTIONS, ENGINES
 from ..compiler.rows import Rows
 from ..report.layouts import AUTO
 from ..runtime.errors import RowsError
+from ..runtime.region import SECONDS
 from ._guard import GuardedCommand, native_messages, typed
 from .destination import check_apart, check_destination, check_folder, numbered
 from .explained import Explained
@@ -232,6 +233,12 @@ def gathered(command: Callable[..., Any], wanted: Mapping[str, Callable[..., Any
     help="Add how far the map holds: the nearest boundary in L1, L2 and L∞, and which unit it is.",
 )
 @click.option(
+    "--region-seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="S",
+    help=f"Seconds for --region, which this implies; then it says what is known.  [default: {SECONDS:g}]",
+)
+@click.option(
     "--ties",
     is_flag=True,
     help="Add which units exactly on a kink at X matter, and how W differs on either side.",
@@ -310,6 +317,7 @@ def compile_main(
     rows: Rows,
     options: Mapping[str, Any],
     region: bool,
+    region_seconds: float | None,
     ties: bool,
     deep: bool | None,
     ledger: bool,
@@ -359,7 +367,8 @@ def compile_main(
     folders = numbered(out_dir, len(points))
     job = Job(
         *(compiled, x, points, rows, targets, folders, shown, started),
-        region=region,
+        region=region or region_seconds is not None,
+        region_seconds=SECONDS if region_seconds is None else region_seconds,
         ties=ties,
         deep=deep,
         ledger=ledger,

@@ -29,6 +29,8 @@ def check_destination(path: Path, *, sources: Sequence[Path]) -> None:
     Raises:
         OutputError: why it cannot be written. Nothing was changed.
     """
+    if str(path) == "-":
+        raise OutputError("cannot write to standard output ('-'); name a file")
     for source in sources:
         if _same(path, source):
             raise OutputError(f"refusing to overwrite the input {source}; choose another name for the output")

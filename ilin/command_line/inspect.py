@@ -67,6 +67,8 @@ def _reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--operators", is_flag=True, help="List the supported operators; needs no MODEL.")
 @click.option("--markdown", is_flag=True, help="With --operators: a page, of ilin's own rules.")
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON document.")
+@click.option("-q", "--quiet", is_flag=True, help="Write nothing but errors; the exit code tells.")
+@click.option("-v", "--verbose", is_flag=True, help="Add the names of the tensors that each node puts out.")
 @click.pass_context
 def inspect_main(
     ctx: click.Context,
@@ -76,6 +78,8 @@ def inspect_main(
     operators: bool,
     markdown: bool,
     as_json: bool,
+    quiet: bool,
+    verbose: bool,
 ) -> None:
     """See `_HELP`."""
     if markdown and not operators:
@@ -91,10 +95,12 @@ def inspect_main(
     with native_messages(shown=False):
         reading = Reading.of(options["mode"], options["quantized"])
         facts = inspected(load(model, options["custom_ops"]), options["inputs"], options["outputs"], reading)
+    if quiet:
+        ctx.exit(0 if facts["linearizable"] else 3)
     if as_json:
         say(json.dumps(facts, indent=2, allow_nan=False))
     else:
-        head, table, tail = verdict_lines(facts)
+        head, table, tail = verdict_lines(facts, tensors=verbose)
         say(head)
         show(table)
         say(tail)
@@ -113,12 +119,12 @@ def _operators(as_json: bool) -> None:
             one.op_type,
             ", ".join(map(str, one.opsets)),
             " or ".join(one.verdicts),
-            one.linear_in,
             one.file,
+            one.linear_in,
         ]
         for one in found
     ]
-    show(Table(("domain", "operator", "opsets", "verdict", "linear in", "file"), rows))
+    show(Table(("domain", "operator", "opsets", "verdict", "file", "linear in"), rows))
     say(f"\n{len(found)} operators")
 
 

@@ -20,7 +20,7 @@ from ..runtime.largest import entries_of
 from ..runtime.ledger import Ledger
 from ..runtime.memory import peak
 from ..runtime.program import Kind
-from ..runtime.region import NORMS
+from ..runtime.region import NORMS, SECONDS
 from ._guard import native_messages
 from ._progress import Meter, telling
 from ._text import error_line, note, say
@@ -62,6 +62,7 @@ class Job:
     shown: Shown
     started: float  # by time.perf_counter
     region: bool = False  # whether to say how far a map holds
+    region_seconds: float = SECONDS  # that this may take, for all norms together
     ties: bool = False  # whether to say which ties matter
     deep: bool | None = None  # whether to verify deeply; None where that alone tests W and takes little
     ledger: bool = False  # whether to show the explained output as a full sum
@@ -152,7 +153,7 @@ def _linearised(job: Job, index: int, meter: Meter) -> tuple[AffineMap, Facts, L
                 with suppress(UnsupportedError):  # where x decides which nodes run
                     _ = affine.ties
             if job.region:
-                _survey(affine)
+                _survey(affine, job.region_seconds, meter)
             if job.ties:
                 _ = affine.ties
             row, against = _positions(job, affine)
@@ -191,12 +192,19 @@ def _pages(job: Job, index: int, affine: AffineMap) -> list[Path]:
     return job.pages.write(affine, index, len(job.points), *_positions(job, affine))
 
 
-def _survey(affine: AffineMap) -> None:
-    """Work out how far a map holds; one of a smooth network holds at x only."""
+def _survey(affine: AffineMap, seconds: float, meter: Meter) -> None:
+    """Work out how far a map holds; one of a smooth network holds at x only.
+
+    Norms share the seconds: what one leaves, the next ones have, and what one learns of the slopes.
+    """
     if affine.kind is Kind.SMOOTH:
         return
-    for norm in NORMS:
-        affine.region.radius(norm)
+    end = time.perf_counter() + seconds
+    with meter.telling("measuring the region"):
+        for place, norm in enumerate(NORMS):
+            meter(place, len(NORMS))
+            left = max(0.0, end - time.perf_counter())
+            affine.region.radius(norm, seconds=left / (len(NORMS) - place))
     _ = affine.region.pattern_sha256
 
 

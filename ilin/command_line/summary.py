@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import click
 
 from ..runtime.memory import readable
+from ..runtime.region import GIVEN_UP
 from ..runtime.ties import verdict
 from ._text import NOT_FINITE, column, dimensions, labelled, listed, number, plural, shortened
 from .facts import Facts
@@ -252,8 +253,21 @@ def _region(region: Facts) -> Iterator[str]:
     for place, radius in enumerate(region["radii"]):
         norm = {"inf": "L∞"}.get(radius["norm"], f"L{radius['norm']}")
         yield labelled("" if place else "region", f"{norm}  {_extent(radius)}")
+    yield from _unsettled(region["radii"])
     if region["radii"] and region["radii"][0]["ties"]:
         yield labelled("", "the ties do not limit: what they compare is the same all over the region")
+
+
+def _unsettled(radii: list[Facts]) -> Iterator[str]:
+    """What two numbers in place of a distance mean, and why there are two."""
+    between = [radius for radius in radii if not radius["exact"] and radius["boundary"] is not None]
+    if between:
+        yield labelled("", "not settled: the map holds as far as the first number at least,")
+        yield labelled("", "and no farther than the second, as a boundary was found there")
+        for text in dict.fromkeys(radius["note"] for radius in between):
+            yield labelled("", shortened(text, WIDTH - 11))
+    if any(radius["note"] == GIVEN_UP for radius in radii):
+        yield labelled("", "--region-seconds S gives the search more time")
 
 
 def _ties(ties: Facts, rows: int) -> Iterator[str]:
@@ -286,7 +300,8 @@ def _extent(radius: Facts) -> str:
     distance, least, boundary = radius["distance"], radius["at_least"], radius["boundary"]
     if boundary is None:
         return "unbounded" if radius["exact"] else f"at least {number(least or 0.0)}: {radius['note']}"
-    size = f"{number(distance):<10}" if radius["exact"] else f"{number(least)} to {number(distance)} "
+    between = f"at least {number(least)}, at most {number(distance)}"
+    size = f"{number(distance):<10}" if radius["exact"] else between
     unit = f"[{', '.join(map(str, boundary['unit']))}]"
     room = WIDTH - 17 - len(size) - len(boundary["op_type"]) - len(unit)
     return f"{size} {boundary['op_type']} {shortened(boundary['node'], max(8, room))} {unit}"

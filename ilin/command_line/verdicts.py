@@ -68,6 +68,7 @@ def _node(verdict: Verdict, needed: bool) -> Facts:
         "op": node.op_type,
         "domain": node.domain or "ai.onnx",
         "opset": node.opset,
+        "outputs": [name for name in node.outputs if name],
         "verdict": kind,
         "depends_on_x": verdict.depends_on_x,
         "needed": needed,
@@ -156,9 +157,14 @@ def _works(graph: Graph, inputs: Sequence[str] | None, reading: Reading, output:
     return output in scope.active and output not in scope.inputs
 
 
-def verdict_lines(facts: Facts) -> tuple[str, Table, str]:
-    """What stands above the table, the table, and what stands below it."""
-    return "\n".join(_head(facts)), _table(facts), "\n".join(_tail(facts))
+def verdict_lines(facts: Facts, *, tensors: bool = False) -> tuple[str, Table, str]:
+    """What stands above the table, the table, and what stands below it.
+
+    Args:
+        facts: of `inspected`.
+        tensors: name what each node puts out, too.
+    """
+    return "\n".join(_head(facts)), _table(facts, tensors), "\n".join(_tail(facts))
 
 
 def _head(facts: Facts) -> list[str]:
@@ -174,7 +180,7 @@ def _put(put: Facts) -> str:
     return f"{one_line(put['name'])} {dimensions(put['shape'])} {put['dtype'] or '(no tensor)'}"
 
 
-def _table(facts: Facts) -> Table:
+def _table(facts: Facts, tensors: bool) -> Table:
     rows = [
         [
             node["name"],
@@ -182,12 +188,14 @@ def _table(facts: Facts) -> Table:
             str(node["opset"]),
             node["verdict"],
             "" if node["needed"] else "not needed for the outputs",
+            ", ".join(node["outputs"]),
         ]
         for node in facts["nodes"]
     ]
-    if all(node["needed"] for node in facts["nodes"]):
-        return Table(("node", "operator", "opset", "verdict"), [row[:4] for row in rows])
-    return Table(("node", "operator", "opset", "verdict", ""), rows)
+    header = ("node", "operator", "opset", "verdict", "", "tensors")
+    all_needed = all(node["needed"] for node in facts["nodes"])
+    columns = [0, 1, 2, 3, *([] if all_needed else [4]), *([5] if tensors else [])]
+    return Table([header[i] for i in columns], [[row[i] for i in columns] for row in rows])
 
 
 def _tail(facts: Facts) -> list[str]:

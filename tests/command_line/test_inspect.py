@@ -126,14 +126,38 @@ def test_a_model_is_missing(ilin):
     )
 
 
+def test_quiet_leaves_the_exit_code(ilin, model, hopping):
+    for path, code in ((model, 0), (hopping, 3)):
+        result = ilin("inspect", path, "-q")
+        assert (result.exit_code, result.stdout, result.stderr) == (code, "", "")
+
+
+def test_tensors_are_named(ilin, model):
+    lines = ilin("inspect", model, "-v").stdout.splitlines()
+    assert "relu    Relu      17     piecewise-linear  r" in lines
+    nodes = json.loads(ilin("inspect", model, "--json").stdout)["nodes"]
+    assert [node["outputs"] for node in nodes] == [["u"], ["r"], ["y"]]
+
+
+def test_without_a_command_there_is_help(ilin):
+    result = ilin()
+    assert result.exit_code == 2
+    assert result.stderr.startswith("Usage: ") and "ilin inspect MODEL.onnx" in result.stderr
+
+
+def test_a_long_cell_does_not_widen_every_line(ilin):
+    lines = ilin("inspect", "--operators").stdout.splitlines()
+    assert sorted(map(len, lines))[len(lines) // 2] < 200
+
+
 def test_operators(ilin):
     result = ilin("inspect", "--operators")
     assert result.exit_code == 0
     lines = result.stdout.split("\n")
     assert [part.strip() for part in re.split("  +", lines[0])] == [
-        *("domain", "operator", "opsets", "verdict", "linear in", "file")
+        *("domain", "operator", "opsets", "verdict", "file", "linear in")
     ]
-    relu = "ai.onnx Relu 6, 13, 14 piecewise-linear any ops/relu.py"
+    relu = "ai.onnx Relu 6, 13, 14 piecewise-linear ops/relu.py any"
     assert relu in [" ".join(line.split()) for line in lines]
     assert lines[-2] == f"{len({*REGISTRY, *EXPANSIONS})} operators"
 

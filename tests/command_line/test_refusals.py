@@ -285,6 +285,26 @@ def test_inputs_that_are_no_floating_point(refused, tmp_path):
     )
 
 
+def test_tensors_behind_integers_are_named(refused, tmp_path):
+    nodes = [
+        helper.make_node("Gather", ["table", "ids"], ["embedded"], "look", axis=0),
+        helper.make_node("Shape", ["embedded"], ["sizes"], "shape"),
+        helper.make_node("Relu", ["embedded"], ["kept"], "relu"),
+        helper.make_node("Neg", ["kept"], ["y"], "minus"),
+    ]
+    puts = [tensor("ids", [1, 2], TensorProto.INT64)], [tensor("y", [1, 2, 4])]
+    path = save(tmp_path / "m.onnx", nodes, *puts, {"table": U})
+    message = refused(path, write(tmp_path / "ids.npy", np.zeros((1, 2), np.int64)), code=3)
+    assert "(it declares ids int64[1×2]; the first that it computes: 'embedded', 'kept'); name a" in message
+
+
+def test_standard_output_holds_no_map(refused, model, x, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for option in ("-o", "--report"):
+        assert refused(model, x, option, "-") == "cannot write to standard output ('-'); name a file"
+    assert not (tmp_path / "-").exists()
+
+
 def test_refused_by_onnxruntime(refused, tmp_path, x):
     """The checker does not look at shapes; onnxruntime does."""
     nodes = [helper.make_node("MatMul", ["x", "U"], ["y"], "product")]

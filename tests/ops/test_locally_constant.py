@@ -107,7 +107,8 @@ def test_a_select_by_comparison_is_piecewise_linear_through_its_guard():
     assert affine.certificate.verified
     assert affine.certificate.points_held
     assert affine.notes == (
-        "x also acts by jumps, at node 'i' (Greater); around x these stay, so W does not show them",
+        "the input also acts by jumps, at node 'i' (Greater); a small change sets none of them off, so the "
+        "weights (W) do not show them",
     )
 
 

@@ -122,6 +122,38 @@ def test_the_page_says_what_the_file_holds(written):
     assert document["certificate"] == header["certificate"]
 
 
+@pytest.mark.parametrize(
+    ("op_type", "mode", "held", "origin", "word"),
+    [
+        ("Identity", "tangent", False, "numbers of the layers’ own (biases). Each", "values are: b."),
+        ("Relu", "tangent", False, "only jump (trees, comparisons, rounding). Each", "switches as here: b."),
+        ("Relu", "tangent", True, "inputs of the model that are held at their values. Each", "as here: b."),
+        ("Tanh", "tangent", False, "and from the bends", "It is of this input."),
+        ("Silu", "frozen", False, "such as gates", "It is of this input."),
+        ("Floor", "tangent", False, "is the whole output", "switches as here: b."),
+    ],
+)
+def test_the_page_says_where_the_constant_comes_from(tmp_path, op_type, mode, held, origin, word):
+    gate = [helper.make_node("Sigmoid", ["h"], ["g"]), helper.make_node("Mul", ["h", "g"], ["y"])]
+    last = gate if op_type == "Silu" else [helper.make_node(op_type, ["h"], ["y"])]
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["x", "s"], ["h"]), *last],
+        "g",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 2]) for name in "xs"[: 1 + held]],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 2])],
+        [] if held else [numpy_helper.from_array(np.full((1, 2), 0.25, np.float32), "s")],
+    )
+    opset = [helper.make_opsetid("", 17)]
+    save(helper.make_model(graph, opset_imports=opset, ir_version=8), tmp_path / "m.onnx")
+    point = {name: np.full((1, 2), 0.3, np.float32) for name in "xs"[: 1 + held]}
+    compiled = ilin.compile(tmp_path / "m.onnx", inputs=["x"], mode=mode)
+    compiled.at(point).report(tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert origin in page
+    assert page.count("held at their values.") == held
+    assert f"{word}</dd>" in page
+
+
 def test_the_command_on_the_page_repeats_it(written):
     page = Page((written / "page.html").read_text())
     assert page.document["command"].startswith("ilin-compile ")
@@ -365,6 +397,21 @@ def test_the_place_holds_what_it_says(length):
     assert length // 2 - spot.left <= 9 and spot.right - length // 2 <= 18
     np.testing.assert_array_equal(spot.of(values), values[:, spot.left : spot.right])
     assert spot_of(np.zeros((1, length))) is None
+
+
+def test_entries_without_order_are_no_curve(tmp_path):
+    W = np.random.default_rng(0).normal(size=(191, 2))
+    affine = ilin.compile(dense(tmp_path / "m.onnx", [1, 191], W)).at(np.ones((1, 191), np.float32))
+    affine.report(tmp_path / "entries.html")
+    affine.report(tmp_path / "steps.html", layout="nl")
+    entries, steps = ((tmp_path / f"{name}.html").read_text() for name in ("entries", "steps"))
+    assert 'class="chart"' not in entries and 'class="curve"' not in entries
+    assert 'class="curve"' in steps and "<span>step 0</span><span>190</span>" in steps
+    from matplotlib.figure import Figure
+
+    axes = affine.plot(0, ax=Figure().subplots())
+    want = np.sort(np.abs(W[:, 0].astype(np.float32)))[::-1][:20]
+    np.testing.assert_allclose([abs(bar.get_width()) for bar in axes.patches], want)
 
 
 def test_a_curve_tells_its_range_once(tmp_path):
