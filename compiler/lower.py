@@ -14,7 +14,7 @@ from ..runtime.primitives import Array, Shape
 from ..runtime.program import Discrete, Kind, LinearProgram, Step
 from .graph import Node, is_floating
 from .scope import Scope
-from .trace import Trace, require_within
+from .trace import Trace, require_kept
 from .verdict import Verdict
 
 
@@ -120,7 +120,7 @@ def _steps(place: Place, known: _Known, *, fixed: bool) -> Iterator[Step]:
     )
     for operand in operands:
         if operand is not None and not operand.active and operand.value is not None:
-            require_within(f"{place.use.node}: its operand {operand.name!r}", operand.value, known.dtype)
+            require_kept(f"{place.use.node}: its operand {operand.name!r}", operand.value, known.dtype)
     result = rule(_site(place.use.node, operands, place.reading))
     answers = (result,) if isinstance(result, Local) else result
     _require_fit(place, answers)

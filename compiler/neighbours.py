@@ -163,6 +163,11 @@ def first_change(at_x: LinearProgram, at_z: LinearProgram) -> float:
     return min(ways, default=0.0) * 0.999 if changes else 1.0
 
 
+def _mean_size(value: Array) -> float:
+    """Mean of the absolute values; 0 of none."""
+    return float(np.abs(value.astype(np.float64)).mean()) if value.size else 0.0
+
+
 def directions(x: Point, seed: int) -> Iterator[Point]:
     """Directions of several families, along and against, as some regions are flat in most of them.
 
@@ -173,7 +178,7 @@ def directions(x: Point, seed: int) -> Iterator[Point]:
     random = np.random.default_rng(seed)
     noise = {name: random.standard_normal(value.shape) for name, value in x.items()}
     families: list[Callable[[str], Array]] = [
-        lambda name: noise[name] * (float(np.abs(x[name].astype(np.float64)).mean()) or 1.0),
+        lambda name: noise[name] * (_mean_size(x[name]) or 1.0),
         lambda name: noise[name] * x[name],
         lambda name: np.asarray(x[name], float),
     ]

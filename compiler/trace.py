@@ -76,10 +76,7 @@ def require_finite(name: str, value: Array) -> None:
 
 
 def require_within(name: str, value: Array, dtype: np.dtype[Any]) -> None:
-    """Refuse a tensor that the map's floating type cannot hold, by name.
-
-    Where the largest entry is a normal number of the type, the cast is off by the unit roundoff times that
-    entry at most, in all entries; where even that one is below, it may be off by as much as there is.
+    """Refuse a tensor beyond the range of the map's floating type, by name.
 
     Args:
         name: of the tensor, as the message begins: "tensor 'x'".
@@ -87,18 +84,37 @@ def require_within(name: str, value: Array, dtype: np.dtype[Any]) -> None:
         dtype: that the map is composed in.
 
     Raises:
+        NonFiniteError: doubles beyond float32's range.
+    """
+    if _narrower(value, dtype) and (largest := float(np.abs(value).max())) > np.finfo(dtype).max:
+        raise NonFiniteError(f"{name} holds {largest:.3g}, beyond {dtype}; ask with dtype='float64'")
+
+
+def require_kept(name: str, value: Array, dtype: np.dtype[Any]) -> None:
+    """Refuse a constant that the map's floating type cannot hold, by name.
+
+    Where the largest entry is a normal number of the type, the cast is off by the unit roundoff times that
+    entry at most, in all entries; where even that one is below, it may be off by as much as there is.
+
+    Args:
+        name: of the tensor, as in `require_within`.
+        value: in its own type.
+        dtype: that the map is composed in.
+
+    Raises:
         NonFiniteError: doubles beyond float32's range, or none in it but zero.
     """
-    if not is_floating(value.dtype) or value.dtype.itemsize <= dtype.itemsize or not value.size:
-        return
-    largest, range_of = float(np.abs(value).max()), np.finfo(dtype)
-    if largest > range_of.max:
-        raise NonFiniteError(f"{name} holds {largest:.3g}, beyond {dtype}; ask with dtype='float64'")
-    if 0 < largest < range_of.tiny:
+    require_within(name, value, dtype)
+    if _narrower(value, dtype) and 0 < (largest := float(np.abs(value).max())) < np.finfo(dtype).tiny:
         raise NonFiniteError(
             f"{name} holds {largest:.3g} at most, which vanishes in {dtype}; ask with dtype='float64' "
             "(--dtype float64)"
         )
+
+
+def _narrower(value: Array, dtype: np.dtype[Any]) -> bool:
+    """Whether casting a tensor to a type may lose range."""
+    return is_floating(value.dtype) and value.dtype.itemsize > dtype.itemsize and value.size > 0
 
 
 def all_finite(value: Array) -> bool:

@@ -251,8 +251,8 @@ def test_every_kind_is_verified_from_its_file(kind, tmp_path):
     assert found.holds, str(found)
     assert found.made_here
     fresh = next(finding for finding in found.findings if finding.check == "fresh points")
-    # No fresh points, or rounding larger than what the region lets the outputs move.
-    assert (fresh.passed is None) == (kind in ("smooth", "bfloat16")), fresh
+    # No fresh points, rounding larger than what the region lets the outputs move, or dead units alone.
+    assert (fresh.passed is None) == (kind in ("smooth", "bfloat16", "a held input of integers")), fresh
 
     back = ilin.load(tmp_path / "map.npz")
     for one, other in ((made.inputs, back.inputs), (made.outputs, back.outputs), (made.held, back.held)):
