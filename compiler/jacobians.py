@@ -28,6 +28,7 @@ from ..runtime.primitives import (
 from ..runtime.program import LinearProgram, Step
 
 _BLOCK_BYTES = 256 << 20  # of the Jacobians that are alive at once
+_ENTRIES = 1 << 25  # of a step's matrix, up to which it is made
 _ALIVE = 4  # tensors of the largest size among them, what a product copies counted in
 
 
@@ -59,6 +60,13 @@ class Diagonal:
     def scaled(self, factor: Array) -> Diagonal:
         """The same with its entries scaled."""
         return replace(self, factor=factor if self.factor is None else self.factor * factor)
+
+    def whole(self, size: int) -> Jacobian:
+        """As a matrix, (size, columns)."""
+        rows, units = np.zeros((size, self.columns)), np.arange(size)[self.units]
+        columns = self.first + np.arange(len(units))
+        rows[units, columns] = 1.0 if self.factor is None else self.factor[units]
+        return Jacobian(rows)
 
     def through(self, matrix: Array) -> Jacobian:
         """Behind a matrix, (k, size): its own columns, scaled."""
@@ -134,7 +142,7 @@ def _behind(step: Step, alive: Mapping[str, Jacobian | Diagonal], count: int) ->
 
 
 def _rows(found: Jacobian | Diagonal, size: int) -> Jacobian:
-    return found if isinstance(found, Jacobian) else found.through(np.eye(size))
+    return found if isinstance(found, Jacobian) else found.whole(size)
 
 
 def _through(L: Primitive, below: Jacobian | Diagonal) -> Jacobian | Diagonal:
@@ -147,6 +155,8 @@ def _through(L: Primitive, below: Jacobian | Diagonal) -> Jacobian | Diagonal:
         if isinstance(L, Scale):
             return below.scaled(_factor(L))
         known = L.dense if isinstance(L, Contract) else None
+        if known is None and L.in_size * L.out_size > _ENTRIES:
+            return _through(L, below.whole(L.in_size))
         return below.through(L.matrix().toarray() if known is None else known)
     if isinstance(L, Scale):
         return _scaled(below, _factor(L))
