@@ -24,8 +24,14 @@ if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
 
 _EMITTED = 20_000_000  # multiply-adds of one vector from which products with W are worth a session
+_FEW = 1 << 20  # multiply-adds whose sweep is over before onnxruntime's threads take over from numpy's
 _COMPILED = 1 << 30  # multiply-adds that are worth kernels in float64, which take half a minute to compile
 _MESSAGE = 2**31  # bytes of one protobuf message
+
+
+def _work(program: LinearProgram) -> int:
+    """Multiply-adds of sweeping one row."""
+    return sum(L.work for step in program.steps for _, L in step.terms)
 
 
 @dataclass
@@ -63,7 +69,7 @@ class Engine:
 
     def in_double(self, program: LinearProgram, rows: int) -> tuple[EngineName, ...]:
         """The engines for what is swept in float64 beside an answer: kernels where they save much alone."""
-        multiplied = rows * sum(L.work for step in program.steps for _, L in step.terms)
+        multiplied = rows * _work(program)
         found = self.candidates("auto", np.dtype(np.float64))
         return tuple(name for name in found if name != "fused" or multiplied >= _COMPILED)
 
@@ -96,7 +102,7 @@ class Engine:
         self, program: LinearProgram, functionals: Array, dtype: np.dtype[Any], magnitudes: Magnitudes
     ) -> Array:
         """What rounding may do to functionals of the outputs, (k, all outputs) to (P, k)."""
-        if dtype == np.float32 and self._emittable(dtype):
+        if dtype == np.float32 and self._emittable(dtype) and _work(program) >= _FEW:
             emitted = self._adjoint(program, dtype, bounds=True)
             return _in_range(
                 lambda block: emitted.bounds(program, block, magnitudes, dtype), program, magnitudes
@@ -116,9 +122,8 @@ class Engine:
         """W of a program as a linear operator."""
         from ..runtime.operator import operator_of
 
-        work = sum(L.work for step in program.steps for _, L in step.terms)
         in_onnxruntime = name == "adjoint" or (
-            name == "auto" and dtype == np.float32 and work > _EMITTED and self._emittable(dtype)
+            name == "auto" and dtype == np.float32 and _work(program) > _EMITTED and self._emittable(dtype)
         )
         carrier = partial(emitted, dtype=dtype, providers=self.providers) if in_onnxruntime else None
         return operator_of(program, rows, dtype, carrier=carrier)
