@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict
-from typing import Any
-
-from markupsafe import Markup
+from typing import TYPE_CHECKING, Any
 
 from ..runtime.affine_map import AffineMap
 from .content import Account, Content, Output
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 FORMAT = 1
 MOST = 10_000  # contributions that are written out; the saved map holds all of them
@@ -51,6 +52,8 @@ def document_of(content: Content, affine: AffineMap) -> dict[str, Any]:
 def embedded(document: dict[str, Any]) -> Markup:
     """JSON that stands in an HTML script element as it is: no character there could end the element."""
     text = json.dumps(document, allow_nan=False, separators=(",", ":"))  # in ASCII
+    from markupsafe import Markup  # comes with jinja2, which a plot does without
+
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
-from markupsafe import Markup
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 _DIGITS = 4  # significant, of the largest in a column
 _NOISE = 1e-9  # of the largest in a column, up to which a number shows as zero
@@ -63,6 +65,8 @@ def part(share: float) -> str:
 
 def data(value: float, scale: float | None = None, *, signed: bool = False) -> Markup:
     """The same as an HTML element that holds the exact value."""
+    from markupsafe import Markup  # comes with jinja2, which a plot does without
+
     return Markup('<data value="{}">{}</data>').format(
         repr(float(value)), number(value, scale, signed=signed)
     )
