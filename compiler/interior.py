@@ -183,24 +183,8 @@ def _around(survey: Survey, trace: Trace, base: Array, margins: Array) -> Iterat
     """Points half-way from the base to the first boundary, each the way that goes farther, (N,) each."""
     for ahead in (way for seed in (0, 1) for way in directions_from(survey.program, trace, seed)):
         speed = survey.values(ahead[None], weight=0.0)[0]
-        ways = [_times(survey, margins, closing) for closing in (-speed, speed)]
+        ways = [survey.times(margins, closing) for closing in (-speed, speed)]
         farther = int(ways[1].min(initial=np.inf) > ways[0].min(initial=np.inf))
-        step = min(1.0, 0.5 * _first(survey, ways[farther])) * (-ahead if farther else ahead)
+        step = min(1.0, 0.5 * survey.first(ways[farther])[0]) * (-ahead if farther else ahead)
         if (base + step != base).any() and np.isfinite(base + step).all():
             yield base + step
-
-
-def _times(survey: Survey, margins: Array, closing: Array) -> Array:
-    """When each half-space is left, by speeds at which its margin falls, (rows,)."""
-    falls = (closing > 0) & ~survey.flat
-    return np.asarray(np.divide(margins, closing, out=np.full(closing.shape, np.inf), where=falls))
-
-
-def _first(survey: Survey, times: Array) -> float:
-    """The earliest time of a half-space that has a slope by more than rounding."""
-    while len(times) and np.isfinite(times.min()):
-        row = int(times.argmin())
-        if survey.limits(np.array([row]))[0]:
-            return float(times[row])
-        times[row] = np.inf
-    return float(np.inf)

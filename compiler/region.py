@@ -217,16 +217,25 @@ class Survey:
     def _crossing(self, closing: Array) -> Crossing:
         """The first row to be met, whose values fall at the given speeds."""
         known = not self.faces.unknown
+        t, row = self.first(self.times(self.margins, closing))
+        if row is None:
+            return Crossing(math.inf, None, known)
+        return Crossing(t, self.faces.boundary(row, float(self.margins[row])), known)
+
+    def times(self, margins: Array, closing: Array) -> Array:
+        """When each row is met, (rows,): its margin there over the speed at which its value falls."""
         falls = (closing > 0) & ~self.flat
-        t = np.divide(self.margins, closing, out=np.full(closing.shape, math.inf), where=falls)
-        while len(t):
-            row = int(t.argmin())
-            if not math.isfinite(t[row]):
-                break
+        return np.asarray(np.divide(margins, closing, out=np.full(closing.shape, math.inf), where=falls))
+
+    def first(self, times: Array) -> tuple[float, int | None]:
+        """The earliest time of a row that has a slope, and the row; infinity and None where none is met."""
+        times = times.copy()
+        while len(times) and math.isfinite(times.min()):
+            row = int(times.argmin())
             if self.limits(np.array([row]))[0]:
-                return Crossing(float(t[row]), self.faces.boundary(row, float(self.margins[row])), known)
-            t[row] = math.inf
-        return Crossing(math.inf, None, known)
+                return float(times[row]), row
+            times[row] = math.inf
+        return math.inf, None
 
     def changed(self, z: Array) -> tuple[Unit, ...]:
         """The units that choose otherwise at z than at x, but for idle ones."""

@@ -34,7 +34,7 @@ from ..runtime.folder import (
 from ..runtime.memory import limit_of
 from ..runtime.primitives import Array
 from ..runtime.saved import to_header, to_members
-from .answer import affine_map, require_representable
+from .answer import Asked, affine_map, require_representable
 from .bounds import last_rounding
 from .certify import certificate_by_rows, interior_of, magnitudes_of, with_interior
 from .compose import Composed
@@ -76,7 +76,13 @@ def linearize_to(
         OutputError: the folder holds something else, is in use, cannot be written, or is too small.
         InputError, NonFiniteError, RowsError, UnsupportedError: as `CompiledModel.at`.
     """
-    asked = compiled._asked(x, rows)
+    return answer_to(compiled, folder, compiled._asked(x, rows), progress=progress)
+
+
+def answer_to(
+    compiled: CompiledModel, folder: Path, asked: Asked, *, progress: Progress | None = None
+) -> AffineMap:
+    """The same of a question that has been asked already."""
     program = asked.program
     # A quarter of the memory, as the sweep of a block's bounds takes up to three times what its rows take.
     # Blocks keep the size they were begun with: a product's last bits depend on it.

@@ -14,7 +14,7 @@ Level = Literal["default", "deep"]
 LISTED = 16  # nodes or units that a certificate names at most; it counts them all
 ENOUGH = 100.0  # bounds that the outputs must move by for W to be tested: a W off by a hundredth shows
 
-_NARROW = "the region is too narrow for float32"
+_NARROW = "the region is narrower than rounding"
 
 
 @dataclass(frozen=True)

@@ -178,9 +178,9 @@ def _map(job: Job, point: Any, folder: Path | None, meter: Meter) -> AffineMap:
     job.pages.require_fit(dict(program.inputs), dict(program.outputs))
     if folder is None:
         return job.compiled._answer(asked, job.compiled._compose(asked, meter))
-    from ..compiler.to_folder import linearize_to  # which asks again: one more run of the model
+    from ..compiler.to_folder import answer_to
 
-    return linearize_to(job.compiled, folder.resolve(), point, job.rows, progress=meter)
+    return answer_to(job.compiled, folder.resolve(), asked, progress=meter)
 
 
 def _positions(job: Job, affine: AffineMap) -> tuple[int, int | None]:

@@ -372,7 +372,7 @@ def relu(site):
 def test_where_float32_does_not_test_w_float64_does_by_itself(ilin_compile):
     assert " points in float64 " in ilin_compile(*DIGITS).stdout
     kept = ilin_compile(*DIGITS, "--no-deep").stdout
-    assert "W untested: the region is too narrow for float32; --deep tests it" in kept
+    assert "W untested: the region is narrower than rounding; --deep tests it" in kept
 
 
 def test_a_rule_that_makes_up_its_offset_is_found(tmp_path):
