@@ -168,7 +168,7 @@ def _has_strings(model: onnx.ModelProto) -> bool:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:400]
+    return " ".join(str(error).split())
 
 
 if __name__ == "__main__":
